@@ -1,0 +1,98 @@
+"""Every error Cutline raises on purpose; each also is the builtin one would expect.
+
+    CutlineError
+    ├── ImageError (ValueError)                  one picture cannot be read; `.source` says which
+    │   ├── ImageNotFoundError (FileNotFoundError)    no such file, or a broken link
+    │   ├── ImageUnreadableError (PermissionError)    there, but the system refuses to open it
+    │   ├── ImageFormatError                          not a picture, or a format without a reader
+    │   ├── ImageCorruptError                         a picture cut short or damaged; an empty file
+    │   └── ImageTooLargeError                        more pixels than allowed, known from the header
+    ├── OptionError (ValueError)                 an option out of its range
+    ├── BundleError (ValueError)                 a model bundle is damaged or of an unknown kind
+    │   └── BundleNotFoundError (LookupError)         no bundle of that name or path
+    ├── DataError (ValueError)                   a caption collection is missing or inconsistent
+    ├── RecipeError (ValueError)                 a training recipe says something impossible
+    ├── OutputError (OSError)                    results cannot be written
+    ├── EngineError (RuntimeError)               an inference engine is missing or failed
+    ├── ParityError (RuntimeError)               an exported model disagrees with the trained one
+    └── MissingExtraError (ImportError)          an optional part is not installed
+"""
+
+from __future__ import annotations
+
+
+class CutlineError(Exception):
+    """The root of the tree: catch this to catch them all."""
+
+
+class ImageError(CutlineError, ValueError):
+    """One picture cannot be read.
+
+    Attributes:
+        source: the path, or a short description of the bytes or array, that was refused.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+class ImageNotFoundError(ImageError, FileNotFoundError):
+    """No file stands at the path, or a link leads nowhere."""
+
+
+class ImageUnreadableError(ImageError, PermissionError):
+    """The file is there, but the system refuses to open or read it."""
+
+
+class ImageFormatError(ImageError):
+    """The bytes are no picture, or one of a format that has no reader here."""
+
+
+class ImageCorruptError(ImageError):
+    """The picture is cut short or damaged, or the file is empty."""
+
+
+class ImageTooLargeError(ImageError):
+    """The header declares more pixels than allowed."""
+
+
+class OptionError(CutlineError, ValueError):
+    """An option is out of its range."""
+
+
+class BundleError(CutlineError, ValueError):
+    """A model bundle is damaged, incomplete or of an unknown kind."""
+
+
+class BundleNotFoundError(BundleError, LookupError):
+    """No bundle has that name, and none stands at that path."""
+
+
+class DataError(CutlineError, ValueError):
+    """A caption collection is missing or inconsistent."""
+
+
+class RecipeError(CutlineError, ValueError):
+    """A training recipe is unreadable or says something impossible."""
+
+
+class OutputError(CutlineError, OSError):
+    """Results cannot be written: a full disk, a missing folder, a foreign file."""
+
+
+class EngineError(CutlineError, RuntimeError):
+    """An inference engine is missing, or failed on a model."""
+
+
+class ParityError(CutlineError, RuntimeError):
+    """An exported model disagrees with the one that was trained."""
+
+
+class MissingExtraError(CutlineError, ImportError):
+    """An optional part of Cutline is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f'{what} needs an extra: pip install "cutline[{extra}]"')
+        self.extra = extra
