@@ -1,0 +1,35 @@
+"""Learning curves as a picture."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+
+def plot_curves(metrics: Path, picture: Path) -> None:
+    """Draw loss and dev CIDEr-D by epoch from a run's `metrics.csv` into a PNG."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    with metrics.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value and name not in ("epoch", "step"):
+                    series.setdefault(name, []).append((int(row["epoch"]) + 1, float(value)))
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name, label in (("train_loss", "train"), ("dev_loss", "dev")):
+        left.plot(*zip(*series.get(name, [(1, float("nan"))]), strict=True), marker=".", label=label)
+    left.set(xlabel="epoch", ylabel="loss (nats per token)")
+    left.legend(frameon=False)
+    points = series.get("dev_cider", [(1, float("nan"))])
+    right.plot(*zip(*points, strict=True), marker=".", color="tab:green")
+    right.set(xlabel="epoch", ylabel="dev CIDEr-D, beam 3")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)
