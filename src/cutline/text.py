@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cutline.errors import DataError
 
-_WORD = re.compile(r"[a-z0-9]+(?:[-.][a-z0-9]+)*|'(?:s|t|re|ve|ll|d|m)\b|n't\b")
+_WORD = re.compile(r"[a-z0-9]+(?:[-.][a-z0-9]+)*|'(?:s|t|re|ve|ll|d|m)\b")
 _SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 
 def normalise(caption: str) -> list[str]:
-    """The lower-case words of a caption, punctuation dropped and clitics apart: man's -> man 's."""
-    return _WORD.findall(re.sub(r"(\w)n't\b", r"\1 n't", caption.lower().replace("’", "'")))
+    """The lower-case words of a caption: man's -> man 's, isn't -> is n 't, café -> cafe.
+
+    Punctuation is dropped, and so is whatever has no Latin letter or digit at its base.
+    """
+    letters = unicodedata.normalize("NFKD", caption.replace("\u2019", "'")).lower()
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return _WORD.findall(re.sub(r"(\w)n't\b", r"\1 n't", plain))
 
 
 def detokenise(words: Iterable[str]) -> str:
     """Words -> a sentence: clitics joined, a capital first, a full stop last; "" for no words."""
-    text = re.sub(r" (?='|n't\b)", "", " ".join(words))
+    text = re.sub(r" (?='|n 't\b)", "", " ".join(words))
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
@@ -37,7 +43,9 @@ class Vocabulary:
 
     def __init__(self, words: Sequence[str]) -> None:
         if tuple(words[:4]) != _SPECIALS or len(set(words)) != len(words):
-            raise DataError(f"got a vocabulary starting {words[:4]}; expected {_SPECIALS}, no twins")
+            raise DataError(
+                f"got a vocabulary starting {words[:4]}; expected {_SPECIALS}, no twins"
+            )
         self.words = tuple(words)
         self._ids = {word: number for number, word in enumerate(self.words)}
 
@@ -51,11 +59,11 @@ class Vocabulary:
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
         """A vocabulary written as one word a line."""
-        return cls(path.read_text(encoding="utf-8").split("\n")[:-1])
+        return cls(path.read_text(encoding="utf-8").splitlines())
 
     def write(self, path: Path) -> None:
         """One word a line, in the order of their ids."""
-        path.write_text("".join(f"{word}\n" for word in self.words), encoding="utf-8")
+        path.write_text("".join(f"{word}\n" for word in self.words), "utf-8", newline="\n")
 
     def __len__(self) -> int:
         return len(self.words)

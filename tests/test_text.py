@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+import pytest
+
+from cutline.errors import DataError
+from cutline.text import Vocabulary, detokenise, normalise
+
+SPECIALS = ["<pad>", "<bos>", "<eos>", "<unk>"]
+PIECES = [
+    *[
+        "a",
+        "dog",
+        "Dogs",
+        "T-shirt",
+        "close-up",
+        "3.5",
+        "2",
+        "man's",
+        "isn't",
+        "can\u2019t",
+        "it\u2019s",
+    ],
+    *["we'll", "they've", "I'm", "he'd", "'s", "'", "\u2019", "-", ".", ",", "!", '"'],
+    *["U.S.", "café", "naïve", "İ", "ß", "犬", "🐕", "½", "…", "_", "x_y", "<eos>", "<pad>", "\t"],
+    *["\n", "\u0301", "\x00", "--", "...", "rock'n'roll", "o'clock", "dogs'", "ﬁ"],
+]
+
+
+@pytest.fixture
+def nonsense() -> list[str]:
+    """Pieces of captions glued together at random, the same every time."""
+    rng = random.Random(0)
+    glue = ["", " ", "  "]
+    return [
+        "".join(rng.choice(PIECES) + rng.choice(glue) for _ in range(rng.randrange(12)))
+        for _ in range(3000)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("A child in a pink dress .", "a child in a pink dress"),
+        ("The man's dog, running!", "the man 's dog running"),
+        ("It\u2019s a T-shirt; he isn't cold.", "it 's a t-shirt he is n 't cold"),
+        ('Two dogs play "fetch" with 2.5 balls', "two dogs play fetch with 2.5 balls"),
+        ("the dogs' rock'n'roll at 5 o'clock", "the dogs rock n roll at 5 o clock"),
+        ("A café, a naïve Ångström", "a cafe a naive angstrom"),
+        ("x- -y --z-- a--b a...b", "x y z a b a b"),
+        ("<eos> <pad>", "eos pad"),
+        ("犬 🐕 !?", ""),
+        ("", ""),
+    ],
+)
+def test_normalise(caption: str, words: str) -> None:
+    assert normalise(caption) == words.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("a man 's dog", "A man's dog."),
+        ("he is n 't here and ca n 't come", "He isn't here and can't come."),
+        ("rock n roll", "Rock n roll."),
+        ("we 'll see what they 've got", "We'll see what they've got."),
+        ("'s", "'s."),
+        ("3 dogs", "3 dogs."),
+        ("", ""),
+    ],
+)
+def test_detokenise(words: str, sentence: str) -> None:
+    assert detokenise(words.split()) == sentence
+
+
+def test_any_caption_becomes_plain_words(nonsense: list[str]) -> None:
+    letters = set("abcdefghijklmnopqrstuvwxyz0123456789-.'")
+    for caption in nonsense:
+        for word in normalise(caption):
+            assert word
+            assert set(word) <= letters
+            assert word not in SPECIALS
+            assert word[-1] not in "-.'"
+
+
+def test_normalise_undoes_detokenise(nonsense: list[str]) -> None:
+    for caption in nonsense:
+        words = normalise(caption)
+        assert normalise(detokenise(words)) == words, caption
+
+
+def test_case_accents_and_spaces_do_not_matter(nonsense: list[str]) -> None:
+    for caption in nonsense:
+        words = normalise(caption)
+        assert normalise(caption.lower()) == words
+        assert normalise(f"  {caption}\n") == words
+    assert normalise("20 \u2103") == ["20", "c"]
+    assert normalise("cafe\u0301") == normalise("café") == normalise("CAFÉ")
+
+
+def test_a_vocabulary_is_built_by_count_then_alphabet() -> None:
+    captions = [["b", "a", "c"], ["a", "b", "d"], ["b", "e", "a", "e"]]
+    vocabulary = Vocabulary.build(captions, min_count=2)
+    assert vocabulary.words == (*SPECIALS, "a", "b", "e")
+    assert len(vocabulary) == 7
+    assert Vocabulary.build(reversed(captions), min_count=2).words == vocabulary.words
+    assert len(Vocabulary.build([])) == 4
+
+
+def test_encode_and_decode_are_each_others_inverse(nonsense: list[str]) -> None:
+    captions = [normalise(caption) for caption in nonsense]
+    vocabulary = Vocabulary.build(captions, min_count=1)
+    for words in captions:
+        tokens = vocabulary.encode(words)
+        assert all(token > vocabulary.unk for token in tokens)
+        assert vocabulary.decode(tokens) == words
+
+
+def test_decode_stops_at_eos_and_passes_over_pad_and_bos() -> None:
+    vocabulary = Vocabulary([*SPECIALS, "a", "dog"])
+    assert (vocabulary.pad, vocabulary.bos, vocabulary.eos, vocabulary.unk) == (0, 1, 2, 3)
+    assert vocabulary.decode([1, 4, 0, 5, 2, 4, 5]) == ["a", "dog"]
+    assert vocabulary.encode(["a", "cat"]) == [4, 3]
+    assert vocabulary.decode([4, 3]) == ["a", "<unk>"]
+    assert vocabulary.decode([]) == []
+
+
+def test_a_vocabulary_survives_its_file(tmp_path: Path) -> None:
+    vocabulary = Vocabulary([*SPECIALS, "a", "t-shirt", "'s", "2.5"])
+    path = tmp_path / "vocabulary.txt"
+    vocabulary.write(path)
+    assert path.read_bytes() == b"<pad>\n<bos>\n<eos>\n<unk>\na\nt-shirt\n's\n2.5\n"
+    for ending in ("\n", ""):
+        path.write_text("\n".join(vocabulary.words) + ending, encoding="utf-8")
+        assert Vocabulary.read(path).words == vocabulary.words
+    path.write_bytes("\r\n".join(vocabulary.words).encode())
+    assert Vocabulary.read(path).checksum == vocabulary.checksum
+
+
+def test_the_checksum_sees_words_and_their_order() -> None:
+    words = [*SPECIALS, "a", "dog"]
+    expected = hashlib.sha256(b"<pad>\n<bos>\n<eos>\n<unk>\na\ndog").hexdigest()
+    assert Vocabulary(words).checksum == expected
+    assert Vocabulary([*SPECIALS, "dog", "a"]).checksum != expected
+    assert Vocabulary(words[:-1]).checksum != expected
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["a"], SPECIALS[:3], ["<bos>", "<pad>", "<eos>", "<unk>"], [*SPECIALS, "a", "a"]]
+)
+def test_a_vocabulary_without_its_specials_or_with_twins_is_refused(words: list[str]) -> None:
+    with pytest.raises(DataError, match="got a vocabulary starting"):
+        Vocabulary(words)
