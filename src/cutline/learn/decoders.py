@@ -2,9 +2,10 @@
 
 Every decoder says the same three things. `start(features)` gives a `memory`, tensors by name with
 one entry an image, and a `state`, tensors by name with one entry a row (an image's beams stand
-next to each other). `step(tokens, memory, state)` gives the next words' logits, the attention over
-regions and the next state. `forward(features, tokens)` is teacher forcing: what `step` would say
-all along given captions, in parallel where the architecture allows it.
+next to each other). `advance(tokens, memory, state)` reads one word: it gives the hidden state that
+the next word is told from, the attention over regions and the next state. `forward(features,
+tokens)` is teacher forcing: what `advance` would give all along given captions, in parallel where
+the architecture allows it. `logits(hidden)` turns hidden states into words.
 
 Axes: B images, K rows an image, T tokens, N regions, D feature width, H hidden width, E embedding
 width, V vocabulary.
@@ -67,17 +68,19 @@ class Decoder(nn.Module):
         """features (B,N,D) -> memory (B,...) and state (B,1,...)."""
 
     @abstractmethod
-    def step(self, tokens: Tensor, memory: Tensors, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
-        """tokens (B,K) -> logits (B,K,V), attention (B,K,N), next state (B,K,...)."""
+    def advance(
+        self, tokens: Tensor, memory: Tensors, state: Tensors
+    ) -> tuple[Tensor, Tensor, Tensors]:
+        """tokens (B,K) -> hidden (B,K,H), attention (B,K,N), next state (B,K,...)."""
 
     def forward(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """features (B,N,D), tokens (B,K,T) -> logits (B,K,T,V), attention (B,K,T,N)."""
+        """features (B,N,D), tokens (B,K,T) -> hidden (B,K,T,H), attention (B,K,T,N)."""
         memory, state = self.start(features)
         state = {name: rows.expand(-1, tokens.shape[1], *rows.shape[2:]) for name, rows in state.items()}
         steps = []
         for t in range(tokens.shape[2]):
-            logits, attention, state = self.step(tokens[:, :, t], memory, state)
-            steps.append((logits, attention))
+            hidden, attention, state = self.advance(tokens[:, :, t], memory, state)
+            steps.append((hidden, attention))
         return torch.stack([s[0] for s in steps], 2), torch.stack([s[1] for s in steps], 2)
 
 
@@ -111,7 +114,7 @@ class SoftAttention(Decoder):
         }
         return {"regions": regions, "keys": self.key(regions)}, state
 
-    def step(  # noqa: D102
+    def advance(  # noqa: D102
         self, tokens: Tensor, memory: Tensors, state: Tensors
     ) -> tuple[Tensor, Tensor, Tensors]:
         batch, rows = tokens.shape
@@ -127,7 +130,7 @@ class SoftAttention(Decoder):
         deep = torch.tanh(
             self.dropout(hidden) + self.from_context(context) + self.from_word(word)
         )  # (B,K,H)
-        return self.logits(deep), attention, {"hidden": hidden, "cell": cell}
+        return deep, attention, {"hidden": hidden, "cell": cell}
 
 
 class GlobalAttention(Decoder):
@@ -160,7 +163,7 @@ class GlobalAttention(Decoder):
         memory = {"keys": self._heads(self.key(regions)), "values": self._heads(self.value(regions))}
         return memory, state
 
-    def step(  # noqa: D102
+    def advance(  # noqa: D102
         self, tokens: Tensor, memory: Tensors, state: Tensors
     ) -> tuple[Tensor, Tensor, Tensors]:
         batch, rows = tokens.shape
@@ -170,7 +173,7 @@ class GlobalAttention(Decoder):
         both = torch.cat([self.dropout(hidden1), context], -1)  # (B,K,2H)
         hidden2, cell2 = _lstm_step(self.writer, both, state["hidden2"], state["cell2"])
         after = {"hidden1": hidden1, "cell1": cell1, "hidden2": hidden2, "cell2": cell2}
-        return self._write(hidden1, context, hidden2), attention, after
+        return self.norm(hidden1 + context + hidden2), attention, after
 
     def forward(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         batch, rows, length = tokens.shape
@@ -185,8 +188,8 @@ class GlobalAttention(Decoder):
         context, attention = self._look(read.reshape(batch, rows * length, -1), memory)
         context = context.reshape(read.shape)  # (B*K,T,H)
         hidden2, _ = self.writer(torch.cat([read, context], -1), (flat["hidden2"], flat["cell2"]))
-        logits = self._write(hidden1, context, hidden2)  # (B*K,T,V)
-        return logits.reshape(batch, rows, length, -1), attention.reshape(batch, rows, length, -1)
+        hidden = self.norm(hidden1 + context + hidden2)  # (B*K,T,H)
+        return hidden.reshape(batch, rows, length, -1), attention.reshape(batch, rows, length, -1)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B,N,H) -> (B,heads,N,H/heads)."""
@@ -199,9 +202,6 @@ class GlobalAttention(Decoder):
         attention = energy.softmax(-1)
         context = (attention @ memory["values"]).transpose(1, 2).flatten(2)  # (B,Q,H)
         return self.from_context(context), attention.mean(1)
-
-    def _write(self, hidden1: Tensor, context: Tensor, hidden2: Tensor) -> Tensor:
-        return self.logits(self.norm(hidden1 + context + hidden2))
 
 
 def _lstm_step(lstm: nn.LSTM, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -255,8 +255,8 @@ class TorchStepper:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], TorchState]:
         """tokens (B,K) -> logprobs (B,K,V) in nats, attention (B,K,N), the next state."""
         ids = torch.from_numpy(tokens).to(self.device)
-        logits, attention, rows = self.decoder.step(ids, state.memory, state.rows)
-        logprobs = logits.log_softmax(-1).float().cpu().numpy()
+        hidden, attention, rows = self.decoder.advance(ids, state.memory, state.rows)
+        logprobs = self.decoder.logits(hidden).log_softmax(-1).float().cpu().numpy()
         return logprobs, attention.float().cpu().numpy(), TorchState(state.memory, rows)
 
     def reorder(self, state: TorchState, rows: NDArray[np.int64]) -> TorchState:

@@ -116,8 +116,9 @@ class _Step(nn.Module):
     def forward(self, tokens: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         memory = dict(zip(self.memory, rest, strict=False))
         state = dict(zip(self.state, rest[len(self.memory) :], strict=True))
-        logits, attention, after = self.decoder.step(tokens, memory, state)
-        return (logits.log_softmax(-1), attention, *(after[name] for name in self.state))
+        hidden, attention, after = self.decoder.advance(tokens, memory, state)
+        logprobs = self.decoder.logits(hidden).log_softmax(-1)
+        return (logprobs, attention, *(after[name] for name in self.state))
 
 
 def write_graphs(trained: Trained, folder: Path) -> None:
@@ -162,3 +163,48 @@ def write_graphs(trained: Trained, folder: Path) -> None:
         ["tokens", *memory_names, *state_names],
         ["logprobs", "attention", *(f"next_{name}" for name in state_names)],
     )  # fmt: skip
+
+
+def quantise(graph: Path, inputs: Arrays, batch: int = 8) -> None:
+    """Convolutions to 8-bit integers in place, calibrated on `inputs` (Jacob et al., 2018)."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            count = len(next(iter(inputs.values())))
+            self.starts = iter(range(0, count, batch))
+
+        def get_next(self) -> Arrays | None:
+            start = next(self.starts, None)
+            if start is None:
+                return None
+            return {name: array[start : start + batch] for name, array in inputs.items()}
+
+    prepared = graph.with_suffix(".prepared.onnx")
+    quant_pre_process(str(graph), str(prepared))
+    quantize_static(
+        str(prepared), str(graph), Reader(),
+        quant_format=QuantFormat.QDQ, per_channel=True, calibrate_method=CalibrationMethod.MinMax,
+        op_types_to_quantize=["Conv", "Add"],
+    )  # fmt: skip
+    prepared.unlink()
+
+
+def halve(graph: Path, least: int = 4096) -> None:
+    """Store large float32 weights as float16 in place; they are widened again when loaded."""
+    model = onnx.load(graph)
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        if array.dtype == np.float32 and array.size >= least:
+            name = tensor.name
+            half = onnx.numpy_helper.from_array(array.astype(np.float16), f"{name}.half")
+            tensor.CopyFrom(half)
+            cast = onnx.helper.make_node("Cast", [half.name], [name], to=onnx.TensorProto.FLOAT)
+            model.graph.node.insert(0, cast)
+    onnx.save(model, graph)

@@ -18,7 +18,7 @@ class DataOptions:
     train: tuple[str, ...] = ("train", "rest")
     dev: str = "dev"
     min_count: int = 5
-    max_tokens: int = 24
+    max_tokens: int = 18
 
 
 @dataclass(frozen=True)

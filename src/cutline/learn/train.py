@@ -80,12 +80,12 @@ class Batches:
 
 
 def pad(captions: Sequence[Sequence[Sequence[int]]], max_tokens: int) -> Tensor:
-    """Token ids by image and caption -> (B,K,T) with bos first, eos last, pad behind."""
-    length = min(max_tokens, max(len(c) for image in captions for c in image)) + 2
+    """Token ids by image and caption -> (B,K,T): bos first, eos last unless cut, pad behind."""
+    length = min(max_tokens + 1, max(len(c) for image in captions for c in image) + 2)
     out = torch.full((len(captions), len(captions[0]), length), Vocabulary.pad)
     for b, image in enumerate(captions):
         for k, caption in enumerate(image):
-            ids = [Vocabulary.bos, *caption[: length - 2], Vocabulary.eos]
+            ids = [Vocabulary.bos, *caption, Vocabulary.eos][:length]
             out[b, k, : len(ids)] = torch.tensor(ids)
     return out
 
@@ -160,13 +160,11 @@ class Learner(lightning.LightningModule):
 
     def cross_entropy(self, features: Tensor, tokens: Tensor, smoothing: float = 0.0) -> Tensor:
         """Mean negative log-likelihood per token, in nats; features (B,N,D), tokens (B,K,T)."""
-        logits, _ = self.decoder(features, tokens[:, :, :-1])
-        return F.cross_entropy(
-            logits.flatten(0, 2),
-            tokens[:, :, 1:].flatten(),
-            ignore_index=Vocabulary.pad,
-            label_smoothing=smoothing,
-        )
+        hidden, _ = self.decoder(features, tokens[:, :, :-1])
+        targets = tokens[:, :, 1:]
+        told = targets != Vocabulary.pad
+        logits = self.decoder.logits(hidden[told])
+        return F.cross_entropy(logits, targets[told], label_smoothing=smoothing)
 
     def self_critical(self, features: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         """REINFORCE on CIDEr-D (Rennie et al., 2017, eq. 7); the loss and the mean reward."""
@@ -184,13 +182,13 @@ class Learner(lightning.LightningModule):
             ]
         )  # (B,S)
         baseline = (rewards.sum(1, keepdim=True) - rewards) / (samples - 1)
-        tokens = pad([[h.tokens for h in hypotheses] for hypotheses in drawn], 20)
-        logits, _ = self.decoder(features, tokens[:, :, :-1])
+        tokens = pad([[h.tokens for h in hypotheses] for hypotheses in drawn], options.max_tokens)
+        hidden, _ = self.decoder(features, tokens[:, :, :-1])
         targets = tokens[:, :, 1:]
-        chosen = logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)  # (B,S,T)
-        mask = targets != Vocabulary.pad
-        loss = -((rewards - baseline).unsqueeze(-1) * chosen * mask).sum() / mask.sum()
-        return loss, rewards.mean()
+        told = targets != Vocabulary.pad  # (B,S,T)
+        advantage = (rewards - baseline).unsqueeze(-1).expand_as(targets)[told]
+        surprise = F.cross_entropy(self.decoder.logits(hidden[told]), targets[told], reduction="none")
+        return (advantage * surprise).mean(), rewards.mean()
 
     def concept_loss(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Which words will people use? Binary cross-entropy from the mean feature, summed."""

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from cutline.errors import RecipeError
+from cutline.learn.decoders import (
+    DECODERS,
+    Decoder,
+    DecoderOptions,
+    TorchStepper,
+    build,
+)
+from cutline.search import SearchOptions, search
+
+VOCABULARY, FEATURES = 23, 12
+
+
+def tiny(kind: str, **options: float) -> Decoder:
+    torch.manual_seed(0)
+    chosen = DecoderOptions(kind=kind, width=16, embedding=8, heads=2, **options)  # type: ignore[arg-type]
+    return build(VOCABULARY, FEATURES, chosen)
+
+
+@pytest.fixture(params=sorted(DECODERS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_teacher_forcing_says_what_steps_say(kind: str) -> None:
+    decoder = tiny(kind).eval()
+    features, tokens = torch.randn(3, 5, FEATURES), torch.randint(4, VOCABULARY, (3, 2, 7))
+    hidden, attention = decoder(features, tokens)
+    stepped, looked = Decoder.forward(decoder, features, tokens)
+    assert decoder.logits(hidden).shape == (3, 2, 7, VOCABULARY)
+    torch.testing.assert_close(hidden, stepped, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention, looked, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention.sum(-1), torch.ones(3, 2, 7))
+
+
+def test_a_word_does_not_depend_on_later_words_or_other_rows(kind: str) -> None:
+    decoder = tiny(kind).eval()
+    features, tokens = torch.randn(2, 5, FEATURES), torch.randint(4, VOCABULARY, (2, 3, 6))
+    before, _ = decoder(features, tokens)
+    changed = tokens.clone()
+    changed[0, 0, 4:] = 5
+    changed[1, 2] = 6
+    after, _ = decoder(features, changed)
+    torch.testing.assert_close(before[0, 0, :4], after[0, 0, :4])
+    torch.testing.assert_close(before[1, :2], after[1, :2])
+    assert not torch.allclose(before[1, 2], after[1, 2])
+
+
+def test_the_picture_matters_and_every_weight_learns(kind: str) -> None:
+    decoder = tiny(kind).eval()
+    features, tokens = torch.randn(2, 5, FEATURES), torch.randint(4, VOCABULARY, (2, 1, 6))
+    hidden, _ = decoder(features, tokens)
+    other, _ = decoder(features.flip(0), tokens)
+    assert not torch.allclose(hidden, other)
+    F.cross_entropy(decoder.logits(hidden).flatten(0, 2), tokens.flatten()).backward()
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        if name != "key.bias":  # a bias on every key alike cancels in a dot product's softmax
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_overfits_eight_pictures(kind: str) -> None:
+    decoder = tiny(kind, dropout=0.0, word_dropout=0.0)
+    features = torch.randn(8, 4, FEATURES)
+    tokens = torch.randint(4, VOCABULARY, (8, 1, 7))
+    tokens[:, :, 0], tokens[:, :, -1] = 1, 2
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=0.02)
+    for _ in range(150):
+        hidden, _ = decoder(features, tokens[:, :, :-1])
+        loss = F.cross_entropy(decoder.logits(hidden).flatten(0, 2), tokens[:, :, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.05
+
+    stepper = TorchStepper(decoder.eval())
+    with torch.no_grad():
+        found = search(
+            stepper, stepper.start(features), 8, SearchOptions(beam_size=3, no_repeat_ngram=0),
+            bos=1, eos=2, banned=(0, 1, 3),
+        )  # fmt: skip
+    assert [list(h[0].tokens) for h in found] == tokens[:, 0, 1:-1].tolist()
+
+
+def test_reorder_moves_rows_and_drops_images(kind: str) -> None:
+    decoder = tiny(kind).eval()
+    stepper = TorchStepper(decoder)
+    with torch.no_grad():
+        state = stepper.start(torch.randn(3, 5, FEATURES))
+        state = stepper.reorder(state, np.array([[0, 0], [1, 1], [2, 2]]))
+        tokens = np.array([[4, 5], [6, 7], [8, 9]])
+        logprobs, _, state = stepper.step(state, tokens)
+        kept = stepper.reorder(state, np.array([[1, 0], [4, 4]]))
+        whole, _, _ = stepper.step(state, tokens)
+        part, _, _ = stepper.step(kept, np.array([[5, 4], [8, 8]]))
+    np.testing.assert_allclose(np.exp(logprobs).sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(part[0], whole[0, ::-1], atol=1e-5)
+    np.testing.assert_allclose(part[1], whole[2, [0, 0]], atol=1e-5)
+
+
+def test_unknown_kinds_are_named() -> None:
+    with pytest.raises(RecipeError, match=r"got decoder 'mlp'; expected one of .*soft-attention"):
+        tiny("mlp")
