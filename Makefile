@@ -1,0 +1,53 @@
+# `make` lists the targets. Everything is made inside this folder: .venv for the demo, .venv-test for the rest.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+DEMO := .venv
+TEST := .venv-test
+SAMPLES ?= samples/
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+.PHONY: demo
+demo: $(DEMO)/.cutline-demo ## Install Cutline into .venv and caption the photographs in samples/
+	$(DEMO)/bin/cutline caption $(SAMPLES)
+
+.PHONY: test
+test: $(TEST)/.cutline-test ## Install everything into .venv-test, then run all of scripts/check
+	VENV=$(TEST) scripts/check
+
+.PHONY: check
+check: $(TEST)/.cutline-test ## Format, lint, types and floors, without the tests
+	VENV=$(TEST) scripts/check --quick
+
+.PHONY: bench
+bench: $(TEST)/.cutline-bench ## Measure speed and memory on this machine, into bench/results.json
+	$(TEST)/bin/python scripts/bench.py
+
+.PHONY: clean
+clean: ## Remove .venv-test, the demo's install mark and the tools' caches
+	rm -rf $(TEST) $(DEMO)/.cutline-demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(DEMO)/.cutline-demo: pyproject.toml
+	$(call make-venv,$(DEMO))
+	$(DEMO)/bin/python -m pip install --quiet --editable .
+	@touch $@
+
+$(TEST)/.cutline-test: pyproject.toml
+	$(call make-venv,$(TEST))
+	$(TEST)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(TEST)/bin/python -m pip install --quiet --editable '.[train,eval,openvino,heic]' --group dev
+	@touch $@
+
+$(TEST)/.cutline-bench: $(TEST)/.cutline-test
+	$(TEST)/bin/python -m pip install --quiet --group bench
+	@touch $@
+
+define make-venv
+	@$(1)/bin/python -m pip --version >/dev/null 2>&1 || { \
+	    python=$${PYTHON:-$$(scripts/find-python)} && echo "Making $(1) with $$python" && "$$python" -m venv $(1); }
+endef
