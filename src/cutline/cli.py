@@ -1,0 +1,394 @@
+"""The command line: each command parses, makes one library call and prints."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import StrEnum
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cutline.errors import (
+    BundleNotFoundError,
+    CutlineError,
+    MissingExtraError,
+    OptionError,
+    RecipeError,
+)
+
+if TYPE_CHECKING:
+    from cutline.delivery import Outcome
+    from cutline.output import CsvRows, JsonRows, ResultFile, StandardOutput, TextRows
+
+WRONG_USE = (OptionError, BundleNotFoundError, RecipeError)
+
+
+class Format(StrEnum):
+    """How captions are written."""
+
+    TEXT = "text"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CutlineError as error:
+            from cutline.output import printable
+
+            print(f"cutline: {printable(str(error))}", file=sys.stderr)
+            raise typer.Exit(2 if isinstance(error, WRONG_USE) else 1) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+_output = partial(typer.Option, rich_help_panel="Output", show_default=False)
+_words = partial(typer.Option, rich_help_panel="Words", show_default=False)
+_machine = partial(typer.Option, rich_help_panel="Machine", show_default=False)
+_MODEL = _machine(
+    "--model", metavar="NAME|PATH", help="A name from `cutline models`, or a bundle's folder."
+)
+_ENGINE = _machine(
+    "--engine", metavar="auto|onnxruntime|openvino", help="What runs the model; by default auto."
+)
+_THREADS = _machine("--threads", min=1, help="Processor threads; by default one for each core.")
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app(prog_name="cutline")
+
+
+def _examples(*commands: str) -> str:
+    return "\n\n".join(["[bold]Examples[/bold]", *(f"[cyan]$[/cyan] {each}" for each in commands)])
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"cutline {version('cutline')}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog=_examples("cutline caption holiday/", "cutline models", "cutline COMMAND --help")
+)
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say which version."),
+    ] = False,
+) -> None:
+    """Turn pictures into words people can use: a caption for every photograph, offline."""
+
+
+@app.command(
+    epilog=_examples(
+        "cutline caption dog.jpg",
+        "cutline caption holiday/ --recursive --output captions.jsonl",
+        "cutline caption holiday/ --recursive --output captions.jsonl --resume",
+        "cutline caption *.png --sidecar --skip-existing",
+        "find . -name '*.jpg' -print0 | cutline caption - --null --format csv > captions.csv",
+    )
+)
+def caption(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Pictures, folders or patterns; - reads a list of them from standard input.",
+            show_default=False,
+        ),
+    ],
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Look into subfolders too.")
+    ] = False,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="The list on standard input is NUL-separated.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no closing line.")
+    ] = False,
+    format: Annotated[
+        Format | None,
+        _output("--format", help="By default as the output's name ends, else text."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        _output("--output", "-o", metavar="FILE", help="Write here, not to standard output."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        _output("--resume", help="Continue a jsonl or csv output: caption only what it lacks."),
+    ] = False,
+    force: Annotated[
+        bool, _output("--force", help="Replace an output or sidecars that exist.")
+    ] = False,
+    sidecar: Annotated[
+        bool, _output("--sidecar", help="Also write each caption to a .txt beside its picture.")
+    ] = False,
+    skip_existing: Annotated[
+        bool, _output("--skip-existing", help="Leave out pictures with a .txt beside them.")
+    ] = False,
+    n_best: Annotated[
+        int, _words("--n-best", min=1, help="Captions for each picture, best first.")
+    ] = 1,
+    labels: Annotated[
+        int | None,
+        _words("--labels", min=0, help="Labels for each picture: by default 5, none in text."),
+    ] = None,
+    beam: Annotated[
+        int | None, _words("--beam", min=1, help="Hypotheses kept alive; 1 is greedy search.")
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        _words("--length-penalty", help="Less than 1 favours short captions, more long ones."),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        _words("--temperature", help="Draw at random instead: below 1 bolder, above 1 wilder."),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        _words("--top-p", help="Draw from the likeliest words of this much probability."),
+    ] = None,
+    seed: Annotated[
+        int | None, _words("--seed", help="The same seed draws the same captions.")
+    ] = None,
+    model: Annotated[str | None, _MODEL] = None,
+    engine: Annotated[str, _ENGINE] = "auto",
+    threads: Annotated[int | None, _THREADS] = None,
+    batch_size: Annotated[
+        int | None, _machine("--batch-size", min=1, help="Pictures worked on together.")
+    ] = None,
+) -> None:
+    """Caption pictures: a sentence for each, in the order given, as soon as it is there.
+
+    A terminal shows readable lines and progress. A pipe gets [bold]path TAB caption[/bold], then a
+    field for each further caption and label; control characters become escapes. jsonl and csv hold
+    everything, and a row of status [bold]error[/bold] for a picture that failed, which is also
+    reported on standard error.
+
+    Exit codes: 0 all captioned; 1 some failed, also in rows resumed from; 2 wrong use, or no
+    picture found; 130 or 143 interrupted; 141 the reader of a pipe left.
+    """
+    from cutline.image import find_images
+    from cutline.output import Answered, Sidecars, TextRows, read_answered, refuse_existing
+
+    output = None if output == Path("-") else output
+    format = format or _format_of(output)
+    labels = labels if labels is not None else 0 if format is Format.TEXT else 5
+    rows = _rows(format, n_best, labels)
+    answered = Answered()
+    if resume:
+        if force or output is None or isinstance(rows, TextRows):
+            raise OptionError("got --resume; expected a jsonl or csv --output, and no --force")
+        answered = read_answered(output, rows)
+    elif output is not None and not force:
+        refuse_existing(output)
+
+    def listing() -> Iterator[Path]:
+        return find_images(_with_stdin(paths, null), recursive)
+
+    def waiting(pictures: Iterable[Path]) -> Iterator[Path]:
+        rest = Counter(answered.sources)
+        for picture in pictures:
+            if rest[str(picture)]:
+                rest[str(picture)] -= 1
+            elif not (skip_existing and Sidecars.stands_beside(picture)):
+                yield picture
+
+    if sidecar and not (skip_existing or force or resume or "-" in paths):
+        for picture in filter(Sidecars.stands_beside, listing()):
+            raise OptionError(
+                f"got {Sidecars.path(picture)}, which exists; add --skip-existing to leave its "
+                "picture out, or --force to replace it"
+            )
+    found = listing()
+    if (first := next(found, None)) is None:
+        hint = "" if recursive else "; add --recursive to look into subfolders"
+        raise OptionError(f"got no picture in {' '.join(paths)}; expected at least one{hint}")
+    todo = waiting(chain([first], found))
+    if (first := next(todo, None)) is None:
+        if not quiet and sys.stderr.isatty():
+            print("Nothing left to caption.", file=sys.stderr)
+        raise typer.Exit(1 if answered.failed else 0)
+
+    from cutline.captioner import CaptionOptions, load
+    from cutline.delivery import deliver
+    from cutline.output import ResultFile, StandardOutput
+    from cutline.terminal import View, is_file
+
+    captioner = load(model, engine=engine, threads=threads)
+    if answered.model not in (None, captioner.name):
+        raise OptionError(
+            f"got model {captioner.name} to continue {output}, begun with {answered.model}; "
+            "expected the same one"
+        )
+    options = CaptionOptions(labels=labels, batch_size=batch_size or CaptionOptions().batch_size)
+    wanted = {
+        "beam_size": beam,
+        "n_best": n_best if n_best > 1 else None,
+        "length_penalty": length_penalty,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+    }
+    if chosen := {name: value for name, value in wanted.items() if value is not None}:
+        options = replace(options, search=replace(captioner.search, **chosen))
+
+    readable = format is Format.TEXT and output is None and sys.stdout.isatty()
+    sink: ResultFile | StandardOutput | None = None
+    if output is not None:
+        kept = answered.whole_bytes if resume else None
+        sink = ResultFile(output, rows.header, force=force, keep_bytes=kept)
+    elif not readable:
+        sink = StandardOutput(rows.header)
+    bar = not quiet and sys.stderr.isatty() and (readable or output is not None or is_file(1))
+    total = sum(1 for _ in waiting(listing())) if bar and "-" not in paths else None
+    outcome = deliver(
+        captioner.stream(chain([first], todo), options),
+        rows,
+        sink,
+        Sidecars(force=force) if sidecar else None,
+        View(total=total, bar=bar, lines=readable),
+    )
+    if outcome.stopped in (130, 143):
+        resumable = output is not None and not isinstance(rows, TextRows)
+        again = "--resume" if resumable else "--skip-existing" if sidecar else None
+        print(_how_to_go_on(outcome, again), file=sys.stderr)
+    elif bar and not outcome.stopped:
+        speed = outcome.done / outcome.elapsed_s
+        failed = f"; {outcome.failed} failed" if outcome.failed else ""
+        print(f"{outcome.done} pictures, {speed:.1f} a second{failed}", file=sys.stderr)
+    raise typer.Exit(outcome.stopped or (1 if outcome.failed + answered.failed else 0))
+
+
+def _rows(format: Format, n_best: int, labels: int) -> TextRows | JsonRows | CsvRows:
+    from cutline.output import CsvRows, JsonRows, TextRows
+
+    if format is Format.TEXT:
+        return TextRows()
+    return JsonRows() if format is Format.JSONL else CsvRows(n_best, labels)
+
+
+def _format_of(output: Path | None) -> Format:
+    ending = output.suffix.lower().lstrip(".") if output else ""
+    return Format(ending) if ending in ("jsonl", "csv") else Format.TEXT
+
+
+def _with_stdin(paths: Iterable[str], null: bool) -> Iterator[str]:
+    for path in paths:
+        if path == "-":
+            yield from _listed(b"\0" if null else b"\n")
+        else:
+            yield path
+
+
+def _listed(separator: bytes) -> Iterator[str]:
+    stdin: Any = sys.stdin.buffer
+    rest = b""
+    while chunk := stdin.read1(65536):
+        *names, rest = (rest + chunk).split(separator)
+        yield from (os.fsdecode(name) for name in names if name)
+    if rest:
+        yield os.fsdecode(rest)
+
+
+def _how_to_go_on(outcome: Outcome, again: str | None) -> str:
+    stopped = f"Stopped after {outcome.done} pictures."
+    if again is None:
+        return stopped
+    words = [word for word in sys.argv[1:] if word not in ("--force", again)]
+    return f"{stopped} To go on: {shlex.join(['cutline', *words, again])}"
+
+
+@app.command(
+    epilog=_examples(
+        "cutline train recipes/global.toml --data flickr8k/ --run runs/first",
+        "cutline train recipes/global.toml --data flickr8k/ --run runs/first --resume",
+    )
+)
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train and how.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="A Flickr8k folder.")],
+    run: Annotated[Path, typer.Option(metavar="DIR", help="For checkpoints, curves and records.")],
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Cache of what the frozen encoder sees; by default beside the run.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+) -> None:
+    """Train a captioner from a recipe."""
+    from cutline.data import read_flickr8k
+
+    with _needing("train", "training"):
+        from cutline.learn.recipe import Recipe
+        from cutline.learn.train import train
+
+        best = train(
+            Recipe.read(recipe),
+            read_flickr8k(data),
+            run,
+            features=features or run.parent / "features",
+            resume=resume,
+        )
+    print(best)
+
+
+@app.command(epilog=_examples("cutline export runs/first --output models/first-v1"))
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Where the bundle goes; by default into the run.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Turn a trained captioner into a bundle, if both say the same."""
+    with _needing("train", "exporting"):
+        from cutline.learn.export import export
+
+        print(export(run, output=output))
+
+
+@contextmanager
+def _needing(extra: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "cutline").partition(".")[0] == "cutline":
+            raise
+        raise MissingExtraError(what, extra) from error

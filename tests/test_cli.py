@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import HostileFolder, scene
+
+STANDIN = Path(__file__).with_name("standin.py")
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **more}
+
+
+def cutline(*words: Any, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, STANDIN, *map(str, words)]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, timeout=60, env=environment(**env)
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(1, 31):
+        scene(number, 4).save(folder / f"{number}.png")
+    (folder / "17.png").write_bytes(b"no picture")
+    return folder
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def captioned(log: Path) -> list[str]:
+    return log.read_bytes().decode().split("\0")[:-1]
+
+
+def test_a_pipe_gets_plain_lines_in_order_and_errors_apart(folder: Path) -> None:
+    done = cutline("caption", folder)
+    lines = done.stdout.decode().splitlines()
+    assert [line.split("\t") for line in lines] == [
+        [str(folder / f"{n}.png"), f'a "picture", {n} by 4'] for n in range(1, 31) if n != 17
+    ]
+    (problem,) = done.stderr.decode().splitlines()
+    assert problem.startswith(f"{folder / '17.png'}: ")
+    assert done.returncode == 1
+
+
+def test_all_good_exits_with_zero_and_says_nothing_else(folder: Path) -> None:
+    done = cutline("caption", folder / "1.png", folder / "2.png")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_jsonl_holds_every_field(folder: Path) -> None:
+    done = cutline(
+        "caption", folder / "7.png", folder / "17.png", "--format", "jsonl", "--n-best", 2
+    )
+    good, bad = map(json.loads, done.stdout.splitlines())
+    assert good == {
+        "source": str(folder / "7.png"),
+        "status": "ok",
+        "caption": 'a "picture", 7 by 4',
+        "score": -1.0,
+        "alternatives": [{"caption": "another 2", "score": -9.0}],
+        "labels": [{"name": f"thing, {n}", "probability": round(0.5**n, 4)} for n in range(1, 6)],
+        "model": "stand-in",
+        "error": None,
+    }
+    assert (bad["status"], bad["caption"], bad["score"]) == ("error", None, None)
+    assert bad["error"]["type"] == "ImageFormatError"
+    assert bad["error"]["message"]
+    assert str(folder) not in bad["error"]["message"]
+
+
+def test_csv_is_the_same_flattened(folder: Path) -> None:
+    words = ("--format", "csv", "--n-best", 2, "--labels", 1)
+    done = cutline("caption", folder / "7.png", folder / "17.png", *words)
+    good, bad = csv.DictReader(io.StringIO(done.stdout.decode(), newline=""))
+    assert (good["status"], good["caption"]) == ("ok", 'a "picture", 7 by 4')
+    assert (good["caption_2"], good["score_2"]) == ("another 2", "-9.0")
+    assert (good["label_1"], good["probability_1"]) == ("thing, 1", "0.5")
+    assert (bad["status"], bad["error_type"], bad["label_1"]) == ("error", "ImageFormatError", "")
+
+
+def test_text_adds_a_field_for_each_alternative_and_label(folder: Path) -> None:
+    done = cutline("caption", folder / "7.png", "--n-best", 2, "--labels", 1)
+    assert done.stdout.decode().split("\t")[1:] == [
+        'a "picture", 7 by 4', "another 2", "thing, 1 0.50\n"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_an_interrupted_run_resumes_to_the_undisturbed_file(
+    folder: Path, tmp_path: Path, signum: signal.Signals, ending: str
+) -> None:
+    whole, cut, log = tmp_path / f"whole.{ending}", tmp_path / f"cut.{ending}", tmp_path / "log"
+    assert cutline("caption", folder, "--output", whole).returncode == 1
+
+    run = subprocess.Popen(
+        [sys.executable, STANDIN, "caption", folder, "-o", cut],
+        stderr=subprocess.PIPE,
+        env=environment(STANDIN_LOG=str(log), STANDIN_DELAY="0.05"),
+    )
+    while not (log.exists() and len(captioned(log)) > 5):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(signum)
+    _, told = run.communicate(timeout=60)
+    assert run.returncode == 128 + signum
+    assert whole.read_bytes().startswith(cut.read_bytes())
+    assert cut.read_bytes().endswith(b"\n")
+    assert b"--resume" in told
+    assert b"Traceback" not in told
+
+    answered = cut.read_bytes().count(b"\n") - (ending == "csv")
+    log.unlink()
+    again = cutline("caption", folder, "-o", cut, "--resume", STANDIN_LOG=str(log))
+    assert again.returncode == 1
+    assert cut.read_bytes() == whole.read_bytes()
+    assert captioned(log) == [str(folder / f"{n}.png") for n in range(answered + 1, 31)]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_killed_run_resumes_to_the_undisturbed_file(
+    folder: Path, tmp_path: Path, ending: str
+) -> None:
+    whole, cut, log = tmp_path / f"whole.{ending}", tmp_path / f"cut.{ending}", tmp_path / "log"
+    cutline("caption", folder, "--output", whole)
+    killed = cutline("caption", folder, "-o", cut, "--sidecar", STANDIN_KILL="20.png")
+    assert killed.returncode == -signal.SIGKILL
+    assert cut.read_bytes().count(b"\n") - (ending == "csv") == 19
+    cut.write_bytes(cut.read_bytes()[:-9])
+
+    again = cutline("caption", folder, "-o", cut, "--sidecar", "--resume", STANDIN_LOG=str(log))
+    assert again.returncode == 1
+    assert cut.read_bytes() == whole.read_bytes()
+    assert captioned(log)[0] == str(folder / "19.png")
+    assert len(captioned(log)) == 12
+
+
+def test_resuming_what_is_complete_does_nothing(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "captions.jsonl"
+    cutline("caption", folder / "1.png", folder / "1.png", "-o", output)
+    before = output.read_bytes()
+    assert before.count(b"\n") == 2
+    log = tmp_path / "log"
+    words = ("caption", folder / "1.png", folder / "1.png", "-o", output, "--resume")
+    assert cutline(*words, STANDIN_LOG=str(log)).returncode == 0
+    assert output.read_bytes() == before
+    assert not log.exists()
+
+
+def test_resuming_with_another_model_or_other_columns_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "captions.csv"
+    cutline("caption", folder / "1.png", "-o", output)
+    before = output.read_bytes()
+    other = cutline("caption", folder, "-o", output, "--resume", "--model", "other")
+    assert other.returncode == 2
+    assert b"stand-in" in other.stderr
+    more = cutline("caption", folder, "-o", output, "--resume", "--n-best", 3)
+    assert more.returncode == 1
+    assert b"--n-best" in more.stderr
+    assert output.read_bytes() == before
+
+
+def test_an_existing_output_is_refused_unless_forced(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "mine.txt"
+    output.write_text("my notes\n")
+    refused = cutline("caption", folder / "1.png", "-o", output)
+    assert refused.returncode == 2
+    assert b"--force" in refused.stderr
+    assert output.read_text() == "my notes\n"
+    assert cutline("caption", folder / "1.png", "-o", output, "--force").returncode == 0
+    assert output.read_text() == f'{folder / "1.png"}\ta "picture", 1 by 4\n'
+
+
+def test_a_reader_that_leaves_ends_it_quietly(folder: Path) -> None:
+    run = subprocess.Popen(
+        [sys.executable, STANDIN, "caption", folder],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(STANDIN_DELAY="0.02"),
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline()
+    run.stdout.close()
+    assert run.stderr is not None
+    assert run.stderr.read() == b""
+    assert run.wait(timeout=60) == 141
+    run.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_clear_line(folder: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, STANDIN, "caption", folder],
+            stdout=full, stderr=subprocess.PIPE, timeout=60, env=environment(),
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.decode() == "cutline: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(("separator", "words"), [(b"\n", ()), (b"\0", ("--null",))])
+def test_a_list_on_standard_input(folder: Path, separator: bytes, words: tuple[str, ...]) -> None:
+    names = [folder / "3.png", folder / "1.png"]
+    stdin = separator.join(map(os.fsencode, names)) + separator
+    done = cutline("caption", folder / "2.png", "-", *words, stdin=stdin)
+    sources = [line.split("\t")[0] for line in done.stdout.decode().splitlines()]
+    assert sources == [str(folder / f"{n}.png") for n in (2, 3, 1)]
+
+
+def test_names_of_any_bytes_survive(tmp_path: Path) -> None:
+    picture = tmp_path / "1.png"
+    scene().save(picture)
+    names = ["Übung, «naïve» 猫.png", "two\nlines\r.png", 'quo"te,.png', "tab\t\x1b[31m.png"]
+    raw = [os.fsencode(tmp_path) + b"/" + os.fsencode(name) for name in names]
+    if sys.platform == "linux":
+        raw.append(os.fsencode(tmp_path) + b"/not-utf8-\xff.png")
+    for name in raw:
+        with open(name, "wb") as file:  # noqa: PTH123
+            file.write(picture.read_bytes())
+    stdin = b"\0".join(raw)
+    text = cutline("caption", "-", "-0", stdin=stdin).stdout
+    assert text.count(b"\n") == len(raw)
+    assert b"\x1b" not in text
+    assert b"two\\nlines\\r.png\ta" in text
+    for ending in ("jsonl", "csv"):
+        output = tmp_path / f"out.{ending}"
+        log = tmp_path / f"log.{ending}"
+        assert cutline("caption", "-", "-0", "-o", output, stdin=stdin).returncode == 0
+        before = output.read_bytes()
+        words = ("caption", "-", "-0", "-o", output, "--resume")
+        assert cutline(*words, stdin=stdin, STANDIN_LOG=str(log)).returncode == 0
+        assert output.read_bytes() == before
+        assert not log.exists()
+    lines = (tmp_path / "out.jsonl").read_bytes().split(b"\n")[:-1]
+    assert [os.fsencode(json.loads(line)["source"]) for line in lines] == raw
+
+
+def test_sidecars_stand_beside_their_pictures(folder: Path) -> None:
+    assert cutline("caption", folder, "--sidecar", "--n-best", 2).returncode == 1
+    assert (folder / "7.txt").read_text() == 'a "picture", 7 by 4\nanother 2\n'
+    assert len(list(folder.glob("*.txt"))) == 29
+    assert not (folder / "17.txt").exists()
+    assert not list(folder.glob(".cutline*"))
+
+
+def test_a_sidecar_is_never_overwritten_unasked(folder: Path, tmp_path: Path) -> None:
+    (folder / "3.txt").write_text("Mine.\n")
+    refused = cutline("caption", folder, "--sidecar")
+    assert refused.returncode == 2
+    assert b"--skip-existing" in refused.stderr
+    assert not (folder / "1.txt").exists()
+
+    listed = b"\n".join(os.fsencode(folder / f"{n}.png") for n in (1, 3, 4))
+    some = cutline("caption", "-", "--sidecar", "--format", "jsonl", stdin=listed)
+    statuses = [json.loads(line)["status"] for line in some.stdout.splitlines()]
+    assert (some.returncode, statuses) == (1, ["ok", "error", "ok"])
+    assert (folder / "3.txt").read_text() == "Mine.\n"
+
+    log = tmp_path / "log"
+    cutline("caption", folder, "--sidecar", "--skip-existing", STANDIN_LOG=str(log))
+    assert len(captioned(log)) == 27
+    assert (folder / "3.txt").read_text() == "Mine.\n"
+
+    cutline("caption", folder / "3.png", "--sidecar", "--force")
+    assert (folder / "3.txt").read_text() == 'a "picture", 3 by 4\n'
+
+
+def test_two_pictures_of_one_name_do_not_share_a_sidecar(tmp_path: Path) -> None:
+    scene(5, 5).save(tmp_path / "a.jpg")
+    scene(6, 6).save(tmp_path / "a.png")
+    done = cutline("caption", tmp_path, "--sidecar", "--force")
+    assert done.returncode == 1
+    assert b"a.png: " in done.stderr
+    assert (tmp_path / "a.txt").read_text() == 'a "picture", 5 by 5\n'
+
+
+def test_ten_bad_files_get_their_own_line_and_the_rest_are_captioned(
+    hostile_folder: HostileFolder,
+) -> None:
+    done = cutline("caption", hostile_folder.path, "--format", "jsonl")
+    assert done.returncode == 1
+    found = {Path(row["source"]).name: row for row in map(json.loads, done.stdout.splitlines())}
+    assert {name for name, row in found.items() if row["status"] == "ok"} == set(
+        hostile_folder.readable
+    )
+    for name, kind in hostile_folder.refused.items():
+        assert found[name]["error"]["type"] == kind.__name__
+        assert f"/{name}: ".encode() in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["caption"], b"PATH"),
+        (["caption", "EMPTY"], b"--recursive"),
+        (["caption", "EMPTY", "-r"], b"no picture"),
+        (["caption", "x.png", "--beam", "0"], b"--beam"),
+        (["caption", "x.png", "--top-p", "2"], b"top_p"),
+        (["caption", "x.png", "--resume"], b"--output"),
+        (["caption", "x.png", "--resume", "-o", "x.txt"], b"jsonl"),
+        (["caption", "x.png", "--format", "xml"], b"xml"),
+        (["nonsense"], b"nonsense"),
+    ],
+)
+def test_wrong_use_exits_with_two(tmp_path: Path, words: list[str], hint: bytes) -> None:
+    done = cutline(*(tmp_path if word == "EMPTY" else word for word in words))
+    assert done.returncode == 2
+    assert hint in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_missing_picture_is_a_failure_of_its_own(tmp_path: Path, folder: Path) -> None:
+    done = cutline("caption", folder / "gone.png", folder / "1.png")
+    assert done.returncode == 1
+    assert done.stdout.count(b"\n") == 1
+    assert b"gone.png: " in done.stderr
+
+
+def test_nothing_is_written_where_nothing_is_found(tmp_path: Path) -> None:
+    output = tmp_path / "old.jsonl"
+    output.write_text("precious\n")
+    assert cutline("caption", tmp_path, "-o", output, "--force").returncode == 2
+    assert output.read_text() == "precious\n"
+
+
+def test_help_and_version_load_no_arrays_and_no_engine() -> None:
+    script = (
+        "import sys, cutline.cli\n"
+        "loaded = {'numpy', 'PIL', 'torch', 'onnxruntime', 'rich'} & sys.modules.keys()\n"
+        "sys.exit(f'{loaded} loaded' if loaded else 0)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment())
+
+
+def test_every_command_helps_with_an_example() -> None:
+    for words in ([], ["caption"], ["models"], ["doctor"], ["evaluate"], ["train"], ["export"]):
+        done = cutline(*words, "--help")
+        assert done.returncode == 0
+        assert "$ cutline" in done.stdout.decode()
+    assert cutline("--version").stdout.startswith(b"cutline ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_person_at_a_terminal_reads_lines_and_sees_progress(folder: Path) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    run = subprocess.Popen(
+        [sys.executable, STANDIN, "caption", folder, "--n-best", "2", "--labels", "1"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(STANDIN_DELAY="0.01", TERM="xterm", COLUMNS="120"),
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            seen += chunk
+    except OSError:
+        pass
+    os.close(ours)
+    assert run.wait(timeout=60) == 1
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
+    assert '7.png  a "picture", 7 by 4' in text
+    assert "another 2  (-9.00)" in text
+    assert "thing, 1 50%" in text
+    assert "/30" in text
+    assert "30 pictures, " in text
+    assert "1 failed" in text
