@@ -40,6 +40,7 @@ class Vocabulary:
     """
 
     pad, bos, eos, unk = range(4)
+    unsayable = (pad, bos, unk)
 
     def __init__(self, words: Sequence[str]) -> None:
         if tuple(words[:4]) != _SPECIALS or len(set(words)) != len(words):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from cutline.data import Collection, Example, digest
@@ -251,6 +250,16 @@ class Learner(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """An exponential moving average of weights that forgets its random start quickly."""
+
+    def average(mean: Tensor, weight: Tensor, count: Tensor | int) -> Tensor:
+        keep = min(decay, (1 + float(count)) / (10 + float(count)))
+        return torch.lerp(weight, mean, keep)
+
+    return average
+
+
 class Pictures(Callback):
     """After every epoch: the curves as a picture, what is said of the first dev images as text."""
 
@@ -324,7 +333,7 @@ def train(
         weights = torch.load(recipe.fit.start_from, map_location="cpu", weights_only=True)
         learner.load_state_dict(weights["state_dict"], strict=False)
     best = ModelCheckpoint(run, "best", monitor="dev_cider", mode="max", save_last=True)
-    average = WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(recipe.fit.ema_decay))
+    average = WeightAveraging(avg_fn=moving_average(recipe.fit.ema_decay))
     trainer = lightning.Trainer(
         accelerator="auto",
         max_epochs=recipe.fit.epochs,
