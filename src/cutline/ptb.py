@@ -68,12 +68,13 @@ _TOKEN = re.compile(
   | (?-i:[A-Z]+)\$ | c(?:\+\+|\#) | [a-z0-9]+(?:_[a-z0-9]+)+ | &\#\d+; | [:;=]-?[()]
   | cont'd\. | [a-z]+?(?=n't(?![a-z])) | n't(?![a-z]) | {_CLITIC} | [a-z]+(?={_CLITIC})   # clitics
   | o'clock{_END} | 'n' | 'n(?![a-z]) | '(?:em|til|cause)(?![a-z]) | y'(?=[a-z]) | c'mon
-  | (?:nor'easter|s'mores|li'l|ol'|ev'ry|dunkin'|somethin'|ma'ams?|n?e'er)(?![a-z]) | '\d\ds?(?!\S)
+  | (?:nor'easter|s'mores|li'l|ol'|ev'ry|dunkin'|somethin'|ma'ams?|n?e'er)(?![a-z])
+  | '\d0s(?![a-z']) | '\d\d(?!\S)
   | (?:{"|".join(_NUMBERED_ABBREVIATIONS)})\.(?=\ ?\d)                     # abbreviations
   | (?:(?-i:{"|".join(_CAPITAL_ABBREVIATIONS)})|{"|".join(_ABBREVIATIONS)})\.(?![a-z-])
   | (?:ph|ed)\.d\.?(?![a-z0-9]) | [a-z](?:\.[a-z])*\.(?![a-z-])
   | [^\W_](?:[^\W_]|[.,])*(?:-[^\W_]+)+(?:/[a-z0-9]+(?:-[a-z]+)*)*          # hyphens, slashes
-  | \d{{1,2}}[/-]\d{{1,2}}[/-]\d{{2,4}} | (?:\d{{1,4}}[ -])?\d{{1,4}}/\d{{1,4}}(?![\d/a-z-])
+  | \d{{1,2}}[/-]\d{{1,2}}[/-]\d{{2,4}} | (?:\d{{1,4}}-)?\d{{1,4}}/\d{{1,4}}(?![\d/a-z-])
   | [a-z0-9]+(?:-[a-z]+){{0,2}}(?:/[a-z0-9]+(?:-[a-z]+){{0,2}}){{1,2}}
   | (?-i:[A-Z]+(?:[+&][A-Z]+)+)
   | [-+]?(?:\d+(?:[.:,]\d+)+|\d*(?:[.,:]\d+)+) | [-+]\d+                   # numbers
