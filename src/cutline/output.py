@@ -323,6 +323,25 @@ def refuse_existing(path: Path) -> None:
         )
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it: it is there whole or not at all.
+
+    Raises:
+        OutputError: the folder is missing or the disk refuses.
+    """
+    temporary = path.with_name(f".cutline-{os.getpid()}.tmp")
+    try:
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        refusal = OutputError(f"{path}: {error.strerror}; expected a place to write")
+        refusal.errno = error.errno
+        raise refusal from error
+
+
 class StandardOutput:
     """Rows for whoever reads standard output.
 
@@ -386,23 +405,13 @@ class Sidecars:
         """
         path = self.path(caption.source)
         texts = [caption.text, *(other.text for other in caption.alternatives)]
-        content = "\n".join(texts).encode() + b"\n"
+        content = "\n".join(texts) + "\n"
         replaceable = self._force and path not in self._written and path != Path(caption.source)
-        temporary = path.with_name(f".cutline-{os.getpid()}.tmp")
-        try:
-            if path.exists() and not replaceable:
-                if path.read_bytes() == content:
-                    return
-                raise FileExistsError(errno.EEXIST, "already holds another text")
-            try:
-                temporary.write_bytes(content)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            refusal = OutputError(f"the sidecar {path.name}: {error.strerror}")
-            refusal.errno = error.errno
-            raise refusal from error
+        if path.exists() and not replaceable:
+            if path.read_bytes() == content.encode():
+                return
+            raise OutputError(f"{path} holds another text; it was left as it is")
+        write_whole(path, content)
         self._written.add(path)
 
 

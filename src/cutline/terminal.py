@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cutline.captioner import Caption, Captioner, CaptionOptions
+from cutline.errors import OptionError
 from cutline.output import printable, reason
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
-
-    from cutline.captioner import Caption
 
 
 class View:
@@ -97,6 +103,42 @@ class View:
         self._console.print(text, soft_wrap=True)
 
 
+class Watched:
+    """A captioner whose progress a person at the terminal can see, for evaluation.
+
+    Args:
+        captioner: who captions.
+    """
+
+    def __init__(self, captioner: Captioner) -> None:
+        self.name = captioner.name
+        self._captioner = captioner
+
+    def stream(self, images: Iterable[Path]) -> Iterator[Caption]:
+        """Its captions, in order."""
+        pictures = list(images)
+        options = CaptionOptions(labels=0)
+        return _tracked("captioning", self._captioner.stream(pictures, options), len(pictures))
+
+    def embed(self, images: Sequence[Path]) -> NDArray[np.float32]:
+        """Images -> (B, D) embeddings; a one-word search costs next to nothing.
+
+        Raises:
+            ImageError: one of them cannot be read.
+            OptionError: this captioner has no embeddings.
+        """
+        short = replace(self._captioner.search, beam_size=1, n_best=1, min_tokens=1, max_tokens=1)
+        found = self._captioner.stream(images, CaptionOptions(search=short, labels=0))
+        vectors = []
+        for caption in _tracked("embedding", found, len(images)):
+            if caption.error is not None:
+                raise caption.error
+            if caption.embedding is None:
+                raise OptionError(f"got {self.name}, which has no embeddings; use --no-baselines")
+            vectors.append(caption.embedding)
+        return np.stack(vectors)
+
+
 def is_file(descriptor: int) -> bool:
     """Whether this descriptor leads to a file rather than to another program."""
     try:
@@ -121,3 +163,13 @@ def _readable(caption: Caption) -> Any:
 
 def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
+
+
+def _tracked(doing: str, captions: Iterator[Caption], total: int) -> Iterator[Caption]:
+    if not sys.stderr.isatty():
+        return captions
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return iter(track(captions, doing, total, console=console, transient=True))

@@ -1,4 +1,4 @@
-"""The command line: each command parses, makes one library call and prints."""
+"""`cutline caption`."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from cutline.errors import (
-    BundleNotFoundError,
-    CutlineError,
-    MissingExtraError,
-    OptionError,
-    RecipeError,
+from cutline.cli.app import (
+    ENGINE,
+    MODEL,
+    THREADS,
+    app,
+    examples,
+    given,
+    running,
+    wording,
+    writing,
 )
+from cutline.errors import OptionError
 
 if TYPE_CHECKING:
     from cutline.delivery import Outcome
     from cutline.output import CsvRows, JsonRows, ResultFile, StandardOutput, TextRows
-
-WRONG_USE = (OptionError, BundleNotFoundError, RecipeError)
 
 
 class Format(StrEnum):
@@ -41,70 +41,8 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-class _Commands(TyperGroup):
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except CutlineError as error:
-            from cutline.output import printable
-
-            print(f"cutline: {printable(str(error))}", file=sys.stderr)
-            raise typer.Exit(2 if isinstance(error, WRONG_USE) else 1) from error
-
-
-app = typer.Typer(
-    cls=_Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["--help", "-h"]},
-)
-
-
-_output = partial(typer.Option, rich_help_panel="Output", show_default=False)
-_words = partial(typer.Option, rich_help_panel="Words", show_default=False)
-_machine = partial(typer.Option, rich_help_panel="Machine", show_default=False)
-_MODEL = _machine(
-    "--model", metavar="NAME|PATH", help="A name from `cutline models`, or a bundle's folder."
-)
-_ENGINE = _machine(
-    "--engine", metavar="auto|onnxruntime|openvino", help="What runs the model; by default auto."
-)
-_THREADS = _machine("--threads", min=1, help="Processor threads; by default one for each core.")
-
-
-def main() -> None:
-    """Run the command that the arguments name."""
-    app(prog_name="cutline")
-
-
-def _examples(*commands: str) -> str:
-    return "\n\n".join(["[bold]Examples[/bold]", *(f"[cyan]$[/cyan] {each}" for each in commands)])
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        print(f"cutline {version('cutline')}")
-        raise typer.Exit
-
-
-@app.callback(
-    epilog=_examples("cutline caption holiday/", "cutline models", "cutline COMMAND --help")
-)
-def root(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Say which version."),
-    ] = False,
-) -> None:
-    """Turn pictures into words people can use: a caption for every photograph, offline."""
-
-
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "cutline caption dog.jpg",
         "cutline caption holiday/ --recursive --output captions.jsonl",
         "cutline caption holiday/ --recursive --output captions.jsonl --resume",
@@ -132,55 +70,56 @@ def caption(
     ] = False,
     format: Annotated[
         Format | None,
-        _output("--format", help="By default as the output's name ends, else text."),
+        writing("--format", help="By default as the output's name ends, else text."),
     ] = None,
     output: Annotated[
         Path | None,
-        _output("--output", "-o", metavar="FILE", help="Write here, not to standard output."),
+        writing("--output", "-o", metavar="FILE", help="Write here, not to standard output."),
     ] = None,
     resume: Annotated[
         bool,
-        _output("--resume", help="Continue a jsonl or csv output: caption only what it lacks."),
+        writing("--resume", help="Continue a jsonl or csv output: caption only what it lacks."),
     ] = False,
     force: Annotated[
-        bool, _output("--force", help="Replace an output or sidecars that exist.")
+        bool, writing("--force", help="Replace an output or sidecars that exist.")
     ] = False,
     sidecar: Annotated[
-        bool, _output("--sidecar", help="Also write each caption to a .txt beside its picture.")
+        bool,
+        writing("--sidecar", help="Also write each caption to a .txt beside its picture."),
     ] = False,
     skip_existing: Annotated[
-        bool, _output("--skip-existing", help="Leave out pictures with a .txt beside them.")
+        bool, writing("--skip-existing", help="Leave out pictures with a .txt beside them.")
     ] = False,
     n_best: Annotated[
-        int, _words("--n-best", min=1, help="Captions for each picture, best first.")
+        int, wording("--n-best", min=1, help="Captions for each picture, best first.")
     ] = 1,
     labels: Annotated[
         int | None,
-        _words("--labels", min=0, help="Labels for each picture: by default 5, none in text."),
+        wording("--labels", min=0, help="Labels for each picture: by default 5, none in text."),
     ] = None,
     beam: Annotated[
-        int | None, _words("--beam", min=1, help="Hypotheses kept alive; 1 is greedy search.")
+        int | None, wording("--beam", min=1, help="Hypotheses kept alive; 1 is greedy search.")
     ] = None,
     length_penalty: Annotated[
         float | None,
-        _words("--length-penalty", help="Less than 1 favours short captions, more long ones."),
+        wording("--length-penalty", help="Less than 1 favours short captions, more long ones."),
     ] = None,
     temperature: Annotated[
         float | None,
-        _words("--temperature", help="Draw at random instead: below 1 bolder, above 1 wilder."),
+        wording("--temperature", help="Draw at random instead: below 1 bolder, above 1 wilder."),
     ] = None,
     top_p: Annotated[
         float | None,
-        _words("--top-p", help="Draw from the likeliest words of this much probability."),
+        wording("--top-p", help="Draw from the likeliest words of this much probability."),
     ] = None,
     seed: Annotated[
-        int | None, _words("--seed", help="The same seed draws the same captions.")
+        int | None, wording("--seed", help="The same seed draws the same captions.")
     ] = None,
-    model: Annotated[str | None, _MODEL] = None,
-    engine: Annotated[str, _ENGINE] = "auto",
-    threads: Annotated[int | None, _THREADS] = None,
+    model: Annotated[str | None, MODEL] = None,
+    engine: Annotated[str, ENGINE] = "auto",
+    threads: Annotated[int | None, THREADS] = None,
     batch_size: Annotated[
-        int | None, _machine("--batch-size", min=1, help="Pictures worked on together.")
+        int | None, running("--batch-size", min=1, help="Pictures worked on together.")
     ] = None,
 ) -> None:
     """Caption pictures: a sentence for each, in the order given, as soon as it is there.
@@ -247,15 +186,15 @@ def caption(
             "expected the same one"
         )
     options = CaptionOptions(labels=labels, batch_size=batch_size or CaptionOptions().batch_size)
-    wanted = {
-        "beam_size": beam,
-        "n_best": n_best if n_best > 1 else None,
-        "length_penalty": length_penalty,
-        "temperature": temperature,
-        "top_p": top_p,
-        "seed": seed,
-    }
-    if chosen := {name: value for name, value in wanted.items() if value is not None}:
+    chosen = given(
+        beam_size=beam,
+        n_best=n_best if n_best > 1 else None,
+        length_penalty=length_penalty,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+    )
+    if chosen:
         options = replace(options, search=replace(captioner.search, **chosen))
 
     readable = format is Format.TEXT and output is None and sys.stdout.isatty()
@@ -322,73 +261,3 @@ def _how_to_go_on(outcome: Outcome, again: str | None) -> str:
         return stopped
     words = [word for word in sys.argv[1:] if word not in ("--force", again)]
     return f"{stopped} To go on: {shlex.join(['cutline', *words, again])}"
-
-
-@app.command(
-    epilog=_examples(
-        "cutline train recipes/global.toml --data flickr8k/ --run runs/first",
-        "cutline train recipes/global.toml --data flickr8k/ --run runs/first --resume",
-    )
-)
-def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train and how.")],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="A Flickr8k folder.")],
-    run: Annotated[Path, typer.Option(metavar="DIR", help="For checkpoints, curves and records.")],
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Cache of what the frozen encoder sees; by default beside the run.",
-            show_default=False,
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
-    ] = False,
-) -> None:
-    """Train a captioner from a recipe."""
-    from cutline.data import read_flickr8k
-
-    with _needing("train", "training"):
-        from cutline.learn.recipe import Recipe
-        from cutline.learn.train import train
-
-        best = train(
-            Recipe.read(recipe),
-            read_flickr8k(data),
-            run,
-            features=features or run.parent / "features",
-            resume=resume,
-        )
-    print(best)
-
-
-@app.command(epilog=_examples("cutline export runs/first --output models/first-v1"))
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder.")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Where the bundle goes; by default into the run.",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
-    """Turn a trained captioner into a bundle, if both say the same."""
-    with _needing("train", "exporting"):
-        from cutline.learn.export import export
-
-        print(export(run, output=output))
-
-
-@contextmanager
-def _needing(extra: str, what: str) -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "cutline").partition(".")[0] == "cutline":
-            raise
-        raise MissingExtraError(what, extra) from error

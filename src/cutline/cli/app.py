@@ -1,0 +1,84 @@
+"""The application that commands join, and what they share."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cutline.errors import BundleNotFoundError, CutlineError, OptionError, RecipeError
+
+WRONG_USE = (OptionError, BundleNotFoundError, RecipeError)
+
+
+class Commands(TyperGroup):
+    """Ends every error of ours as one line: exit code 2 for wrong use, else 1."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: D102
+        try:
+            return super().invoke(ctx)
+        except CutlineError as error:
+            from cutline.output import printable
+
+            print(f"cutline: {printable(str(error))}", file=sys.stderr)
+            raise typer.Exit(2 if isinstance(error, WRONG_USE) else 1) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+writing = partial(typer.Option, rich_help_panel="Output", show_default=False)
+wording = partial(typer.Option, rich_help_panel="Words", show_default=False)
+running = partial(typer.Option, rich_help_panel="Machine", show_default=False)
+MODEL = running(
+    "--model", metavar="NAME|PATH", help="A name from `cutline models`, or a bundle's folder."
+)
+ENGINE = running(
+    "--engine", metavar="auto|onnxruntime|openvino", help="What runs the model; by default auto."
+)
+THREADS = running("--threads", min=1, help="Processor threads; by default one for each core.")
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app(prog_name="cutline")
+
+
+def examples(*commands: str) -> str:
+    """The end of a help page."""
+    return "\n\n".join(["[bold]Examples[/bold]", *(f"[cyan]$[/cyan] {each}" for each in commands)])
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"cutline {version('cutline')}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog=examples("cutline caption holiday/", "cutline models", "cutline COMMAND --help")
+)
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say which version."),
+    ] = False,
+) -> None:
+    """Turn pictures into words people can use: a caption for every photograph, offline."""
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Those options that were given; a model's defaults stand for the others."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,298 @@
+"""The commands about models: `models`, `doctor`, `evaluate`, `train`, `export`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cutline.cli.app import (
+    ENGINE,
+    MODEL,
+    THREADS,
+    app,
+    examples,
+    given,
+    wording,
+    writing,
+)
+from cutline.errors import BundleNotFoundError, MissingExtraError
+
+_JSON = typer.Option("--json", help="As JSON.")
+
+
+@app.command(epilog=examples("cutline models", "cutline models --json"))
+def models(json: Annotated[bool, _JSON] = False) -> None:
+    """List the models that are here: how good, how large, under what licence, and where."""
+    from cutline.bundle import DEFAULT, Manifest
+    from cutline.bundle import models as installed
+
+    found = []
+    for name, folder in installed().items():
+        manifest = Manifest.read(folder / "manifest.json")
+        scores: dict[str, float] = next(iter(manifest.scores.values()), {})
+        found.append(
+            {
+                "name": name,
+                "default": name == DEFAULT,
+                "parameters": sum(manifest.parameters.values()),
+                "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+                "scores": manifest.scores,
+                "cider": scores.get("cider"),
+                "bleu4": scores.get("bleu4"),
+                "vocabulary": manifest.vocabulary.size,
+                "licence": manifest.licence,
+                "summary": manifest.summary,
+                "path": str(folder),
+            }
+        )
+    if json:
+        _print_json(found)
+        return
+    if not found:
+        raise BundleNotFoundError("got no model; expected one inside the package: install it anew")
+    header = ["name", "parameters", "size", "CIDEr", "BLEU-4", "words", "licence", "path"]
+    lines = [
+        [
+            f"{model['name']}{' (default)' if model['default'] else ''}",
+            f"{model['parameters'] / 1e6:.1f} M",
+            f"{model['bytes'] / 1e6:.1f} MB",
+            _figure(model["cider"]),
+            _figure(model["bleu4"]),
+            str(model["vocabulary"]),
+            str(model["licence"]),
+            str(model["path"]),
+        ]
+        for model in found
+    ]
+    _print_table([header, *lines])
+
+
+@app.command(epilog=examples("cutline doctor", "cutline doctor --engine onnxruntime --json"))
+def doctor(
+    json: Annotated[bool, _JSON] = False,
+    model: Annotated[str | None, MODEL] = None,
+    engine: Annotated[str, ENGINE] = "auto",
+    threads: Annotated[int | None, THREADS] = None,
+) -> None:
+    """Say what is here, whether it is sound and how fast it is; takes some seconds.
+
+    Exit codes: 0 all is well; 1 something is broken.
+    """
+    from dataclasses import asdict
+
+    from cutline.cli.health import examine
+
+    health = examine(model, engine, threads)
+    if json:
+        _print_json(asdict(health))
+    else:
+        missing = [name for name, there in health.formats.items() if not there]
+        lines = [["python", f"{health.python} on {health.system}, {health.threads} threads"]]
+        lines += [[name, version or "not installed"] for name, version in health.packages.items()]
+        lines.append(["pictures", f"without {', '.join(missing)}" if missing else "every format"])
+        lines += [[f"model {name}", state] for name, state in health.models.items()]
+        if (speed := health.speed) is not None:
+            lines.append(
+                [
+                    "speed",
+                    f"{speed.images_per_s:.1f} pictures a second on {speed.engine}; loaded in "
+                    f"{speed.load_s:.2f} s, the first caption {speed.first_caption_s:.2f} s later",
+                ]
+            )
+        _print_table(lines)
+    for problem in health.problems:
+        print(f"cutline: {problem}", file=sys.stderr)
+    raise typer.Exit(1 if health.problems else 0)
+
+
+@app.command(
+    epilog=examples(
+        "cutline evaluate flickr8k-lite2-v1 flickr8k/ --output report.json",
+        "cutline evaluate runs/first/bundle flickr8k/ --split test --limit 200 --no-baselines",
+    )
+)
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name or folder.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A Flickr8k folder.")],
+    split: Annotated[str, typer.Option(help="Which images.")] = "dev",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        writing("--output", "-o", metavar="FILE", help="Write the report as JSON."),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        writing("--markdown", metavar="FILE", help="Write the table as Markdown."),
+    ] = None,
+    force: Annotated[bool, writing("--force", help="Replace files that exist.")] = False,
+    baselines: Annotated[
+        bool, typer.Option(help="Score baselines and people on the same images.")
+    ] = True,
+    meteor: Annotated[
+        bool | None,
+        typer.Option(help="Score METEOR and SPICE in Java; by default if they are installed."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of random captions and intervals.")] = 0,
+    engine: Annotated[str, ENGINE] = "auto",
+    threads: Annotated[int | None, THREADS] = None,
+) -> None:
+    """Caption a split, score the captions, and print the table beside its baselines.
+
+    Exit codes: 0 all captioned; 1 some images failed; 2 wrong use.
+    """
+    from cutline.data import read_flickr8k
+    from cutline.output import refuse_existing, write_whole
+
+    for path in filter(None, (output, markdown)):
+        if not force:
+            refuse_existing(path)
+    collection = read_flickr8k(data)
+    examples = collection.split(split)
+
+    from cutline.captioner import load
+    from cutline.evaluate import evaluate as judge
+    from cutline.terminal import Watched
+
+    captioner = Watched(load(model, engine=engine, threads=threads))
+    report = judge(
+        captioner,
+        examples,
+        limit=limit,
+        meteor=meteor,
+        baselines=baselines,
+        train=collection.splits.get("train"),
+        embed=captioner.embed if baselines else None,
+        seed=seed,
+    )
+    table = report.to_markdown()
+    if output is not None:
+        write_whole(output, report.to_json() + "\n")
+    if markdown is not None:
+        write_whole(markdown, table)
+    print(table, end="")
+    raise typer.Exit(1 if report.failed else 0)
+
+
+@app.command(
+    epilog=examples(
+        "cutline train recipes/global.toml --data flickr8k/ --run runs/first",
+        "cutline train recipes/global.toml --data flickr8k/ --run runs/first --resume",
+    )
+)
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train and how.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="A Flickr8k folder.")],
+    run: Annotated[Path, typer.Option(metavar="DIR", help="For checkpoints, curves and records.")],
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Cache of what the frozen encoder sees; by default beside the run.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+) -> None:
+    """Train a captioner from a recipe."""
+    from cutline.data import read_flickr8k
+
+    with _needing("train", "training"):
+        from cutline.learn.recipe import Recipe
+        from cutline.learn.train import train
+
+        best = train(
+            Recipe.read(recipe),
+            read_flickr8k(data),
+            run,
+            features=features or run.parent / "features",
+            resume=resume,
+        )
+    print(best)
+
+
+@app.command(
+    epilog=examples(
+        "cutline export runs/first --data flickr8k/ --output models/mine-v1",
+        "cutline export runs/first --data flickr8k/ -o models/mine-v2 --beam 3 --word-bias 0.2",
+    )
+)
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="The Flickr8k folder it learnt from.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIR/NAME-vN", help="The bundle's new folder."),
+    ],
+    summary: Annotated[str, typer.Option(help="One sentence for `cutline models`.")] = "",
+    card: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A model card in Markdown.", show_default=False),
+    ] = None,
+    beam: Annotated[
+        int | None, wording("--beam", min=1, help="Its default: hypotheses kept alive.")
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        wording("--length-penalty", help="Its default: less favours short captions."),
+    ] = None,
+    word_bias: Annotated[
+        float, wording("--word-bias", help="How strongly common words are held back.")
+    ] = 0.0,
+    int8: Annotated[
+        bool, typer.Option(help="Quantise the encoder; what that costs is measured.")
+    ] = True,
+) -> None:
+    """Turn a training run into a bundle, unless the two would caption differently."""
+    from cutline.data import read_flickr8k
+    from cutline.search import SearchOptions
+
+    with _needing("train", "exporting"):
+        from cutline.learn.export import export
+
+        bundle = export(
+            run,
+            read_flickr8k(data),
+            output,
+            summary=summary,
+            options=SearchOptions(**given(beam_size=beam, length_penalty=length_penalty)),
+            card=card.read_text(encoding="utf-8") if card else "",
+            word_bias=word_bias,
+            int8=int8,
+        )
+    print(bundle.folder)
+
+
+@contextmanager
+def _needing(extra: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "cutline").partition(".")[0] == "cutline":
+            raise
+        raise MissingExtraError(what, extra) from error
+
+
+def _print_json(content: Any) -> None:
+    import json
+
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _print_table(lines: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _figure(score: float | None) -> str:
+    return "-" if score is None else f"{score:.3f}"
