@@ -14,9 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cutline.captioner import Alternative, Caption, CaptionOptions, Label
-
 from cutline import captioner, cli
+from cutline.captioner import Alternative, Caption, CaptionOptions, Label
 from cutline.errors import ImageError
 from cutline.image import describe, load_image
 from cutline.search import SearchOptions

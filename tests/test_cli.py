@@ -12,8 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tiny
 from conftest import HostileFolder, scene
+
+from cutline.image import find_images
 
 STANDIN = Path(__file__).with_name("standin.py")
 
@@ -27,6 +31,19 @@ def cutline(*words: Any, stdin: bytes = b"", **env: str) -> subprocess.Completed
     return subprocess.run(
         command, input=stdin, capture_output=True, timeout=60, env=environment(**env)
     )
+
+
+def real(*words: Any, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cutline", *map(str, words)]
+    env = environment(CUTLINE_HOME=str(home), **env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    tiny.build(home / "models")
+    return home
 
 
 @pytest.fixture
@@ -131,6 +148,29 @@ def test_an_interrupted_run_resumes_to_the_undisturbed_file(
     assert again.returncode == 1
     assert cut.read_bytes() == whole.read_bytes()
     assert captioned(log) == [str(folder / f"{n}.png") for n in range(answered + 1, 31)]
+
+
+def test_an_interrupt_while_waiting_for_the_list_counts(folder: Path, tmp_path: Path) -> None:
+    output, log = tmp_path / "captions.jsonl", tmp_path / "log"
+    run = subprocess.Popen(
+        [sys.executable, STANDIN, "caption", "-", "-o", output, "--batch-size", "1"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(STANDIN_LOG=str(log)),
+    )
+    assert run.stdin is not None
+    run.stdin.write(os.fsencode(folder / "1.png") + b"\n")
+    run.stdin.flush()
+    while not (output.exists() and output.stat().st_size):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=60) == 130
+    run.stdin.close()
+    assert run.stderr is not None
+    assert b"with the same list: cutline caption -" in run.stderr.read()
+    run.stderr.close()
+    assert len(rows(output)) == 1
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
@@ -386,3 +426,130 @@ def test_a_person_at_a_terminal_reads_lines_and_sees_progress(folder: Path) -> N
     assert "/30" in text
     assert "30 pictures, " in text
     assert "1 failed" in text
+
+
+def test_a_real_model_captions_the_hostile_folder(
+    hostile_folder: HostileFolder, home: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "captions.jsonl"
+    words = ("--model", tiny.NAME, "-o", output, "--labels", 2, "--n-best", 2, "--batch-size", 3)
+    done = real("caption", hostile_folder.path, *words, home=home)
+    assert done.returncode == 1
+    found = {Path(row["source"]).name: row for row in rows(output)}
+    assert list(found) == [path.name for path in find_images([hostile_folder.path], False)]
+    for name in hostile_folder.readable:
+        assert found[name]["caption"]
+        assert len(found[name]["labels"]) == 2
+        assert len(found[name]["alternatives"]) == 1
+        assert found[name]["model"] == tiny.NAME
+    for name, kind in hostile_folder.refused.items():
+        assert found[name]["error"]["type"] == kind.__name__
+
+    one = real("caption", hostile_folder.path / "good1.jpg", "--model", tiny.NAME, home=home)
+    assert one.stdout == f"{hostile_folder.path / 'good1.jpg'}\t{found['good1.jpg']['caption']}\n"
+    greedy = real(
+        "caption", hostile_folder.path / "good1.jpg", "--beam", 1, "--model", tiny.NAME, home=home
+    )
+    assert greedy.returncode == 0
+
+
+def test_a_real_model_resumes_after_a_kill(folder: Path, home: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    words = ("caption", folder, "--model", tiny.NAME, "--batch-size", 4)
+    real(*words, "-o", whole, home=home)
+    cut.write_bytes(whole.read_bytes()[:3000])
+    assert real(*words, "-o", cut, "--resume", home=home).returncode == 1
+    assert cut.read_bytes() == whole.read_bytes()
+
+
+def test_models_lists_what_is_there(home: Path) -> None:
+    listed = {
+        model["name"]: model for model in json.loads(real("models", "--json", home=home).stdout)
+    }
+    model = listed[tiny.NAME]
+    assert model["path"] == str(home / "models" / tiny.NAME)
+    assert (model["licence"], model["vocabulary"]) == ("Apache-2.0", len(tiny.VOCABULARY))
+    assert model["bytes"] > 1000
+    assert tiny.NAME in real("models", home=home).stdout
+
+
+def test_an_unknown_model_is_wrong_use(folder: Path, home: Path) -> None:
+    done = real("caption", folder, "--model", "nonsense-v9", home=home)
+    assert done.returncode == 2
+    assert "nonsense-v9" in done.stderr
+    assert tiny.NAME in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_doctor_finds_a_damaged_model(tmp_path: Path) -> None:
+    tiny.build(tmp_path / "models")
+    words = ("doctor", "--model", tiny.NAME, "--json")
+    health = json.loads(real(*words, home=tmp_path).stdout)
+    assert health["models"][tiny.NAME] == "sound"
+    assert health["packages"]["numpy"] == np.__version__
+    assert health["formats"]["JPEG"] is True
+    assert health["speed"]["images_per_s"] > 0
+    assert not any(tiny.NAME in problem for problem in health["problems"])
+
+    damaged = tmp_path / "models" / tiny.NAME / "step.onnx"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    done = real("doctor", "--model", tiny.NAME, home=tmp_path)
+    assert done.returncode == 1
+    assert "SHA-256" in done.stderr
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """A Flickr8k of twelve pictures."""
+    root = tmp_path / "flickr8k"
+    (root / "Images").mkdir(parents=True)
+    names = [f"{number}.jpg" for number in range(12)]
+    for number, name in enumerate(names):
+        scene(64 + 8 * number, 64).save(root / "Images" / name)
+    lines = [f"{name},A dog number {k} runs on {name[0]} .\n" for name in names for k in range(5)]
+    (root / "captions.txt").write_text("image,caption\n" + "".join(lines))
+    (root / "Flickr_8k.trainImages.txt").write_text("\n".join(names[:8]))
+    (root / "Flickr_8k.devImages.txt").write_text("\n".join(names[8:]))
+    return root
+
+
+def test_evaluate_writes_a_report(collection: Path, home: Path, tmp_path: Path) -> None:
+    report, table = tmp_path / "report.json", tmp_path / "report.md"
+    words = ("evaluate", tiny.NAME, collection, "-o", report, "--markdown", table, "--no-meteor")
+    done = real(*words, home=home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == table.read_text()
+    found = json.loads(report.read_text())
+    assert len(found["images"]) == 4
+    assert [result["name"] for result in found["baselines"]] == [
+        "human", "nearest neighbour", "most common", "random"
+    ]  # fmt: skip
+    assert "CIDEr-D" in found["captioner"]["scores"]
+
+    again = real(*words, home=home)
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+    few = real(
+        "evaluate", tiny.NAME, collection, "--limit", 2, "--no-baselines", "--no-meteor", home=home
+    )
+    assert few.returncode == 0
+    assert few.stdout.count("human") == 0
+    other = real("evaluate", tiny.NAME, collection, "--split", "tset", home=home)
+    assert other.returncode == 1
+    assert "train, dev" in other.stderr
+
+
+def test_training_without_its_extra_says_which(collection: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['torch'] = sys.modules['lightning'] = None\n"
+        "from cutline.cli import main; main()"
+    )
+    for words in (
+        ["train", "x.toml", "--data", collection, "--run", tmp_path / "run"],
+        ["export", tmp_path / "run", "--data", collection, "--output", tmp_path / "x-v1"],
+    ):
+        command = [sys.executable, "-c", script, *map(str, words)]
+        done = subprocess.run(command, capture_output=True, timeout=60, env=environment())
+        assert done.returncode == 1
+        assert b'pip install "cutline[train]"' in done.stderr
+        assert done.stderr.count(b"\n") == 1

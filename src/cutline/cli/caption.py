@@ -218,9 +218,10 @@ def caption(
         again = "--resume" if resumable else "--skip-existing" if sidecar else None
         print(_how_to_go_on(outcome, again), file=sys.stderr)
     elif bar and not outcome.stopped:
-        speed = outcome.done / outcome.elapsed_s
+        speed = outcome.done / max(outcome.elapsed_s, 1e-9)
         failed = f"; {outcome.failed} failed" if outcome.failed else ""
-        print(f"{outcome.done} pictures, {speed:.1f} a second{failed}", file=sys.stderr)
+        pictures = "1 picture" if outcome.done == 1 else f"{outcome.done} pictures"
+        print(f"{pictures}, {speed:.1f} a second{failed}", file=sys.stderr)
     raise typer.Exit(outcome.stopped or (1 if outcome.failed + answered.failed else 0))
 
 
@@ -256,8 +257,9 @@ def _listed(separator: bytes) -> Iterator[str]:
 
 
 def _how_to_go_on(outcome: Outcome, again: str | None) -> str:
-    stopped = f"Stopped after {outcome.done} pictures."
+    stopped = f"Stopped; done: {outcome.done}."
     if again is None:
         return stopped
     words = [word for word in sys.argv[1:] if word not in ("--force", again)]
-    return f"{stopped} To go on: {shlex.join(['cutline', *words, again])}"
+    same = " with the same list" if "-" in words else ""
+    return f"{stopped} To go on{same}: {shlex.join(['cutline', *words, again])}"
