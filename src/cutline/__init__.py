@@ -1,8 +1,11 @@
-"""Cutline turns pictures into words people can use.
+"""Cutline turns pictures into words people can use: captions for photographs, folders, websites.
 
->>> import cutline
->>> model = cutline.load()
->>> model.caption("dog.jpg").text
+    import cutline
+
+    model = cutline.load()
+    print(model.caption("dog.jpg").text)
+
+Every name below is imported when it is first used, so that `import cutline` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -10,62 +13,87 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cutline.errors import (
+    BundleError,
+    BundleNotFoundError,
+    CutlineError,
+    DataError,
+    EngineError,
+    ImageCorruptError,
+    ImageError,
+    ImageFormatError,
+    ImageNotFoundError,
+    ImageTooLargeError,
+    ImageUnreadableError,
+    MissingExtraError,
+    OptionError,
+    OutputError,
+    ParityError,
+    RecipeError,
+)
+
 if TYPE_CHECKING:
+    from cutline.bundle import models
     from cutline.captioner import (
         Alternative,
         Attention,
-        BundleCaptioner,
         Caption,
         Captioner,
         CaptionOptions,
         Label,
         load,
     )
-    from cutline.errors import CutlineError, ImageError
+    from cutline.image import find_images
     from cutline.search import SearchOptions
 
-_HOMES = {
-    **dict.fromkeys(
-        (
-            "Alternative",
-            "Attention",
-            "BundleCaptioner",
-            "Caption",
-            "CaptionOptions",
-            "Captioner",
-            "Label",
-            "load",
-        ),
-        "captioner",
-    ),
-    **dict.fromkeys(("CutlineError", "ImageError"), "errors"),
-    "SearchOptions": "search",
-}
+    __version__: str
 
 __all__ = [
     "Alternative",
     "Attention",
-    "BundleCaptioner",
+    "BundleError",
+    "BundleNotFoundError",
     "Caption",
     "CaptionOptions",
     "Captioner",
     "CutlineError",
+    "DataError",
+    "EngineError",
+    "ImageCorruptError",
     "ImageError",
+    "ImageFormatError",
+    "ImageNotFoundError",
+    "ImageTooLargeError",
+    "ImageUnreadableError",
     "Label",
+    "MissingExtraError",
+    "OptionError",
+    "OutputError",
+    "ParityError",
+    "RecipeError",
     "SearchOptions",
+    "__version__",
+    "find_images",
     "load",
+    "models",
 ]
+
+_HOMES = {"models": "bundle", "find_images": "image", "SearchOptions": "search"}
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("cutline")
-    if name not in _HOMES:
+        value: Any = version("cutline")
+    elif name in __all__:
+        module = importlib.import_module(f"cutline.{_HOMES.get(name, 'captioner')}")
+        value = getattr(module, name)
+    else:
         raise AttributeError(f"module 'cutline' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"cutline.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return sorted({*globals(), *__all__})

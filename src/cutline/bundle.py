@@ -1,235 +1,345 @@
-"""Model bundles: a folder of graphs, words and a manifest that says what they are and how good."""
+"""Model bundles: a folder of graphs and words with a manifest, under a name that never changes.
+
+A bundle is found by name among those inside the package (`_models/`) and those in the user's own
+folder (`$CUTLINE_HOME/models`, by default `~/.cache/cutline/models`), or by its path. Every file is
+checked against the manifest whenever one is opened: that costs some 20 ms for 40 MB.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args, get_origin, get_type_hints
 
-from cutline.errors import BundleError, BundleNotFoundError, OutputError
+import numpy as np
+from numpy.typing import NDArray
+
+from cutline.errors import BundleError, BundleNotFoundError, DataError, OutputError
 from cutline.image import Transform
 from cutline.text import Vocabulary
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 FORMAT = 1
 DEFAULT = "flickr8k-lite2-v1"
+"""The newest of the embedded bundles."""
+
 MAX_BYTES = 45_000_000
-FILES = ("encoder.onnx", "labels.onnx", "start.onnx", "step.onnx", "vocabulary.txt", "labels.txt")
-_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*-v[0-9]+")
+GRAPHS = ("encoder.onnx", "labels.onnx", "start.onnx", "step.onnx")
+WORDS = ("vocabulary.txt", "labels.txt")
+CARD = "README.md"
+PRIOR = "prior.npy"
+
+_EMBEDDED = Path(__file__).with_name("_models")
+
+
+@dataclass(frozen=True)
+class VocabularyEntry:
+    """Which vocabulary the graphs speak: how many words, and `Vocabulary.checksum`."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """What a model learnt from: the collection's `digest`, and how much of it."""
+
+    name: str
+    licence: str
+    sha256: str
+    images: int
+    captions: int
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle says of itself.
+    """What a bundle says about itself.
 
     Attributes:
-        name: immutable and versioned: other weights get another name.
-        summary: one sentence for a list of models.
-        created: when it was exported, ISO 8601.
-        preprocessing: the fields of `image.Transform`.
-        grid: rows and columns of the regions that attention falls on.
-        vocabulary: its `size` and `sha256`.
-        search: the fields of `search.SearchOptions` that suit this model.
-        word_bias: nats per nat: how strongly common words are held back (0: not at all).
-        files: SHA-256 by file name.
-        recipe, data: what it was trained on and how, with the data's licence.
-        licence: of the weights.
-        parameters: counts by part.
-        scores, speed: measured figures by name.
+        name: immutable and versioned; new weights get a new one.
+        created: the day, as 2030-12-31.
+        summary: one sentence.
+        preprocessing: the way from a picture to the encoder's pixels.
+        grid: rows and columns of the regions that captions attend to.
+        vocabulary: the words the graphs were made for.
+        search: defaults for `SearchOptions`, by field name.
+        word_bias: tau; -tau * log(prior) is added to every word's log-probability, nats.
+        recipe: how it was trained.
+        data: what it was trained on.
+        licence: of the weights, an SPDX name.
+        parameters: how many, by part.
+        scores: measured quality, by split.
+        speed: measured speed, by engine.
+        files: SHA-256 of every file, by name; `write_bundle` fills it in.
     """
 
     name: str
-    summary: str
     created: str
-    preprocessing: dict[str, Any]
+    summary: str
+    preprocessing: Transform
     grid: tuple[int, int]
-    vocabulary: dict[str, Any]
+    vocabulary: VocabularyEntry
     search: dict[str, Any]
     word_bias: float
-    files: dict[str, str]
     recipe: dict[str, Any]
-    data: dict[str, Any]
+    data: DataEntry
     licence: str
-    parameters: dict[str, int]
-    scores: dict[str, Any] = field(default_factory=dict)
-    speed: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any]
+    scores: dict[str, Any]
+    speed: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Manifest:
-        """A manifest from its file's text.
+    def read(cls, path: Path) -> Manifest:
+        """Parse a manifest.json.
 
         Raises:
-            BundleError: it is not JSON, of an unknown format, or lacks a field.
+            BundleError: it is unreadable, of another format, or has too much or too little in it.
         """
         try:
-            fields = json.loads(text)
-            if (version := fields.pop("format", None)) != FORMAT:
-                raise BundleError(
-                    f"got format {version} in {where}; expected {FORMAT}; update cutline"
-                )
-            return cls(**{**fields, "grid": tuple(fields["grid"])})
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-            raise BundleError(f"got a damaged manifest in {where}: {error}") from error
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path}: got no readable JSON ({error}); expected one") from error
+        number = content.pop("format", None) if isinstance(content, dict) else None
+        if number != FORMAT:
+            raise BundleError(
+                f"{path}: got bundle format {number!r}; expected {FORMAT}; "
+                "a newer Cutline may read it: pip install --upgrade cutline"
+            )
+        manifest: Manifest = _parse(cls, content, str(path))
+        return manifest
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False)
+        path.write_text(f"{text}\n", encoding="utf-8", newline="\n")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk, its files checked against the manifest."""
+    """A checked folder: graphs, words and the manifest that describes them.
 
-    path: Path
+    Attributes:
+        folder: where it is.
+        manifest: what it says about itself.
+    """
+
+    folder: Path
     manifest: Manifest
 
     @classmethod
-    def open(cls, path: Path) -> Bundle:
-        """Read a bundle's manifest and check that every file is the one it names.
+    def open(cls, folder: str | Path) -> Bundle:
+        """Read a bundle's manifest and compare every file with it.
 
         Raises:
-            BundleNotFoundError: there is no manifest.
-            BundleError: the manifest is damaged, or a file is missing or another.
+            BundleNotFoundError: there is no bundle in that folder.
+            BundleError: a file is missing or differs, or the manifest is of an unknown kind.
+        """
+        folder = Path(folder)
+        path = folder / "manifest.json"
+        if not path.is_file():
+            raise BundleNotFoundError(f"got {folder}; expected a folder with a manifest.json")
+        manifest = Manifest.read(path)
+        needed = {*GRAPHS, *WORDS, CARD} | ({PRIOR} if manifest.word_bias else set())
+        if missing := sorted(needed - manifest.files.keys()):
+            raise BundleError(f"{path}: got no {', '.join(missing)} under files; expected all")
+        for name, expected in manifest.files.items():
+            if Path(name).name != name:
+                raise BundleError(f"{path}: got file {name!r}; expected a plain name")
+            if (got := _sha256(folder / name)) != expected:
+                raise BundleError(
+                    f"{folder / name}: got SHA-256 {got}; expected {expected}; "
+                    "the bundle is damaged: install or copy it again"
+                )
+        return cls(folder, manifest)
+
+    @property
+    def name(self) -> str:
+        """The manifest's name."""
+        return self.manifest.name
+
+    def path(self, file: str) -> Path:
+        """Where one of the bundle's files is."""
+        return self.folder / file
+
+    def vocabulary(self) -> Vocabulary:
+        """The words by id.
+
+        Raises:
+            BundleError: they are not the ones the manifest names.
         """
         try:
-            text = (path / "manifest.json").read_text(encoding="utf-8")
-        except OSError as error:
-            raise BundleNotFoundError(f"got no bundle at {path}: {error.strerror}") from error
-        bundle = cls(path, Manifest.from_json(text, str(path)))
-        for name in FILES:
-            if name not in bundle.manifest.files:
-                raise BundleError(f"got no {name} in the manifest of {path}; expected it there")
-        for name, expected in bundle.manifest.files.items():
-            try:
-                with (path / name).open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise BundleError(f"got no {name} in {path}: {error.strerror}") from error
-            if found != expected:
-                raise BundleError(
-                    f"got {path / name} with another checksum than its manifest says; "
-                    "install the bundle anew"
-                )
-        if bundle.vocabulary.checksum != bundle.manifest.vocabulary["sha256"]:
-            raise BundleError(f"got another vocabulary in {path} than its manifest says")
-        return bundle
+            vocabulary = Vocabulary.read(self.path("vocabulary.txt"))
+        except DataError as error:
+            raise BundleError(f"{self.path('vocabulary.txt')}: {error}") from error
+        got, expected = (
+            VocabularyEntry(len(vocabulary), vocabulary.checksum),
+            self.manifest.vocabulary,
+        )
+        if got != expected:
+            raise BundleError(f"{self.folder}: got {got}; expected {expected}, as in the manifest")
+        return vocabulary
 
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        """The words that the decoder knows."""
-        return Vocabulary.read(self.path / "vocabulary.txt")
-
-    @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The names of the encoder's classes, in the order of its logits."""
-        return tuple((self.path / "labels.txt").read_text(encoding="utf-8").splitlines())
+        """The ImageNet names, in the order of the label logits."""
+        return tuple(self.path("labels.txt").read_text(encoding="utf-8").splitlines())
 
-    @property
-    def transform(self) -> Transform:
-        """What a picture goes through before the encoder."""
-        return Transform(**self.manifest.preprocessing)
-
-    @cached_property
     def bias(self) -> NDArray[np.float32] | None:
-        """(V,) nats added to the log-probabilities in ranking, or None.
+        """(V,) added to words' log-probabilities in search, -word_bias * log(prior), nats.
 
-        That of a word is -word_bias times its centred log-prior in the training captions, so that
-        the commonest words lose a little against the rest (Menon et al., 2021, section 4.1).
+        Raises:
+            BundleError: the prior is no positive float32 number for each word.
         """
-        if not self.manifest.word_bias:
+        tau, size = self.manifest.word_bias, self.manifest.vocabulary.size
+        if not tau:
             return None
-        import numpy as np
-
-        prior = np.load(self.path / "prior.npy", allow_pickle=False)
-        bias: NDArray[np.float32] = (-self.manifest.word_bias * prior).astype(np.float32)
+        try:
+            prior = np.load(self.path(PRIOR), allow_pickle=False)
+        except ValueError as error:
+            raise BundleError(f"{self.path(PRIOR)}: {error}; expected a float32 array") from error
+        if prior.shape != (size,) or prior.dtype != np.float32 or not (prior > 0).all():
+            raise BundleError(
+                f"{self.path(PRIOR)}: got {prior.dtype} {prior.shape}; "
+                f"expected float32 ({size},), all above 0"
+            )
+        bias: NDArray[np.float32] = np.float32(-tau) * np.log(prior)
         return bias
 
-    @property
-    def size_bytes(self) -> int:
-        """What its files weigh together."""
-        return sum((self.path / name).stat().st_size for name in self.manifest.files)
 
-
-def home() -> Path:
-    """Where bundles of one's own lie: `models` in $CUTLINE_HOME, or in ~/.cutline."""
-    return Path(os.environ.get("CUTLINE_HOME") or Path.home() / ".cutline") / "models"
-
-
-def installed() -> Iterator[Path]:
-    """The folders of all bundles that have a name here: those that came along, then one's own."""
-    for root in (Path(__file__).parent / "_models", home()):
-        if root.is_dir():
-            yield from sorted(p.parent for p in root.glob("*/manifest.json"))
+def models() -> dict[str, Path]:
+    """The folders of all installed bundles by name; embedded ones go before the user's."""
+    folders = [
+        folder
+        for home in (_user_models(), _EMBEDDED)
+        if home.is_dir()
+        for folder in sorted(home.iterdir())
+        if not folder.name.startswith(".") and (folder / "manifest.json").is_file()
+    ]
+    return {folder.name: folder for folder in folders}
 
 
 def find(model: str | Path | None = None) -> Bundle:
-    """The bundle of a name or path; None is the default one.
-
-    Raises:
-        BundleNotFoundError: there is none; the message lists the names there are.
-        BundleError: it is damaged.
-    """
-    model = DEFAULT if model is None else model
-    if (Path(model) / "manifest.json").is_file():
-        return Bundle.open(Path(model))
-    paths = {path.name: path for path in installed()}
-    if str(model) not in paths:
-        names = ", ".join(paths) or "none installed"
-        raise BundleNotFoundError(
-            f"got model {str(model)!r}; expected a bundle's folder, or one of: {names}"
-        )
-    return Bundle.open(paths[str(model)])
-
-
-def write_bundle(
-    folder: Path, files: Mapping[str, Path], manifest: Mapping[str, Any]
-) -> Bundle:
-    """Write a bundle whole or not at all.
+    """Open a bundle by name or path.
 
     Args:
-        folder: where it will stand; its last part is the bundle's name.
-        files: the file to copy under each name in the bundle.
-        manifest: the fields of `Manifest` but for `name` and `files`.
+        model: a name among `models()`, or a bundle's folder; None is the embedded default.
 
     Raises:
-        BundleError: the name is taken or not like NAME-vN, a file is missing, it is too heavy.
-        OutputError: the disk refuses.
+        BundleNotFoundError: it is neither.
+        BundleError: it is there, but damaged or of an unknown kind.
     """
-    if not _NAME.fullmatch(folder.name):
-        raise BundleError(f"got bundle name {folder.name!r}; expected one like flickr8k-lite2-v1")
-    if folder.exists():
-        raise BundleError(f"got {folder}, which exists; new weights take a new name")
-    if missing := [name for name in FILES if name not in files]:
-        raise BundleError(f"got no {', '.join(missing)}; expected every file of a bundle")
-    if (weight := sum(path.stat().st_size for path in files.values())) > MAX_BYTES:
-        raise BundleError(f"got {weight / 1e6:.1f} MB; expected at most {MAX_BYTES / 1e6:.0f} MB")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    installed = models()
+    wanted = DEFAULT if model is None else os.fspath(model)
+    if wanted in installed:
+        return Bundle.open(installed[wanted])
+    if model is not None and Path(wanted).is_dir():
+        return Bundle.open(wanted)
+    names = ", ".join(installed) or "none is installed"
+    raise BundleNotFoundError(
+        f"got model {wanted!r}; expected a bundle's folder or one of these names: {names}"
+    )
+
+
+def write_bundle(folder: Path, files: Mapping[str, bytes | Path], manifest: Manifest) -> Bundle:
+    """Write a new bundle, whole or not at all.
+
+    Args:
+        folder: where it will be; its last part is the manifest's name.
+        files: contents by name, as bytes or as the file to copy; all but manifest.json.
+        manifest: what it says about itself; its checksums are filled in here.
+
+    Raises:
+        BundleError: the name differs, a file is missing, or it is more than 45 MB in all.
+        OutputError: something of that name is there already, or the disk refuses.
+    """
+    folder = Path(folder)
+    if folder.name != manifest.name:
+        raise BundleError(f"got folder {folder}; expected it to be named {manifest.name}")
+    if os.path.lexists(folder):
+        raise OutputError(
+            f"got {folder}, which exists; a bundle's name never changes what it means: "
+            "write to a new name"
+        )
+    size_bytes = sum(
+        len(content) if isinstance(content, bytes) else content.stat().st_size
+        for content in files.values()
+    )
+    if size_bytes > MAX_BYTES:
+        raise BundleError(f"got {size_bytes:,} bytes in all; expected at most {MAX_BYTES:,}")
+    temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
     try:
-        sums = {}
-        for name, source in files.items():
-            shutil.copyfile(source, partial / name)
-            with (partial / name).open("rb") as file:
-                os.fsync(file.fileno())
-                sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        fields = {"format": FORMAT, "name": folder.name, **manifest, "files": sums}
-        with (partial / "manifest.json").open("w", encoding="utf-8") as out:
-            json.dump(fields, out, indent=2)
-            out.write("\n")
-            out.flush()
-            os.fsync(out.fileno())
-        Bundle.open(partial)
-        partial.chmod(0o755)
-        partial.rename(folder)
+        temporary.mkdir(parents=True)
+        try:
+            for name, content in files.items():
+                if isinstance(content, bytes):
+                    (temporary / name).write_bytes(content)
+                else:
+                    shutil.copyfile(content, temporary / name)
+            sums = {name: _sha256(temporary / name) for name in sorted(files)}
+            replace(manifest, files=sums).write(temporary / "manifest.json")
+            written = Bundle.open(temporary)
+            written.vocabulary()
+            written.bias()
+            for path in (*temporary.iterdir(), temporary):
+                _sync(path)
+            temporary.rename(folder)
+            if os.name == "posix":
+                _sync(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise OutputError(f"got {error.strerror} writing the bundle {folder}") from error
+        raise OutputError(f"{folder}: {error.strerror}; expected a place to write") from error
+    return Bundle(folder, written.manifest)
+
+
+def _user_models() -> Path:
+    return Path(os.environ.get("CUTLINE_HOME") or "~/.cache/cutline").expanduser() / "models"
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: {error.strerror}; expected a file that the manifest names"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return Bundle.open(folder)
+        os.close(handle)
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """JSON -> the type a field declares, with nothing missing and nothing left over."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        names = value.keys() if isinstance(value, dict) else set()
+        if names != hints.keys():
+            missing = ", ".join(sorted(hints.keys() - names)) or "nothing"
+            unknown = ", ".join(sorted(names - hints.keys())) or "nothing"
+            raise BundleError(f"{where}: got {unknown} unknown, {missing} missing")
+        parsed = {
+            name: _parse(hint, value[name], f"{where}: {name}") for name, hint in hints.items()
+        }
+        return kind(**parsed)
+    outer, inner = get_origin(kind) or kind, get_args(kind)
+    if outer is tuple and isinstance(value, list) and len(value) == len(inner):
+        return tuple(_parse(hint, item, where) for hint, item in zip(inner, value, strict=True))
+    if outer is dict and isinstance(value, dict):
+        return {name: _parse(inner[1], item, f"{where}.{name}") for name, item in value.items()}
+    if outer is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if outer is not Any and (not isinstance(value, outer) or isinstance(value, bool)):
+        raise BundleError(f"{where}: got {value!r}; expected {outer.__name__}")
+    return value

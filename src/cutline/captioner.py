@@ -1,31 +1,39 @@
-"""Captioning: images in, captions out, in order. The main path, top to bottom."""
+"""The main path: pictures in, captions out, in order.
+
+A run is cut into batches. One thread takes a batch from end to end (read, look, search) while
+others do the same with the next ones, so that reading, looking and searching overlap, no core
+waits for another, and at most a few batches are in memory. Pictures are looked at one by one and
+searched for by themselves, so neither the batch nor the number of threads changes a caption.
+"""
 
 from __future__ import annotations
 
-import os
+import math
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from cutline.bundle import Bundle, find
-from cutline.errors import CutlineError, OptionError
+from cutline.bundle import find
+from cutline.errors import BundleError, CutlineError, ImageError, OptionError
 from cutline.image import ImageSource, describe, load_image
-from cutline.runtime import Encoded, Runtime
+from cutline.runtime import Runtime
 from cutline.search import Hypothesis, SearchOptions, search
 from cutline.text import detokenise
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Label:
-    """One of the encoder's ImageNet classes with its probability (0 to 1)."""
+    """One of the 1,000 ImageNet classes, with its probability in 0..1."""
 
     name: str
     probability: float
@@ -33,7 +41,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another caption, with its mean log-probability per token in nats."""
+    """Another caption of the same picture, with its mean log-probability per token, nats."""
 
     text: str
     score: float
@@ -41,43 +49,43 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Attention:
-    """Where the model looked at each word.
+    """Where the model looked at as it chose each word.
 
     Attributes:
-        words: the T words, as the decoder told them.
-        weights: (T,N) float32, of each region at each word, non-negative, summing to 1 over N.
-        grid: rows and columns of the N regions; the whole picture, squashed to a square.
+        weights: (T, N), non-negative, for T words over N regions, row by row of the grid.
+        grid: rows and columns; their product is N.
+        words: the T words.
     """
 
-    words: tuple[str, ...]
-    weights: NDArray[np.float32]
+    weights: Floats = field(compare=False, repr=False)
     grid: tuple[int, int]
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What a model says of one image, or why it could not.
+    """What a model says about one picture, or why it says nothing.
 
     Attributes:
-        source: the image's path, or a short description of what was given.
-        text: the caption, a sentence; "" if there was an error.
-        score: mean log-probability per token of the caption, eos included, nats; at most 0.
-        model: the bundle's name.
-        alternatives: the captions behind the best, best first.
-        labels: what the picture shows by ImageNet's classes, likeliest first.
-        attention: where the model looked, if it can say.
-        embedding: (D,) float32, the encoder's mean feature, for comparing images.
-        error: what was wrong with the image.
+        source: the path, or a short description of what else was given.
+        text: the sentence; "" if there is an error.
+        score: mean log-probability per token, nats; -inf if there is an error.
+        model: who says so.
+        alternatives: the next best captions, best first.
+        labels: the likeliest ImageNet classes, likeliest first.
+        attention: what was looked at; None if the model has none.
+        embedding: (E,), one vector for the picture.
+        error: what is wrong with the picture.
     """
 
     source: str
-    text: str
-    score: float
-    model: str
+    text: str = ""
+    score: float = -math.inf
+    model: str = ""
     alternatives: tuple[Alternative, ...] = ()
     labels: tuple[Label, ...] = ()
-    attention: Attention | None = field(default=None, compare=False, repr=False)
-    embedding: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    attention: Attention | None = None
+    embedding: Floats | None = field(default=None, compare=False, repr=False)
     error: CutlineError | None = None
 
     @property
@@ -85,213 +93,297 @@ class Caption:
         """Whether there is a caption."""
         return self.error is None
 
+    def to_dict(self) -> dict[str, Any]:
+        """What a line of JSON says: all but attention and embedding, numbers to four decimals."""
+        error = self.error
+        return {
+            "source": self.source,
+            "status": "ok" if error is None else "error",
+            "caption": self.text if error is None else None,
+            "score": round(self.score, 4) if error is None else None,
+            "alternatives": [
+                {"caption": other.text, "score": round(other.score, 4)}
+                for other in self.alternatives
+            ],
+            "labels": [
+                {"name": label.name, "probability": round(label.probability, 4)}
+                for label in self.labels
+            ],
+            "model": self.model,
+            "error": error
+            and {
+                "type": type(error).__name__,
+                "message": error.reason if isinstance(error, ImageError) else str(error),
+            },
+        }
+
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """How to caption.
+    """How pictures are captioned.
 
-    Attributes:
-        search: how to search; None takes the model's own defaults.
-        labels: how many labels to tell; 0 saves their cost.
-        batch_size: images encoded at once, per thread.
+    Raises:
+        OptionError: an option is out of its range.
     """
 
     search: SearchOptions | None = None
+    """How captions are searched for; None is the model's own way."""
+
     labels: int = 5
+    """How many labels each picture gets; 0 saves their cost."""
+
     batch_size: int = 16
+    """Pictures that one thread works on together."""
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
         if self.labels < 0:
-            raise OptionError(f"got labels {self.labels}; expected 0 or more")
+            raise OptionError(f"got labels {self.labels}; expected at least 0")
         if self.batch_size < 1:
-            raise OptionError(f"got batch_size {self.batch_size}; expected 1 or more")
+            raise OptionError(f"got batch_size {self.batch_size}; expected at least 1")
 
 
 class Captioner(Protocol):
-    """Whatever can caption images."""
+    """Whatever can caption pictures; safe to use from several threads.
+
+    Attributes:
+        name: of the model, as its captions give it.
+        search: how it searches unless the options say otherwise.
+    """
 
     name: str
     search: SearchOptions
 
-    def stream(
-        self, images: Iterable[ImageSource], options: CaptionOptions | None = None
-    ) -> Iterator[Caption]:
-        """A caption or an error for every image, in order, as they come."""
-        ...
-
-
-class BundleCaptioner:
-    """A model bundle that captions; safe to use from several threads.
-
-    Args:
-        bundle: the model.
-        engine: "auto", "onnxruntime" or "openvino".
-        threads: images are captioned on this many cores; None takes all there are.
-
-    Attributes:
-        name: the bundle's name.
-        search: the model's search defaults.
-    """
-
-    def __init__(self, bundle: Bundle, engine: str = "auto", threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise OptionError(f"got threads {threads}; expected 1 or more")
-        self.threads = threads or len(os.sched_getaffinity(0))
-        self.bundle, self.name = bundle, bundle.manifest.name
-        self.search = SearchOptions(**bundle.manifest.search)
-        self.runtime = Runtime(bundle, engine, self.threads)
-        self._transform = bundle.transform
-
     @overload
-    def caption(
+    def caption(  # type: ignore[overload-overlap]
         self, images: ImageSource, options: CaptionOptions | None = None
     ) -> Caption: ...
+
     @overload
     def caption(
-        self, images: Sequence[ImageSource], options: CaptionOptions | None = None
+        self, images: Iterable[ImageSource], options: CaptionOptions | None = None
     ) -> list[Caption]: ...
+
     def caption(
-        self,
-        images: ImageSource | Sequence[ImageSource],
-        options: CaptionOptions | None = None,
+        self, images: ImageSource | Iterable[ImageSource], options: CaptionOptions | None = None
     ) -> Caption | list[Caption]:
-        """Caption one image, or a list of them.
+        """Caption one picture, or several.
 
         Args:
-            images: one image (path, bytes, Pillow image or array), or a list or tuple of them.
-            options: how; None takes the defaults.
+            images: a path, the bytes of a file, a Pillow image or an array; or any number of them.
+            options: how; None is the default.
 
         Returns:
-            A caption for one image. For several, a list in the same order, in which an image that
-            cannot be read has a caption with an `error`.
+            A caption for one picture; for several a list in their order, where one that cannot be
+            read is an item with its error.
 
         Raises:
-            ImageError: the one image cannot be read.
+            ImageError: the one picture asked for cannot be read.
+            EngineError: inference failed.
         """
-        if isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray)):
-            (only,) = self.stream([images], options)
-            if only.error is not None:
-                raise only.error
-            return only
-        return list(self.stream(images, options))
+        ...
 
     def stream(
         self, images: Iterable[ImageSource], options: CaptionOptions | None = None
     ) -> Iterator[Caption]:
-        """Caption images as they come; memory does not grow with their number.
+        """Caption any number of pictures in little memory, in order, each as soon as it is ready.
 
-        Every thread takes a batch through decoding, encoding and search, so that all cores are
-        busy until the last batch. The first batches are small: something to see soon.
+        Pictures are asked for a few batches ahead. Closing the iterator ends its threads.
 
         Args:
-            images: any iterable; read a few batches ahead.
-            options: how; None takes the defaults.
+            images: as for `caption`.
+            options: how; None is the default.
 
-        Yields:
-            One caption an image, in order; an image that cannot be read has one with an `error`.
+        Raises:
+            EngineError: inference failed.
         """
-        options = options or CaptionOptions()
-        waiting, size, taken = iter(images), 1, 0
-        pending: deque[Future[list[Caption]]] = deque()
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="cutline")
-        try:
-            while batch := list(islice(waiting, size)):
-                pending.append(pool.submit(self._batch, batch, options, taken))
-                taken += len(batch)
-                size = min(options.batch_size, 2 * size)
-                if len(pending) > self.threads:
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _batch(
-        self, images: Sequence[ImageSource], options: CaptionOptions, first: int
-    ) -> list[Caption]:
-        captions: dict[int, Caption] = {}
-        pixels: dict[int, NDArray[np.float32]] = {}
-        for place, image in enumerate(images):
-            try:
-                pixels[place] = self._transform(
-                    load_image(image, around_px=self._transform.via_px)
-                )
-            except CutlineError as error:
-                captions[place] = Caption(describe(image), "", 0.0, self.name, error=error)
-        if pixels:
-            encoded = self.runtime.encode(np.stack(list(pixels.values())))
-            labels = self._labels(encoded, options.labels)
-            found = search(
-                self.runtime,
-                self.runtime.start(encoded.features),
-                len(pixels),
-                options.search or self.search,
-                bos=self.bundle.vocabulary.bos,
-                eos=self.bundle.vocabulary.eos,
-                banned=self.bundle.vocabulary.unsayable,
-                bias=self.bundle.bias,
-                first_image=first,
-            )
-            for row, place in enumerate(pixels):
-                captions[place] = self._caption(
-                    describe(images[place]), found[row], labels[row], encoded.embedding[row]
-                )
-        return [captions[place] for place in range(len(images))]
-
-    def _caption(
-        self,
-        source: str,
-        found: Sequence[Hypothesis],
-        labels: tuple[Label, ...],
-        embedding: NDArray[np.float32],
-    ) -> Caption:
-        best, *others = found
-        words = tuple(self.bundle.vocabulary.decode(best.tokens))
-        attention = None
-        if best.attention is not None:
-            attention = Attention(words, best.attention, self.bundle.manifest.grid)
-        decode = self.bundle.vocabulary.decode
-        return Caption(
-            source=source,
-            text=detokenise(words),
-            score=best.score,
-            model=self.name,
-            alternatives=tuple(Alternative(detokenise(decode(h.tokens)), h.score) for h in others),
-            labels=labels,
-            attention=attention,
-            embedding=embedding,
-        )
-
-    def _labels(self, encoded: Encoded, count: int) -> list[tuple[Label, ...]]:
-        if not count:
-            return [()] * len(encoded.mid)
-        logits = self.runtime.logits(encoded.mid)
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        odds /= odds.sum(axis=1, keepdims=True)
-        likeliest = np.argsort(-odds, axis=1, kind="stable")[:, :count]
-        names = self.bundle.labels
-        return [
-            tuple(Label(names[k], float(row[k])) for k in best)
-            for row, best in zip(odds, likeliest, strict=True)
-        ]
+        ...
 
 
 def load(
     model: str | Path | None = None, *, engine: str = "auto", threads: int | None = None
 ) -> BundleCaptioner:
-    """Open a captioner.
+    """Make a captioner ready.
 
     Args:
-        model: a bundle's name or folder; None is the embedded default.
-        engine: "auto" (OpenVINO if installed, else ONNX Runtime), "onnxruntime" or "openvino".
-        threads: how many cores to use; None takes all there are.
+        model: a name among `cutline models`, or a bundle's folder; None is the embedded default.
+        engine: "onnxruntime", "openvino", or "auto", which is OpenVINO where it is installed.
+        threads: how many pictures are worked on at once; None is one for each core.
 
     Raises:
         BundleNotFoundError: there is no such model; the message lists those there are.
-        BundleError: the model's files are damaged.
-        OptionError, MissingExtraError, EngineError: the engine is unknown, absent or fails.
+        BundleError: it is damaged or of an unknown kind.
+        MissingExtraError: the engine is not installed.
+        OptionError: there is no such engine, or less than one thread.
     """
-    return BundleCaptioner(find(model), engine, threads)
+    return BundleCaptioner(Runtime(find(model), engine, threads))
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """One picture after the encoder: features (1, N, D), embedding (E,)."""
+
+    features: Floats
+    embedding: Floats
+    labels: tuple[Label, ...]
+
+
+class BundleCaptioner:
+    """A model bundle as a `Captioner`.
+
+    Raises:
+        BundleError: the bundle's words or search defaults do not fit.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        manifest = runtime.bundle.manifest
+        self.name = manifest.name
+        try:
+            self.search = SearchOptions(**manifest.search)
+        except (TypeError, OptionError) as error:
+            raise BundleError(f"{runtime.bundle.folder}: search defaults: {error}") from error
+        self._transform = manifest.preprocessing
+        self._grid = manifest.grid
+        self._vocabulary = runtime.bundle.vocabulary()
+        self._labels = runtime.bundle.labels()
+        self._bias = runtime.bundle.bias()
+
+    @overload
+    def caption(  # type: ignore[overload-overlap]
+        self, images: ImageSource, options: CaptionOptions | None = None
+    ) -> Caption: ...
+
+    @overload
+    def caption(
+        self, images: Iterable[ImageSource], options: CaptionOptions | None = None
+    ) -> list[Caption]: ...
+
+    def caption(
+        self, images: ImageSource | Iterable[ImageSource], options: CaptionOptions | None = None
+    ) -> Caption | list[Caption]:
+        """Caption one picture, or several: see `Captioner.caption`."""
+        if isinstance(images, Iterable) and not isinstance(images, str | bytes | np.ndarray):
+            return list(self.stream(images, options))
+        [caption] = self._caption([images], 0, options or CaptionOptions(), threading.Event())
+        if caption.error is not None:
+            raise caption.error
+        return caption
+
+    def stream(
+        self, images: Iterable[ImageSource], options: CaptionOptions | None = None
+    ) -> Iterator[Caption]:
+        """Caption any number of pictures in order, in little memory: see `Captioner.stream`."""
+        options = options or CaptionOptions()
+        threads = self.runtime.threads
+        stop = threading.Event()
+        pending: deque[Future[list[Caption]]] = deque()
+        first = 0
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="cutline")
+        try:
+            for batch in _batches(images, options.batch_size, threads):
+                pending.append(pool.submit(self._caption, batch, first, options, stop))
+                first += len(batch)
+                if len(pending) == 2 * threads:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _caption(
+        self, images: list[ImageSource], first: int, options: CaptionOptions, stop: threading.Event
+    ) -> list[Caption]:
+        """Caption the pictures of one batch, the first of them the run's picture `first`."""
+        seen: list[_Seen | ImageError] = []
+        for image in images:
+            if stop.is_set():
+                return []
+            try:
+                seen.append(self._look(image, options))
+            except ImageError as error:
+                seen.append(error)
+        captions: list[Caption] = []
+        for readable, run in groupby(seen, lambda each: isinstance(each, _Seen)):
+            sources = map(describe, images[len(captions) :])
+            if readable:
+                good = [each for each in run if isinstance(each, _Seen)]
+                found = self._search(good, first + len(captions), options)
+                captions += map(self._say, sources, good, found)
+            else:
+                bad = [each for each in run if isinstance(each, ImageError)]
+                captions += [
+                    Caption(source, model=self.name, error=error)
+                    for source, error in zip(sources, bad, strict=False)
+                ]
+        return captions
+
+    def _look(self, image: ImageSource, options: CaptionOptions) -> _Seen:
+        rgb = load_image(image, around_px=self._transform.via_px)
+        encoded = self.runtime.encode(self._transform(rgb)[None])
+        labels: tuple[Label, ...] = ()
+        if options.labels:
+            logits = self.runtime.logits(encoded.mid)[0].astype(np.float64)
+            weights = np.exp(logits - logits.max())
+            probabilities = weights / weights.sum()
+            likeliest = np.argsort(-probabilities, kind="stable")[: options.labels]
+            labels = tuple(Label(self._labels[i], float(probabilities[i])) for i in likeliest)
+        return _Seen(encoded.features, encoded.embedding[0], labels)
+
+    def _search(
+        self, seen: list[_Seen], first: int, options: CaptionOptions
+    ) -> list[list[Hypothesis]]:
+        words = self._vocabulary
+        state = self.runtime.start(np.concatenate([each.features for each in seen]))
+        return search(
+            self.runtime,
+            state,
+            len(seen),
+            options.search or self.search,
+            bos=words.bos,
+            eos=words.eos,
+            bias=self._bias,
+            banned=(words.pad, words.bos, words.unk),
+            first_image=first,
+        )
+
+    def _say(self, source: str, seen: _Seen, found: list[Hypothesis]) -> Caption:
+        if not found:
+            raise OptionError(
+                "got search options that no caption can satisfy; expected looser ones"
+            )
+        best, *others = found
+        words = tuple(self._vocabulary.decode(best.tokens))
+        attention = None
+        if best.attention is not None:
+            attention = Attention(best.attention, self._grid, words)
+        return Caption(
+            source,
+            detokenise(words),
+            best.score,
+            self.name,
+            tuple(
+                Alternative(detokenise(self._vocabulary.decode(other.tokens)), other.score)
+                for other in others
+            ),
+            seen.labels,
+            attention,
+            seen.embedding,
+        )
+
+
+def _batches(images: Iterable[ImageSource], size: int, threads: int) -> Iterator[list[ImageSource]]:
+    """Cut a run into batches: one picture for each thread, then two, four, up to `size`.
+
+    So the first captions are soon there, and short runs occupy all threads.
+    """
+    waiting = iter(images)
+    length = 1
+    while True:
+        for _ in range(threads):
+            batch = list(islice(waiting, length))
+            if not batch:
+                return
+            yield batch
+        length = min(2 * length, size)

@@ -1,21 +1,21 @@
 """Every error Cutline raises on purpose; each also is the builtin one would expect.
 
-    CutlineError
-    ├── ImageError (ValueError)                  one picture cannot be read; `.source` says which
-    │   ├── ImageNotFoundError (FileNotFoundError)    no such file, or a broken link
-    │   ├── ImageUnreadableError (PermissionError)    there, but the system refuses to open it
-    │   ├── ImageFormatError                          not a picture, or a format without a reader
-    │   ├── ImageCorruptError                         a picture cut short or damaged; an empty file
-    │   └── ImageTooLargeError                        more pixels than allowed, known from the header
-    ├── OptionError (ValueError)                 an option out of its range
-    ├── BundleError (ValueError)                 a model bundle is damaged or of an unknown kind
-    │   └── BundleNotFoundError (LookupError)         no bundle of that name or path
-    ├── DataError (ValueError)                   a caption collection is missing or inconsistent
-    ├── RecipeError (ValueError)                 a training recipe says something impossible
-    ├── OutputError (OSError)                    results cannot be written
-    ├── EngineError (RuntimeError)               an inference engine is missing or failed
-    ├── ParityError (RuntimeError)               an exported model disagrees with the trained one
-    └── MissingExtraError (ImportError)          an optional part is not installed
+CutlineError
+├── ImageError (ValueError)                  one picture cannot be read; `.source` says which
+│   ├── ImageNotFoundError (FileNotFoundError)    no such file, or a broken link
+│   ├── ImageUnreadableError (PermissionError)    there, but the system refuses to open it
+│   ├── ImageFormatError                          not a picture, or a format without a reader
+│   ├── ImageCorruptError                         a picture cut short or damaged; an empty file
+│   └── ImageTooLargeError                        more pixels than allowed, known from the header
+├── OptionError (ValueError)                 an option out of its range
+├── BundleError (ValueError)                 a model bundle is damaged or of an unknown kind
+│   └── BundleNotFoundError (LookupError)         no bundle of that name or path
+├── DataError (ValueError)                   a caption collection is missing or inconsistent
+├── RecipeError (ValueError)                 a training recipe says something impossible
+├── OutputError (OSError)                    results cannot be written
+├── EngineError (RuntimeError)               an inference engine is missing or failed
+├── ParityError (RuntimeError)               an exported model disagrees with the trained one
+└── MissingExtraError (ImportError)          an optional part is not installed
 """
 
 from __future__ import annotations

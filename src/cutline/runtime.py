@@ -1,17 +1,18 @@
-"""Inference engines: the graphs of a bundle, run by ONNX Runtime or OpenVINO, as a `Stepper`.
+"""Inference: a bundle's graphs on ONNX Runtime or OpenVINO; the only importer of either.
 
-Work is spread over cores by images: every thread of a captioner runs its own batch through graphs
-that each use one thread. So no core waits for another inside a layer, and decoding, encoding and
-searching of different batches overlap.
+Every graph runs each call on one thread, and calls from several threads run beside each other.
+So cores are kept busy by working on several pictures at once, never by splitting an operator:
+that is faster where many small layers would wait for each other, and the number of threads cannot
+change a result.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,175 +20,215 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cutline.bundle import Bundle
-from cutline.errors import EngineError, MissingExtraError, OptionError
+from cutline.errors import BundleError, EngineError, MissingExtraError, OptionError
 
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
+
 ENGINES = ("openvino", "onnxruntime")
+"""In the order in which "auto" prefers them."""
 
-
-class Graph(Protocol):
-    """One loaded graph; safe to run from several threads at once."""
-
-    inputs: Sequence[str]
-    outputs: Sequence[str]
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Inputs by name -> outputs by name; the arrays are the caller's."""
-        ...
-
-
-class OnnxRuntimeGraph:
-    """A graph in ONNX Runtime on the CPU."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        self.inputs = [value.name for value in self._session.get_inputs()]
-        self.outputs = [value.name for value in self._session.get_outputs()]
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:  # noqa: D102
-        values = self._session.run(None, dict(feeds))
-        return dict(zip(self.outputs, values, strict=True))
-
-
-class OpenVinoGraph:
-    """A graph in OpenVINO on the CPU: a stream a thread, a request of its own for every caller."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        import openvino
-
-        self._compiled = openvino.Core().compile_model(
-            str(path),
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "THROUGHPUT",
-                "NUM_STREAMS": threads,
-                "INFERENCE_NUM_THREADS": threads,
-                "INFERENCE_PRECISION_HINT": "f32",
-            },
-        )
-        self.inputs = [port.any_name for port in self._compiled.inputs]
-        self.outputs = [port.any_name for port in self._compiled.outputs]
-        self._own = threading.local()
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:  # noqa: D102
-        if not hasattr(self._own, "request"):
-            self._own.request = self._compiled.create_infer_request()
-        values = self._own.request.infer(dict(feeds), share_inputs=True)
-        return dict(zip(self.outputs, values.to_tuple(), strict=True))
+_OPENVINO_TYPES = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the encoder sees in a batch of images.
+    """What one look at B pictures gives.
 
     Attributes:
-        features: (B,N,D) float32, by region; what captions are told from.
-        embedding: (B,D) float32, for the whole image; for comparing images.
-        mid: (B,C,H,W) float32, halfway; what labels are told from.
+        features: (B, N, D), a vector for each region of the grid.
+        embedding: (B, E), one vector for the whole picture.
+        mid: (B, C, H, W), what the labels are told from.
     """
 
-    features: NDArray[np.float32]
-    embedding: NDArray[np.float32]
-    mid: NDArray[np.float32]
+    features: Floats
+    embedding: Floats
+    mid: Floats
 
 
 @dataclass(frozen=True)
 class State:
-    """The decoder between two words: `memory` by image (B,...), `rows` by hypothesis (B,K,...)."""
+    """Where B images with K unfinished captions each stand.
 
+    Attributes:
+        shape: (B, K).
+        memory: arrays (B, ...) by name, the same for all captions of an image.
+        rows: arrays (B, K, ...) by name.
+    """
+
+    shape: tuple[int, int]
     memory: Arrays
     rows: Arrays
 
 
 class Runtime:
-    """A bundle in an engine.
+    """A bundle's graphs, ready to run; safe to call from several threads. A `Stepper`.
 
     Args:
         bundle: what to run.
-        engine: "onnxruntime", "openvino", or "auto": OpenVINO if it is installed.
-        threads: how many callers will run graphs at once.
+        engine: "onnxruntime", "openvino", or "auto", which is OpenVINO where it is installed.
+        threads: how many calls run at once; None is one for each core this process may use.
 
     Raises:
-        OptionError: there is no such engine.
+        OptionError: there is no such engine, or less than one thread.
         MissingExtraError: the engine is not installed.
-        EngineError: the engine cannot load or run a graph.
+        EngineError: the engine refuses a graph.
+        BundleError: a graph's inputs and outputs are not what a bundle's should be.
     """
 
-    def __init__(self, bundle: Bundle, engine: str = "auto", threads: int = 1) -> None:
-        if engine == "auto":
-            engine = next(e for e in ENGINES if importlib.util.find_spec(e))
-        if engine not in ENGINES:
-            raise OptionError(f"got engine {engine!r}; expected auto or one of {', '.join(ENGINES)}")
-        if not importlib.util.find_spec(engine):
-            raise MissingExtraError(f"the engine {engine}", engine)
-        self.bundle, self.engine, self._threads = bundle, engine, threads
-        self._encoder, self._start, self._step = map(self._open, ("encoder", "start", "step"))
-        self._state = [name for name in self._step.inputs if name.startswith("state_")]
-        self._memory = [name for name in self._step.inputs if name.startswith("memory_")]
-        self._lock = threading.Lock()
-
-    def encode(self, pixels: NDArray[np.float32]) -> Encoded:
-        """pixels (B,3,S,S) -> features, embedding and the halfway grid."""
-        return Encoded(**self._run(self._encoder, {"pixels": pixels}))
-
-    def logits(self, mid: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The encoder's halfway grid (B,C,H,W) -> ImageNet logits (B,1000)."""
-        with self._lock:
-            graph = self._labels
-        return self._run(graph, {"mid": mid})["logits"]
-
-    def start(self, features: NDArray[np.float32]) -> State:
-        """features (B,N,D) -> the state before the first word, one row an image."""
-        values = self._run(self._start, {"features": features})
-        return State(
-            {name: values[name] for name in self._memory},
-            {name: values[name] for name in self._state},
+    def __init__(self, bundle: Bundle, engine: str = "auto", threads: int | None = None) -> None:
+        self.bundle = bundle
+        self.engine = _choose(engine)
+        self.threads = cores() if threads is None else threads
+        if self.threads < 1:
+            raise OptionError(f"got threads={threads}; expected at least 1")
+        self._encoder = self._open("encoder", ["pixels"], ["features", "embedding", "mid"])
+        self._labels = self._open("labels", ["mid"], ["logits"])
+        self._start = self._open("start", ["features"], [])
+        self._memory = [name for name in self._start.outputs if name.startswith("memory_")]
+        self._rows = [name for name in self._start.outputs if name.startswith("state_")]
+        following = [f"next_{name}" for name in self._rows]
+        self._step = self._open(
+            "step", ["tokens", *self._memory, *self._rows], ["logprobs", *following]
         )
 
-    def step(
-        self, state: State, tokens: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], State]:
-        """tokens (B,K) -> logprobs (B,K,V) in nats, attention (B,K,N), the next state."""
-        values = self._run(self._step, {"tokens": tokens, **state.memory, **state.rows})
-        rows = {name: values[f"next_{name}"] for name in self._state}
-        return values["logprobs"], values["attention"], State(state.memory, rows)
+    def encode(self, pixels: Floats) -> Encoded:
+        """Look at pictures: pixels (B, 3, S, S), as `Transform` makes them."""
+        got = self._encoder({"pixels": pixels})
+        return Encoded(got["features"], got["embedding"], got["mid"])
 
-    def reorder(self, state: State, rows: NDArray[np.int64]) -> State:
-        """rows (B',K') of flat row indices -> the state with just these rows, in this order."""
-        images, beams = next(iter(state.rows.values())).shape[:2]
+    def logits(self, mid: Floats) -> Floats:
+        """Tell ImageNet logits (B, 1000) from `Encoded.mid`."""
+        return self._labels({"mid": mid})["logits"]
+
+    def start(self, features: Floats) -> State:
+        """The state before the first word, one row an image, from features (B, N, D)."""
+        got = self._start({"features": features})
+        return State(
+            (len(features), 1),
+            {name: got[name] for name in self._memory},
+            {name: got[name] for name in self._rows},
+        )
+
+    def step(self, state: State, tokens: Ints) -> tuple[Floats, Floats | None, State]:
+        """Append a token to every row: see `Stepper.step`."""
+        got = self._step({"tokens": tokens, **state.memory, **state.rows})
+        rows = {name: got[f"next_{name}"] for name in self._rows}
+        return got["logprobs"], got.get("attention"), State(state.shape, state.memory, rows)
+
+    def reorder(self, state: State, rows: Ints) -> State:
+        """Keep only these rows, in this order: see `Stepper.reorder`."""
+        count, width = state.shape
+        images = rows[:, 0] // width
         memory = state.memory
-        if len(rows) != images:
-            kept = rows[:, 0] // beams
-            memory = {name: array[kept] for name, array in memory.items()}
-        taken = {
-            name: array.reshape(images * beams, *array.shape[2:])[rows]
+        if len(images) != count:  # images keep their order, so as many are the same ones
+            memory = {name: array[images] for name, array in memory.items()}
+        kept = {
+            name: array.reshape(count * width, *array.shape[2:])[rows]
             for name, array in state.rows.items()
         }
-        return State(memory, taken)
+        return State((rows.shape[0], rows.shape[1]), memory, kept)
 
-    @cached_property
-    def _labels(self) -> Graph:
-        return self._open("labels")
+    def _open(self, name: str, inputs: list[str], outputs: list[str]) -> _Graph:
+        path = self.bundle.path(f"{name}.onnx")
+        kind = _OnnxRuntimeGraph if self.engine == "onnxruntime" else _OpenVinoGraph
+        graph = kind(path, self.threads)
+        if set(graph.inputs) != set(inputs) or not set(outputs) <= set(graph.outputs):
+            raise BundleError(
+                f"{path}: got {', '.join(graph.inputs)} -> {', '.join(graph.outputs)}; "
+                f"expected {', '.join(inputs)} -> {', '.join(outputs)}"
+            )
+        return graph
 
-    def _open(self, name: str) -> Graph:
-        kind = OpenVinoGraph if self.engine == "openvino" else OnnxRuntimeGraph
-        path = self.bundle.path / f"{name}.onnx"
+
+def engines() -> tuple[str, ...]:
+    """The engines that are installed, in the order in which "auto" prefers them."""
+    return tuple(engine for engine in ENGINES if find_spec(engine))
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Graph(Protocol):
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def __call__(self, feed: Mapping[str, NDArray[Any]]) -> Arrays: ...
+
+
+class _OnnxRuntimeGraph:
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
         try:
-            return kind(path, self._threads)
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:
-            raise EngineError(f"{self.engine} cannot load {path}: {error}") from error
+            raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
+        self._name = path.name
+        self.inputs = tuple(port.name for port in self._session.get_inputs())
+        self.outputs = tuple(port.name for port in self._session.get_outputs())
 
-    def _run(self, graph: Graph, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+    def __call__(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
         try:
-            return graph.run(feeds)
+            return dict(zip(self.outputs, self._session.run(None, feed), strict=True))
         except Exception as error:
-            shapes = {name: array.shape for name, array in feeds.items()}
-            raise EngineError(f"{self.engine} failed on inputs {shapes}: {error}") from error
+            raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
+
+
+class _OpenVinoGraph:
+    """Convolutions take the processor's fastest precision; the decoder stays in float32."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import openvino
+
+        with _OPENVINO_TYPES:  # two threads whose first call of this coincides wait for each other
+            openvino.Type.f32.to_dtype()
+        settings: dict[str, Any] = {
+            "NUM_STREAMS": threads,
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,
+        }
+        if path.name in ("start.onnx", "step.onnx"):
+            settings["INFERENCE_PRECISION_HINT"] = "f32"
+        try:
+            self._model = openvino.Core().compile_model(path, "CPU", settings)
+        except Exception as error:
+            raise EngineError(f"OpenVINO cannot load {path}: {error}") from error
+        self._name = path.name
+        self._idle: list[Any] = []
+        self.inputs = tuple(port.any_name for port in self._model.inputs)
+        self.outputs = tuple(port.any_name for port in self._model.outputs)
+
+    def __call__(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._model.create_infer_request()
+        try:
+            got = request.infer([feed[name] for name in self.inputs], share_inputs=True)
+            return dict(zip(self.outputs, got.to_tuple(), strict=True))
+        except Exception as error:
+            raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
+        finally:
+            self._idle.append(request)
+
+
+def _choose(engine: str) -> str:
+    if engine == "auto":
+        return engines()[0]
+    if engine not in ENGINES:
+        raise OptionError(f"got engine {engine!r}; expected auto, {' or '.join(ENGINES)}")
+    if find_spec(engine) is None:
+        raise MissingExtraError(f"the engine {engine}", engine)
+    return engine

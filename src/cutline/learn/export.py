@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
+from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
-from cutline.data import Example
-from cutline.errors import ParityError
+from cutline.bundle import Bundle, DataEntry, Manifest, VocabularyEntry, write_bundle
+from cutline.captioner import BundleCaptioner, CaptionOptions
+from cutline.data import Collection, Example
+from cutline.errors import MissingExtraError, ParityError
 from cutline.image import Transform, load_image
 from cutline.learn.decoders import Decoder, TorchStepper, build
 from cutline.learn.encoders import SIDE_PX, Backbone
 from cutline.learn.recipe import Recipe
-from cutline.text import Vocabulary
+from cutline.metrics import (
+    CiderD,
+    bleu,
+    bleu_statistics,
+    diversity,
+    meteor,
+    meteor_statistics,
+    rouge_l,
+    tokenize,
+)
+from cutline.runtime import Runtime
+from cutline.search import SearchOptions, search
+from cutline.text import Vocabulary, normalise
 
+CALIBRATION = 256
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -42,6 +60,20 @@ class Trained:
     backbone: Backbone
     top: nn.Module
     decoder: Decoder
+    grid: tuple[int, int]
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """How many weights each part has; `labels` are those only labels need."""
+        parts = {
+            "encoder": [self.backbone.trunk, self.top],
+            "labels": [self.backbone.top, self.backbone.classifier],
+            "decoder": [self.decoder],
+        }
+        return {
+            name: sum(p.numel() for module in modules for p in module.parameters())
+            for name, modules in parts.items()
+        }
 
     @property
     def transform(self) -> Transform:
@@ -63,10 +95,12 @@ class Trained:
         top.load_state_dict(parts["top"])
         side = SIDE_PX[recipe.encoder.backbone]
         with torch.no_grad():
-            width = top(backbone.trunk(torch.zeros(1, 3, side, side))).shape[1]
+            _, width, *grid = top(backbone.trunk(torch.zeros(1, 3, side, side))).shape
         decoder = build(len(vocabulary), width, recipe.decoder)
         decoder.load_state_dict(parts["decoder"])
-        return cls(recipe, vocabulary, backbone.eval(), top.eval(), decoder.eval())
+        return cls(
+            recipe, vocabulary, backbone.eval(), top.eval(), decoder.eval(), (grid[0], grid[1])
+        )
 
 
 class _Encode(nn.Module):
@@ -129,7 +163,10 @@ def write_graphs(trained: Trained, folder: Path) -> None:
         pixels = torch.zeros(2, 3, side, side)
         features, _, mid = _Encode(trained)(pixels)
         memory, state = trained.decoder.start(features)
-        state = {name: rows_.expand(-1, 3, *rows_.shape[2:]).contiguous() for name, rows_ in state.items()}
+        state = {
+            name: rows_.expand(-1, 3, *rows_.shape[2:]).contiguous()
+            for name, rows_ in state.items()
+        }
     memory_names = [f"memory_{name}" for name in memory]
     state_names = [f"state_{name}" for name in state]
     per_image, per_row = {0: images}, {0: images, 1: rows}
@@ -165,7 +202,7 @@ def write_graphs(trained: Trained, folder: Path) -> None:
     )  # fmt: skip
 
 
-def quantise(graph: Path, inputs: Arrays, batch: int = 8) -> None:
+def _quantise(graph: Path, inputs: Arrays, batch: int = 8) -> None:
     """Convolutions to 8-bit integers in place, calibrated on `inputs` (Jacob et al., 2018)."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -196,7 +233,7 @@ def quantise(graph: Path, inputs: Arrays, batch: int = 8) -> None:
     prepared.unlink()
 
 
-def halve(graph: Path, least: int = 4096) -> None:
+def _halve(graph: Path, least: int = 4096) -> None:
     """Store large float32 weights as float16 in place; they are widened again when loaded."""
     model = onnx.load(graph)
     for tensor in model.graph.initializer:
@@ -208,3 +245,164 @@ def halve(graph: Path, least: int = 4096) -> None:
             cast = onnx.helper.make_node("Cast", [half.name], [name], to=onnx.TensorProto.FLOAT)
             model.graph.node.insert(0, cast)
     onnx.save(model, graph)
+
+
+def check_parity(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]) -> None:
+    """Refuse graphs that do not say what torch says: features, one step, whole captions.
+
+    Args:
+        trained: the model in torch.
+        runtime: its graphs in float32.
+        pixels: (B,3,S,S), pictures to compare on.
+
+    Raises:
+        ParityError: they differ by more than rounding.
+    """
+    with torch.no_grad():
+        features, embedding, mid = _Encode(trained)(torch.from_numpy(pixels))
+        logits = _Labels(trained)(mid)
+        stepper = TorchStepper(trained.decoder)
+        state = stepper.start(features)
+        bos = np.full((len(pixels), 1), Vocabulary.bos)
+        logprobs, attention, _ = stepper.step(state, bos)
+        said = _captions(stepper, state, len(pixels))
+    encoded = runtime.encode(pixels)
+    start = runtime.start(encoded.features)
+    ran, looked, _ = runtime.step(start, bos)
+    for what, ours, theirs in (
+        ("features", features, encoded.features),
+        ("embedding", embedding, encoded.embedding),
+        ("labels", logits, runtime.logits(encoded.mid)),
+        ("logprobs", logprobs, ran),
+        ("attention", attention, looked),
+    ):
+        apart = float(np.abs(np.asarray(ours) - theirs).max() / np.abs(np.asarray(ours)).max())
+        if not apart <= 1e-3:
+            raise ParityError(f"got {what} {apart:.2g} apart, relatively; expected at most 0.001")
+    for mine, exported in zip(said, _captions(runtime, start, len(pixels)), strict=True):
+        if mine != exported:
+            raise ParityError(f"got the caption {exported}; torch says {mine}")
+
+
+def _captions(stepper: Any, state: Any, images: int) -> list[tuple[int, ...]]:
+    found = search(
+        stepper, state, images, SearchOptions(beam_size=3),
+        bos=Vocabulary.bos, eos=Vocabulary.eos, banned=Vocabulary.unsayable,
+    )  # fmt: skip
+    return [hypotheses[0].tokens for hypotheses in found]
+
+
+def log_prior(vocabulary: Vocabulary, examples: Sequence[Example]) -> NDArray[np.float32]:
+    """(V,) log-frequencies of words in captions, in nats, centred on their mean in running text.
+
+    Special ids and eos stand at 0.
+    """
+    counts = Counter(w for e in examples for caption in e.captions for w in normalise(caption))
+    frequency = np.array([counts.get(word, 0) for word in vocabulary.words], dtype=np.float64)
+    share = frequency / frequency.sum()
+    prior = np.log(np.maximum(frequency, 1) / frequency.sum())
+    prior -= share @ prior
+    prior[frequency == 0] = 0
+    return prior.astype(np.float32)
+
+
+def measure(captioner: BundleCaptioner, examples: Sequence[Example]) -> dict[str, float]:
+    """What `cutline evaluate` would say of a captioner, in brief; METEOR if it can run."""
+    options = CaptionOptions(labels=0)
+    captions = captioner.stream([example.image for example in examples], options)
+    candidates = [tokenize(caption.text) for caption in captions]
+    references = [[tokenize(text) for text in example.captions] for example in examples]
+    varied = diversity(candidates)
+    scores = {
+        "cider": float(CiderD(references).corpus(candidates).mean()),
+        "bleu4": float(bleu(bleu_statistics(candidates, references).sum(axis=0))),
+        "rouge_l": float(rouge_l(candidates, references).mean()),
+        "words": varied.words,
+        "unique_rate": varied.unique_rate,
+        "top_share": varied.top_share,
+        "repeated_rate": varied.repeated_rate,
+    }
+    with contextlib.suppress(MissingExtraError):
+        scores["meteor"] = float(meteor(meteor_statistics(candidates, references).sum(axis=0)))
+    return {name: round(value, 4) for name, value in scores.items()}
+
+
+def export(
+    run: Path,
+    collection: Collection,
+    output: Path,
+    *,
+    summary: str,
+    options: SearchOptions,
+    card: str = "",
+    word_bias: float = 0.0,
+    int8: bool = True,
+    checkpoint: str = "best.ckpt",
+) -> Bundle:
+    """Turn a training run into a bundle, measured on the dev split on the way.
+
+    Args:
+        run: what `train` wrote.
+        collection: the captions it was trained on; its dev split is captioned for the scores.
+        output: the bundle's folder; its last part is the bundle's name.
+        summary: one sentence for a list of models.
+        options: the search that suits the model.
+        card: the model card in Markdown; the measured scores are put below it.
+        word_bias: how strongly common words are held back.
+        int8: quantise the encoder; what that costs is measured and told.
+        checkpoint: which of the run's checkpoints.
+
+    Raises:
+        ParityError: torch and the exported graphs disagree.
+        BundleError: the name is taken, or the bundle too heavy.
+    """
+    trained = Trained.read(run, checkpoint)
+    recipe, transform = trained.recipe, trained.transform
+    train, dev = collection.split(*recipe.data.train), collection.split(recipe.data.dev)
+    manifest = Manifest(
+        name=output.name,
+        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        summary=summary,
+        preprocessing=transform,
+        grid=trained.grid,
+        vocabulary=VocabularyEntry(len(trained.vocabulary), trained.vocabulary.checksum),
+        search=asdict(options),
+        word_bias=word_bias,
+        recipe=recipe.to_dict(),
+        data=DataEntry(**json.loads((run / "data.json").read_text())),
+        licence="Apache-2.0",
+        parameters=trained.parameters,
+        scores={},
+        speed={},
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_graphs(trained, folder)
+        trained.vocabulary.write(folder / "vocabulary.txt")
+        names = (ImageNetInfo().index_to_description(k).split(",")[0] for k in range(1000))
+        (folder / "labels.txt").write_text("".join(f"{name}\n" for name in names))
+        np.save(folder / "prior.npy", np.exp(log_prior(trained.vocabulary, train)))
+
+        staged = Bundle(folder, manifest)
+        pixels = np.stack([transform(load_image(example.image)) for example in dev[:16]])
+        check_parity(trained, Runtime(staged, "onnxruntime"), pixels)
+        before = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
+
+        if int8:
+            shown = np.stack([transform(load_image(e.image)) for e in train[:CALIBRATION]])
+            with torch.no_grad():
+                mid = torch.cat(
+                    [trained.backbone.trunk(b) for b in torch.from_numpy(shown).split(32)]
+                )
+            _quantise(folder / "encoder.onnx", {"pixels": shown})
+            _quantise(folder / "labels.onnx", {"mid": mid.numpy()})
+        for name in ("start", "step") if int8 else ("encoder", "labels", "start", "step"):
+            _halve(folder / f"{name}.onnx")
+        after = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
+
+        scores = {recipe.data.dev: after, f"{recipe.data.dev}, before compression": before}
+        rows = "".join(f"| {k} | {before[k]} | {after[k]} |\n" for k in after)
+        table = f"| {recipe.data.dev} | float32 | as shipped |\n| --- | --- | --- |\n{rows}"
+        (folder / "README.md").write_text(f"{card or f'# {output.name}'}\n\n## Measured\n\n{table}")
+        files = {path.name: path for path in folder.iterdir()}
+        return write_bundle(output, files, replace(manifest, scores=scores))

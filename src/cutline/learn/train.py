@@ -90,7 +90,7 @@ def pad(captions: Sequence[Sequence[Sequence[int]]], max_tokens: int) -> Tensor:
 
 
 class Learner(lightning.LightningModule):
-    """What is trained, the top of the encoder and the decoder, with its losses and its validation."""
+    """The trained parts, the top of the encoder and the decoder, with losses and validation."""
 
     def __init__(
         self,
@@ -154,7 +154,9 @@ class Learner(lightning.LightningModule):
             self.log("reward", reward, prog_bar=True, batch_size=len(features))
             loss = advantage + self.recipe.fit.cross_entropy_weight * loss
         if self.concepts is not None:
-            loss = loss + self.recipe.fit.concept_weight * self.concept_loss(features, batch["tokens"])
+            loss = loss + self.recipe.fit.concept_weight * self.concept_loss(
+                features, batch["tokens"]
+            )
         return loss
 
     def cross_entropy(self, features: Tensor, tokens: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -186,7 +188,9 @@ class Learner(lightning.LightningModule):
         targets = tokens[:, :, 1:]
         told = targets != Vocabulary.pad  # (B,S,T)
         advantage = (rewards - baseline).unsqueeze(-1).expand_as(targets)[told]
-        surprise = F.cross_entropy(self.decoder.logits(hidden[told]), targets[told], reduction="none")
+        surprise = F.cross_entropy(
+            self.decoder.logits(hidden[told]), targets[told], reduction="none"
+        )
         return (advantage * surprise).mean(), rewards.mean()
 
     def concept_loss(self, features: Tensor, tokens: Tensor) -> Tensor:

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from cutline import bundle as module
+from cutline.bundle import Bundle, find, models, write_bundle
+from cutline.errors import BundleError, BundleNotFoundError, OutputError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's models folder, with nothing embedded."""
+    monkeypatch.setenv("CUTLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(module, "_EMBEDDED", tmp_path / "embedded")
+    return tmp_path / "home" / "models"
+
+
+def edit(bundle: Bundle, **changes: Any) -> None:
+    """Change entries of a manifest on disk; None removes one."""
+    path = bundle.path("manifest.json")
+    content = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+
+def test_what_is_written_is_what_is_opened(tmp_path: Path) -> None:
+    written = tiny.build(tmp_path, word_bias=0.5)
+    opened = Bundle.open(str(tmp_path / tiny.NAME))
+    assert opened == written
+    assert opened.name == tiny.NAME
+    assert replace(opened.manifest, files={}) == tiny.manifest(word_bias=0.5)
+    assert opened.manifest.files.keys() == tiny.files().keys()
+    assert opened.vocabulary().words == tiny.VOCABULARY.words
+    assert opened.labels() == tiny.LABELS
+    assert [path.name for path in tmp_path.iterdir()] == [tiny.NAME]
+
+
+def test_the_bias_raises_rare_words_by_tau(tmp_path: Path) -> None:
+    bias = tiny.build(tmp_path, word_bias=0.5).bias()
+    assert bias is not None
+    np.testing.assert_allclose(bias, -0.5 * np.log(tiny.PRIOR), rtol=1e-6)
+    assert bias.dtype == np.float32
+    assert tiny.build(tmp_path, name="plain-v1").bias() is None
+
+
+@pytest.mark.parametrize("name", sorted(tiny.files()))
+def test_a_changed_byte_in_any_file_is_found(tmp_path: Path, name: str) -> None:
+    path = tiny.build(tmp_path).path(name)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=f"{name}: got SHA-256 .*; expected .*install or copy"):
+        Bundle.open(path.parent)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    bundle = tiny.build(tmp_path)
+    bundle.path("step.onnx").unlink()
+    with pytest.raises(BundleError, match=r"step\.onnx: No such file"):
+        Bundle.open(bundle.folder)
+
+
+@pytest.mark.parametrize("number", [2, None, "1"])
+def test_another_format_is_refused(tmp_path: Path, number: Any) -> None:
+    bundle = tiny.build(tmp_path)
+    edit(bundle, format=number)
+    with pytest.raises(BundleError, match=f"got bundle format {number!r}; expected 1"):
+        Bundle.open(bundle.folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"licence": None}, "got nothing unknown, licence missing"),
+        ({"colour": "red"}, "got colour unknown, nothing missing"),
+        ({"grid": [3]}, "grid: got .*3.*; expected tuple"),
+        ({"grid": [3, 3.5]}, "grid: got 3.5; expected int"),
+        ({"word_bias": "much"}, "word_bias: got 'much'; expected float"),
+        ({"word_bias": True}, "word_bias: got True; expected float"),
+        ({"vocabulary": {"size": 9}}, "vocabulary: got nothing unknown, sha256 missing"),
+        ({"preprocessing": 260}, "preprocessing: got nothing unknown, mean, scale, side_px"),
+        ({"search": []}, "search: got .*; expected dict"),
+        ({"files": {"encoder.onnx": 1}}, r"files\.encoder\.onnx: got 1; expected str"),
+        ({"files": {"encoder.onnx": "0"}}, "got no README.md, labels.onnx, .*; expected all"),
+        ({"word_bias": 1, "files": dict.fromkeys(tiny.files().keys() - {"prior.npy"}, "")},
+         "got no prior.npy"),
+        ({"files": dict.fromkeys([*tiny.files(), "../secret"], "")}, "expected"),
+    ],
+)  # fmt: skip
+def test_a_manifest_with_too_much_or_too_little_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    bundle = tiny.build(tmp_path)
+    edit(bundle, **changes)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(bundle.folder)
+
+
+def test_a_file_outside_the_folder_is_never_read(tmp_path: Path) -> None:
+    bundle = tiny.build(tmp_path)
+    (tmp_path / "secret").write_bytes(b"")
+    edit(bundle, files={**bundle.manifest.files, "../secret": "0"})
+    with pytest.raises(BundleError, match=r"got file '\.\./secret'; expected a plain name"):
+        Bundle.open(bundle.folder)
+
+
+def test_a_manifest_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    bundle = tiny.build(tmp_path)
+    bundle.path("manifest.json").write_text("{")
+    with pytest.raises(BundleError, match="no readable JSON"):
+        Bundle.open(bundle.folder)
+    bundle.path("manifest.json").write_text("[]")
+    with pytest.raises(BundleError, match="format None"):
+        Bundle.open(bundle.folder)
+
+
+def test_a_vocabulary_other_than_the_manifest_says_is_refused(tmp_path: Path) -> None:
+    files = tiny.files()
+    files["vocabulary.txt"] = b"<pad>\n<bos>\n<eos>\n<unk>\ndog\n"
+    with pytest.raises(BundleError, match=r"VocabularyEntry.*expected VocabularyEntry"):
+        write_bundle(tmp_path / tiny.NAME, files, tiny.manifest())
+    files["vocabulary.txt"] = b"dog\n"
+    with pytest.raises(BundleError, match=r"vocabulary\.txt: got a vocabulary starting"):
+        write_bundle(tmp_path / tiny.NAME, files, tiny.manifest())
+
+
+def test_a_prior_of_another_shape_is_refused(tmp_path: Path) -> None:
+    files = tiny.files()
+    np.save(tmp_path / "prior.npy", tiny.PRIOR[:-1])
+    files["prior.npy"] = tmp_path / "prior.npy"
+    with pytest.raises(BundleError, match=r"prior\.npy: got float32 .*; expected float32"):
+        write_bundle(tmp_path / tiny.NAME, files, tiny.manifest(word_bias=1.0))
+
+
+def test_a_name_is_written_once(tmp_path: Path) -> None:
+    before = tiny.build(tmp_path).path("manifest.json").stat()
+    with pytest.raises(OutputError, match=r"which exists; .* write to a new name"):
+        tiny.build(tmp_path)
+    assert Bundle.open(tmp_path / tiny.NAME).path("manifest.json").stat() == before
+    (tmp_path / "empty-v1").mkdir()
+    with pytest.raises(OutputError, match="which exists"):
+        tiny.build(tmp_path, name="empty-v1")
+
+
+def test_a_refused_bundle_leaves_nothing_behind(tmp_path: Path) -> None:
+    files = tiny.files()
+    del files["step.onnx"]
+    with pytest.raises(BundleError, match=r"got no step\.onnx"):
+        write_bundle(tmp_path / tiny.NAME, files, tiny.manifest())
+    with pytest.raises(BundleError, match="expected it to be named tiny-v1"):
+        write_bundle(tmp_path / "other-v1", tiny.files(), tiny.manifest())
+    with pytest.raises(BundleError, match=r"got 45,0.* bytes in all; expected at most 45,000,000"):
+        write_bundle(
+            tmp_path / tiny.NAME, {**tiny.files(), "more": bytes(45_000_000)}, tiny.manifest()
+        )
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="Not a directory"):
+        tiny.build(tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_bundles_are_found_by_name_and_by_path(home: Path, tmp_path: Path) -> None:
+    mine = tiny.build(home, name="mine-v1")
+    elsewhere = tiny.build(tmp_path / "elsewhere")
+    assert models() == {"mine-v1": mine.folder}
+    assert find("mine-v1") == mine
+    assert find(str(elsewhere.folder)) == find(elsewhere.folder) == elsewhere
+
+
+def test_an_embedded_bundle_goes_before_the_users_of_that_name(home: Path, tmp_path: Path) -> None:
+    tiny.build(home)
+    tiny.build(home, name="mine-v1")
+    embedded = tiny.build(tmp_path / "embedded")
+    (tmp_path / "embedded" / "not-a-bundle").mkdir()
+    shutil.copytree(embedded.folder, tmp_path / "embedded" / ".half-written")
+    assert models().keys() == {"mine-v1", tiny.NAME}
+    assert find(tiny.NAME).folder == embedded.folder
+
+
+def test_the_default_is_found_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BundleNotFoundError, match=f"got model '{module.DEFAULT}'"):
+        find()
+    monkeypatch.setattr(module, "DEFAULT", tiny.NAME)
+    tiny.build(tmp_path / "embedded")
+    assert find().name == tiny.NAME
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleNotFoundError, match="these names: none is installed"):
+        find("what-v1")
+    tiny.build(home, name="mine-v1")
+    tiny.build(home)
+    with pytest.raises(LookupError, match=r"got model 'what-v1'; .*: mine-v1, tiny-v1"):
+        find("what-v1")
+    with pytest.raises(BundleNotFoundError, match=r"expected a folder with a manifest\.json"):
+        find(tmp_path)
