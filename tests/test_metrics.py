@@ -79,7 +79,7 @@ def test_the_goldens_are_what_their_command_writes(tmp_path: Path) -> None:
 
 
 def test_bleu_by_hand() -> None:
-    # all 5 words, 3 of 4 pairs, 2 of 3 triples; 5 words against 5 or 7: the closest reference is as long.
+    # all 5 words, 3 of 4 pairs, 2 of 3 triples; the closest reference is as long.
     rows = metrics.bleu_statistics(
         words("a dog runs on sand"),
         [words("a dog runs in sand", "the brown dog runs on the beach")],

@@ -52,7 +52,7 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(options.dropout)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """tokens (...) -> (..., E), scaled to unit variance; in training some words vanish whole."""
+        """tokens (...) -> (..., E), of unit variance; in training some words vanish whole."""
         words: Tensor = self.embedding(tokens) * self.options.embedding**0.5
         if self.training and self.options.word_dropout:
             keep = torch.rand(tokens.shape, device=tokens.device) >= self.options.word_dropout
@@ -171,7 +171,6 @@ class GlobalAttention(Decoder):
     def advance(  # noqa: D102
         self, tokens: Tensor, memory: Tensors, state: Tensors
     ) -> tuple[Tensor, Tensor, Tensors]:
-        batch, rows = tokens.shape
         word = self.embed(tokens)  # (B,K,E)
         hidden1, cell1 = _lstm_step(self.reader, word, state["hidden1"], state["cell1"])
         context, attention = self._look(self.dropout(hidden1), memory)  # (B,K,H), (B,K,N)
@@ -211,9 +210,8 @@ class GlobalAttention(Decoder):
 
 def _lstm_step(lstm: nn.LSTM, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """One step of a one-layer LSTM: x (...,I), hidden and cell (...,H) -> the next two."""
-    gates = F.linear(x, lstm.weight_ih_l0, lstm.bias_ih_l0) + F.linear(
-        hidden, lstm.weight_hh_l0, lstm.bias_hh_l0
-    )
+    from_input, from_hidden, input_bias, hidden_bias = lstm.all_weights[0]
+    gates = F.linear(x, from_input, input_bias) + F.linear(hidden, from_hidden, hidden_bias)
     i, f, g, o = gates.chunk(4, -1)
     cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(cell), cell

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -24,7 +25,7 @@ SIDE_PX = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_l
 
 
 class Backbone(nn.Module):
-    """EfficientNet-Lite (Tan and Le, 2019; without squeeze-excitation, with ReLU6), BatchNorm folded.
+    """EfficientNet-Lite (Tan and Le, 2019; no squeeze-excitation, ReLU6), BatchNorm folded.
 
     `trunk` runs the stem and the first `cut` of the seven stages, `top` the others and the final
     1x1 convolution, `classifier` turns its mean into ImageNet logits. The trunk is frozen;
@@ -34,13 +35,13 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, cut: int = 5) -> None:
         super().__init__()
-        net = timm.create_model(f"tf_{name}", pretrained=False)
+        net: Any = timm.create_model(f"tf_{name}", pretrained=False)
         net.load_state_dict(_pretrained(name, net.state_dict()))
         net = fold_batch_norm(net.eval())
         self.name = name
         self.trunk = nn.Sequential(net.conv_stem, net.bn1, *net.blocks[:cut])
         self.top = nn.Sequential(*net.blocks[cut:], net.conv_head, net.bn2)
-        self.classifier = net.classifier
+        self.classifier: nn.Linear = net.classifier
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +85,10 @@ def weights_file(name: str) -> Path:
 def _pretrained(name: str, target: dict[str, Tensor]) -> dict[str, Tensor]:
     """The package's tensors under timm's names: both list the same layers in the same order."""
     source = torch.load(weights_file(name), map_location="cpu", weights_only=True)
-    shapes = [(tuple(a.shape), tuple(b.shape)) for a, b in zip(source.values(), target.values())]
+    shapes = [
+        (tuple(a.shape), tuple(b.shape))
+        for a, b in zip(source.values(), target.values(), strict=False)
+    ]
     if len(source) != len(target) or any(a != b for a, b in shapes):
         raise RecipeError(f"got weights for {name} that do not line up with timm's tf_{name}")
     return dict(zip(target, source.values(), strict=True))

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from timm.data import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
 from cutline.bundle import Bundle, DataEntry, Manifest, VocabularyEntry, write_bundle
@@ -65,7 +65,7 @@ class Trained:
     @property
     def parameters(self) -> dict[str, int]:
         """How many weights each part has; `labels` are those only labels need."""
-        parts = {
+        parts: dict[str, list[nn.Module]] = {
             "encoder": [self.backbone.trunk, self.top],
             "labels": [self.backbone.top, self.backbone.classifier],
             "decoder": [self.decoder],

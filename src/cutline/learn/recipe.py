@@ -96,7 +96,7 @@ class Recipe:
                 continue
             if name not in kinds or not isinstance(options, dict):
                 raise RecipeError(f"got table {name!r}; expected {', '.join(kinds)}")
-            valid = [f.name for f in fields(kinds[name])]  # type: ignore[arg-type]
+            valid = [f.name for f in fields(kinds[name])]
             for option in options:
                 if option not in valid:
                     raise RecipeError(f"got {name}.{option}; expected one of {', '.join(valid)}")

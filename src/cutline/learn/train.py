@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor, nn
@@ -151,7 +154,10 @@ class Learner(lightning.LightningModule):
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(features))
         if self.reward is not None:
             advantage, reward = self.self_critical(features, batch["images"])
-            self.log("reward", reward, prog_bar=True, batch_size=len(features))
+            self.log(
+                "reward", reward, on_step=False, on_epoch=True, prog_bar=True,
+                batch_size=len(features),
+            )  # fmt: skip
             loss = advantage + self.recipe.fit.cross_entropy_weight * loss
         if self.concepts is not None:
             loss = loss + self.recipe.fit.concept_weight * self.concept_loss(
@@ -234,7 +240,7 @@ class Learner(lightning.LightningModule):
         self.log("dev_words", float(len({word for c in self.said for word in c})))
         self.log("dev_unique", len({tuple(c) for c in self.said}) / len(self.said))
 
-    def configure_optimizers(self) -> dict[str, Any]:  # noqa: D102
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:  # noqa: D102
         fit = self.recipe.fit
         top = [p for p in self.top.parameters() if p.requires_grad]
         rest = [p for name, p in self.named_parameters() if not name.startswith("top.")]
@@ -306,7 +312,9 @@ def train(
     """
     run.mkdir(parents=True, exist_ok=True)
     record, last = run / "recipe.json", run / "last.ckpt"
-    if record.exists() and (not resume or json.loads(record.read_text()) != recipe.to_dict()):
+    if record.exists() and not (
+        resume and Recipe.from_dict(json.loads(record.read_text())) == recipe
+    ):
         raise RecipeError(f"got run folder {run} of an earlier run; resume it, or name another")
     examples = collection.split(*recipe.data.train)
     dev = collection.split(recipe.data.dev)
@@ -318,6 +326,7 @@ def train(
     source |= {"captions": sum(len(e.captions) for e in examples), "sha256": digest(examples)}
     (run / "data.json").write_text(json.dumps(source, indent=2) + "\n")
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     lightning.seed_everything(recipe.fit.seed, verbose=False)
     backbone = Backbone(recipe.encoder.backbone, recipe.encoder.cut)
     transform = Transform(side_px=SIDE_PX[recipe.encoder.backbone])
@@ -336,7 +345,9 @@ def train(
     if recipe.fit.start_from:
         weights = torch.load(recipe.fit.start_from, map_location="cpu", weights_only=True)
         learner.load_state_dict(weights["state_dict"], strict=False)
-    best = ModelCheckpoint(run, "best", monitor="dev_cider", mode="max", save_last=True)
+    kept: dict[str, Any] = {"dirpath": run, "enable_version_counter": False}
+    best = ModelCheckpoint(filename="best", monitor="dev_cider", mode="max", **kept)
+    newest = ModelCheckpoint(filename="last", **kept)
     average = WeightAveraging(avg_fn=moving_average(recipe.fit.ema_decay))
     trainer = lightning.Trainer(
         accelerator="auto",
@@ -344,11 +355,13 @@ def train(
         precision=recipe.fit.precision,  # type: ignore[arg-type]
         gradient_clip_val=recipe.fit.clip_norm,
         logger=CSVLogger(run, name="", version=""),
-        callbacks=[average, best, Pictures(run, dev)],
+        callbacks=[average, best, newest, Pictures(run, dev)],
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         enable_model_summary=False,
     )
-    trainer.fit(learner, ckpt_path=str(last) if resume and last.exists() else None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.|torch\.optim")
+        trainer.fit(learner, ckpt_path=str(last) if resume and last.exists() else None)
     return run / "best.ckpt"
