@@ -7,6 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 DEMO := .venv
 TEST := .venv-test
 SAMPLES ?= samples/
+PHOTOS ?= samples/
 
 .PHONY: help
 help: ## List the targets
@@ -25,8 +26,8 @@ check: $(TEST)/.cutline-test ## Format, lint, types and floors, without the test
 	VENV=$(TEST) scripts/check --quick
 
 .PHONY: bench
-bench: $(TEST)/.cutline-bench ## Measure speed and memory on this machine, into bench/results.json
-	$(TEST)/bin/python scripts/bench.py
+bench: $(TEST)/.cutline-bench ## Measure speed and memory here with the photographs in PHOTOS, into bench/results.json
+	$(TEST)/bin/python scripts/bench.py $(PHOTOS)
 
 .PHONY: clean
 clean: ## Remove .venv-test, the demo's install mark and the tools' caches
