@@ -182,8 +182,8 @@ def evaluate(
 
 @app.command(
     epilog=examples(
-        "cutline train recipes/global.toml --data flickr8k/ --run runs/first",
-        "cutline train recipes/global.toml --data flickr8k/ --run runs/first --resume",
+        "cutline train recipes/flickr8k-lite2.toml --data flickr8k/ --run runs/first",
+        "cutline train recipes/flickr8k-lite2.toml --data flickr8k/ --run runs/first --resume",
     )
 )
 def train(
@@ -247,9 +247,6 @@ def export(
     word_bias: Annotated[
         float, wording("--word-bias", help="How strongly common words are held back.")
     ] = 0.0,
-    int8: Annotated[
-        bool, typer.Option(help="Quantise the encoder; what that costs is measured.")
-    ] = True,
 ) -> None:
     """Turn a training run into a bundle, unless the two would caption differently."""
     from cutline.data import read_flickr8k
@@ -266,7 +263,6 @@ def export(
             options=SearchOptions(**given(beam_size=beam, length_penalty=length_penalty)),
             card=card.read_text(encoding="utf-8") if card else "",
             word_bias=word_bias,
-            int8=int8,
         )
     print(bundle.folder)
 

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import tempfile
+import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -38,12 +39,9 @@ from cutline.metrics import (
     rouge_l,
     tokenize,
 )
-from cutline.runtime import Runtime
+from cutline.runtime import Runtime, cores
 from cutline.search import SearchOptions, search
 from cutline.text import Vocabulary, normalise
-
-CALIBRATION = 256
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -202,37 +200,6 @@ def write_graphs(trained: Trained, folder: Path) -> None:
     )  # fmt: skip
 
 
-def _quantise(graph: Path, inputs: Arrays, batch: int = 8) -> None:
-    """Convolutions to 8-bit integers in place, calibrated on `inputs` (Jacob et al., 2018)."""
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            count = len(next(iter(inputs.values())))
-            self.starts = iter(range(0, count, batch))
-
-        def get_next(self) -> Arrays | None:
-            start = next(self.starts, None)
-            if start is None:
-                return None
-            return {name: array[start : start + batch] for name, array in inputs.items()}
-
-    prepared = graph.with_suffix(".prepared.onnx")
-    quant_pre_process(str(graph), str(prepared))
-    quantize_static(
-        str(prepared), str(graph), Reader(),
-        quant_format=QuantFormat.QDQ, per_channel=True, calibrate_method=CalibrationMethod.MinMax,
-        op_types_to_quantize=["Conv", "Add"],
-    )  # fmt: skip
-    prepared.unlink()
-
-
 def _halve(graph: Path, least: int = 4096) -> None:
     """Store large float32 weights as float16 in place; they are widened again when loaded."""
     model = onnx.load(graph)
@@ -308,9 +275,10 @@ def log_prior(vocabulary: Vocabulary, examples: Sequence[Example]) -> NDArray[np
 
 def measure(captioner: BundleCaptioner, examples: Sequence[Example]) -> dict[str, float]:
     """What `cutline evaluate` would say of a captioner, in brief; METEOR if it can run."""
-    options = CaptionOptions(labels=0)
-    captions = captioner.stream([example.image for example in examples], options)
+    started = time.perf_counter()
+    captions = captioner.stream([e.image for e in examples], CaptionOptions(labels=0))
     candidates = [tokenize(caption.text) for caption in captions]
+    images_per_s = len(examples) / (time.perf_counter() - started)
     references = [[tokenize(text) for text in example.captions] for example in examples]
     varied = diversity(candidates)
     scores = {
@@ -321,10 +289,19 @@ def measure(captioner: BundleCaptioner, examples: Sequence[Example]) -> dict[str
         "unique_rate": varied.unique_rate,
         "top_share": varied.top_share,
         "repeated_rate": varied.repeated_rate,
+        "images_per_s": images_per_s,
     }
     with contextlib.suppress(MissingExtraError):
         scores["meteor"] = float(meteor(meteor_statistics(candidates, references).sum(axis=0)))
     return {name: round(value, 4) for name, value in scores.items()}
+
+
+def _stages(run: Path) -> list[dict[str, Any]]:
+    """The recipes of a run and of those it started from, first things first."""
+    recipe = json.loads((run / "recipe.json").read_text())
+    start = Path(recipe["fit"]["start_from"]).parent
+    before = _stages(start) if (start / "recipe.json").is_file() and start != Path() else []
+    return [*before, recipe]
 
 
 def export(
@@ -336,7 +313,6 @@ def export(
     options: SearchOptions,
     card: str = "",
     word_bias: float = 0.0,
-    int8: bool = True,
     checkpoint: str = "best.ckpt",
 ) -> Bundle:
     """Turn a training run into a bundle, measured on the dev split on the way.
@@ -349,7 +325,6 @@ def export(
         options: the search that suits the model.
         card: the model card in Markdown; the measured scores are put below it.
         word_bias: how strongly common words are held back.
-        int8: quantise the encoder; what that costs is measured and told.
         checkpoint: which of the run's checkpoints.
 
     Raises:
@@ -368,7 +343,7 @@ def export(
         vocabulary=VocabularyEntry(len(trained.vocabulary), trained.vocabulary.checksum),
         search=asdict(options),
         word_bias=word_bias,
-        recipe=recipe.to_dict(),
+        recipe={"stages": _stages(run)},
         data=DataEntry(**json.loads((run / "data.json").read_text())),
         licence="Apache-2.0",
         parameters=trained.parameters,
@@ -388,21 +363,15 @@ def export(
         check_parity(trained, Runtime(staged, "onnxruntime"), pixels)
         before = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
 
-        if int8:
-            shown = np.stack([transform(load_image(e.image)) for e in train[:CALIBRATION]])
-            with torch.no_grad():
-                mid = torch.cat(
-                    [trained.backbone.trunk(b) for b in torch.from_numpy(shown).split(32)]
-                )
-            _quantise(folder / "encoder.onnx", {"pixels": shown})
-            _quantise(folder / "labels.onnx", {"mid": mid.numpy()})
-        for name in ("start", "step") if int8 else ("encoder", "labels", "start", "step"):
+        for name in ("encoder", "labels", "start", "step"):
             _halve(folder / f"{name}.onnx")
         after = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
 
+        speed = {"engine": "onnxruntime", "cores": cores(), "images": len(dev)}
+        speed["images_per_s"] = after.pop("images_per_s")
         scores = {recipe.data.dev: after, f"{recipe.data.dev}, before compression": before}
         rows = "".join(f"| {k} | {before[k]} | {after[k]} |\n" for k in after)
         table = f"| {recipe.data.dev} | float32 | as shipped |\n| --- | --- | --- |\n{rows}"
         (folder / "README.md").write_text(f"{card or f'# {output.name}'}\n\n## Measured\n\n{table}")
         files = {path.name: path for path in folder.iterdir()}
-        return write_bundle(output, files, replace(manifest, scores=scores))
+        return write_bundle(output, files, replace(manifest, scores=scores, speed=speed))
