@@ -48,7 +48,9 @@ def draw_sheet(folder: Path, picture: Path, columns: int = 4, side_px: int = 300
     for number, (path, caption) in enumerate(zip(paths, captions, strict=True)):
         x = gap + number % columns * (side_px + gap)
         y = gap + number // columns * (side_px * 3 // 4 + text_px + gap)
-        photograph = ImageOps.fit(load_image(path), (side_px, side_px * 3 // 4))
+        photograph = ImageOps.fit(
+            load_image(path), (side_px, side_px * 3 // 4), centering=(0.5, 0.3)
+        )
         sheet.paste(photograph, (x, y))
         text = "\n".join(textwrap.wrap(caption.text, 36))
         pen.text((x, y + side_px * 3 // 4 + 6), text, fill="#222", font=font, spacing=3)
