@@ -126,7 +126,7 @@ def torch_eager(spec: Spec, photos: list[str]) -> Figures:
     torch.manual_seed(0)
     bundle = find(spec["model"])
     transform, words = bundle.manifest.preprocessing, bundle.vocabulary()
-    recipe = Recipe.from_dict(bundle.manifest.recipe)
+    recipe = Recipe.from_dict(bundle.manifest.recipe["stages"][-1])
     layout = torch.channels_last if spec["channels_last"] else torch.contiguous_format
     backbone = Backbone(recipe.encoder.backbone, recipe.encoder.cut).eval()
     backbone = backbone.to(memory_format=layout)
