@@ -114,7 +114,7 @@ def test_search_finds_what_it_finds_in_the_reference(
 
 def test_engines_are_listed_and_the_first_is_auto(bundle: Bundle) -> None:
     assert set(engines()) == {"onnxruntime", "openvino"}
-    assert Runtime(bundle).engine == engines()[0] == "openvino"
+    assert Runtime(bundle).engine == engines()[0] == "onnxruntime"
     assert Runtime(bundle).threads == cores() >= 1
 
 
@@ -129,7 +129,9 @@ def test_without_openvino_auto_is_onnxruntime(
 
 
 def test_unknown_engines_and_no_threads_are_refused(bundle: Bundle) -> None:
-    with pytest.raises(OptionError, match="got engine 'tpu'; expected auto, openvino or onnxrun"):
+    with pytest.raises(
+        OptionError, match="got engine 'tpu'; expected auto, onnxruntime or openvin"
+    ):
         Runtime(bundle, "tpu")
     with pytest.raises(OptionError, match="got threads=0; expected at least 1"):
         Runtime(bundle, threads=0)
