@@ -207,7 +207,7 @@ def load(
 
     Args:
         model: a name among `cutline models`, or a bundle's folder; None is the embedded default.
-        engine: "onnxruntime", "openvino", or "auto", the faster on several cores: onnxruntime.
+        engine: "onnxruntime", "openvino", or "auto", which is onnxruntime.
         threads: how many pictures are worked on at once; None is one for each core.
 
     Raises:

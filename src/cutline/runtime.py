@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
 
 ENGINES = ("onnxruntime", "openvino")
-"""In the order in which "auto" prefers them: `make bench` has ONNX Runtime ahead on two cores."""
+"""In the order in which "auto" prefers them: on two cores they are level, and ONNX Runtime starts sooner."""
 
 _OPENVINO_TYPES = threading.Lock()
 
@@ -67,7 +67,7 @@ class Runtime:
 
     Args:
         bundle: what to run.
-        engine: "onnxruntime", "openvino", or "auto", the faster on several cores: onnxruntime.
+        engine: "onnxruntime", "openvino", or "auto", which is onnxruntime.
         threads: how many calls run at once; None is one for each core this process may use.
 
     Raises:
