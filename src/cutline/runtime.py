@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
 
 ENGINES = ("onnxruntime", "openvino")
-"""In the order in which "auto" prefers them: on two cores they are level, and ONNX Runtime starts sooner."""
+"""In the order in which "auto" prefers them: level on two cores, and the first starts sooner."""
 
 _OPENVINO_TYPES = threading.Lock()
 
