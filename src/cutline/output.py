@@ -105,23 +105,7 @@ class JsonRows:
 
     def encode(self, caption: Caption) -> bytes:
         """One line in UTF-8; a name that is not valid Unicode is written with escapes."""
-        error = caption.error
-        row = {
-            "source": caption.source,
-            "status": "ok" if error is None else "error",
-            "caption": caption.text if error is None else None,
-            "score": round(caption.score, 4) if error is None else None,
-            "alternatives": [
-                {"caption": other.text, "score": round(other.score, 4)}
-                for other in caption.alternatives
-            ],
-            "labels": [
-                {"name": label.name, "probability": round(label.probability, 4)}
-                for label in caption.labels
-            ],
-            "model": caption.model,
-            "error": error and {"type": type(error).__name__, "message": reason(error)},
-        }
+        row = caption.to_dict()
         try:
             return (json.dumps(row, ensure_ascii=False) + "\n").encode()
         except UnicodeEncodeError:
