@@ -106,7 +106,7 @@ def caption(
     ] = None,
     temperature: Annotated[
         float | None,
-        wording("--temperature", help="Draw at random instead: below 1 bolder, above 1 wilder."),
+        wording("--temperature", help="Draw at random instead: below 1 safer, above 1 wilder."),
     ] = None,
     top_p: Annotated[
         float | None,
