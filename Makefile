@@ -41,7 +41,7 @@ $(DEMO)/.cutline-demo: pyproject.toml
 $(TEST)/.cutline-test: pyproject.toml
 	$(call make-venv,$(TEST))
 	$(TEST)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(TEST)/bin/python -m pip install --quiet --editable '.[train,eval,openvino,heic]' --group dev
+	$(TEST)/bin/python -m pip install --quiet --editable '.[train,eval,site,serve,openvino,heic]' --group dev
 	@touch $@
 
 $(TEST)/.cutline-bench: $(TEST)/.cutline-test

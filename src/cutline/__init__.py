@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Caption,
         Captioner,
         CaptionOptions,
+        InContext,
         Label,
         load,
     )
@@ -65,6 +66,7 @@ __all__ = [
     "ImageNotFoundError",
     "ImageTooLargeError",
     "ImageUnreadableError",
+    "InContext",
     "Label",
     "MissingExtraError",
     "OptionError",

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from cutline.errors import BundleError, CutlineError, ImageError, OptionError
 from cutline.image import ImageSource, describe, load_image
 from cutline.runtime import Runtime
 from cutline.search import Hypothesis, SearchOptions, search
-from cutline.text import detokenise
+from cutline.text import detokenise, normalise
 
 Floats = NDArray[np.float32]
 
@@ -119,6 +119,30 @@ class Caption:
 
 
 @dataclass(frozen=True)
+class InContext:
+    """A picture with words that stand near it, which its caption may well use.
+
+    Attributes:
+        image: the picture.
+        words: any text; those of its words that the model knows are favoured, function words not.
+    """
+
+    image: ImageSource
+    words: str = ""
+
+
+Picture: TypeAlias = "ImageSource | InContext"
+_FUNCTION_WORDS = frozenset(
+    """a about after all an and another any are as at be been before being between but by can
+    could did do does down each for from had has have he her here him his how i if in into is it
+    its just may me more most my n't no nor not of off on one only or other our out over own 's she
+    so some such than that the their them then there these they this those through to too under
+    until up us very was we were what when where which while who why will with would you your
+    """.split()
+)
+
+
+@dataclass(frozen=True)
 class CaptionOptions:
     """How pictures are captioned.
 
@@ -135,12 +159,17 @@ class CaptionOptions:
     batch_size: int = 16
     """Pictures that one thread works on together."""
 
+    context_nats: float = 1.0
+    """How much each word of an `InContext` gains wherever words are chosen; 0 is not at all."""
+
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
         if self.labels < 0:
             raise OptionError(f"got labels {self.labels}; expected at least 0")
         if self.batch_size < 1:
             raise OptionError(f"got batch_size {self.batch_size}; expected at least 1")
+        if not 0 <= self.context_nats < math.inf:
+            raise OptionError(f"got context_nats {self.context_nats}; expected 0 or a little more")
 
 
 class Captioner(Protocol):
@@ -156,16 +185,16 @@ class Captioner(Protocol):
 
     @overload
     def caption(  # type: ignore[overload-overlap]
-        self, images: ImageSource, options: CaptionOptions | None = None
+        self, images: Picture, options: CaptionOptions | None = None
     ) -> Caption: ...
 
     @overload
     def caption(
-        self, images: Iterable[ImageSource], options: CaptionOptions | None = None
+        self, images: Iterable[Picture], options: CaptionOptions | None = None
     ) -> list[Caption]: ...
 
     def caption(
-        self, images: ImageSource | Iterable[ImageSource], options: CaptionOptions | None = None
+        self, images: Picture | Iterable[Picture], options: CaptionOptions | None = None
     ) -> Caption | list[Caption]:
         """Caption one picture, or several.
 
@@ -184,7 +213,7 @@ class Captioner(Protocol):
         ...
 
     def stream(
-        self, images: Iterable[ImageSource], options: CaptionOptions | None = None
+        self, images: Iterable[Picture], options: CaptionOptions | None = None
     ) -> Iterator[Caption]:
         """Caption any number of pictures in little memory, in order, each as soon as it is ready.
 
@@ -226,6 +255,7 @@ class _Seen:
     features: Floats
     embedding: Floats
     labels: tuple[Label, ...]
+    context: tuple[int, ...]  # ids of the words that stand near it
 
 
 class BundleCaptioner:
@@ -251,16 +281,16 @@ class BundleCaptioner:
 
     @overload
     def caption(  # type: ignore[overload-overlap]
-        self, images: ImageSource, options: CaptionOptions | None = None
+        self, images: Picture, options: CaptionOptions | None = None
     ) -> Caption: ...
 
     @overload
     def caption(
-        self, images: Iterable[ImageSource], options: CaptionOptions | None = None
+        self, images: Iterable[Picture], options: CaptionOptions | None = None
     ) -> list[Caption]: ...
 
     def caption(
-        self, images: ImageSource | Iterable[ImageSource], options: CaptionOptions | None = None
+        self, images: Picture | Iterable[Picture], options: CaptionOptions | None = None
     ) -> Caption | list[Caption]:
         """Caption one picture, or several: see `Captioner.caption`."""
         if isinstance(images, Iterable) and not isinstance(images, str | bytes | np.ndarray):
@@ -271,7 +301,7 @@ class BundleCaptioner:
         return caption
 
     def stream(
-        self, images: Iterable[ImageSource], options: CaptionOptions | None = None
+        self, images: Iterable[Picture], options: CaptionOptions | None = None
     ) -> Iterator[Caption]:
         """Caption any number of pictures in order, in little memory: see `Captioner.stream`."""
         options = options or CaptionOptions()
@@ -293,7 +323,7 @@ class BundleCaptioner:
             pool.shutdown(cancel_futures=True)
 
     def _caption(
-        self, images: list[ImageSource], first: int, options: CaptionOptions, stop: threading.Event
+        self, images: list[Picture], first: int, options: CaptionOptions, stop: threading.Event
     ) -> list[Caption]:
         """Caption the pictures of one batch, the first of them the run's picture `first`."""
         seen: list[_Seen | ImageError] = []
@@ -306,7 +336,7 @@ class BundleCaptioner:
                 seen.append(error)
         captions: list[Caption] = []
         for readable, run in groupby(seen, lambda each: isinstance(each, _Seen)):
-            sources = map(describe, images[len(captions) :])
+            sources = [describe(_bare(image)) for image in images[len(captions) :]]
             if readable:
                 good = [each for each in run if isinstance(each, _Seen)]
                 found = self._search(good, first + len(captions), options)
@@ -319,8 +349,8 @@ class BundleCaptioner:
                 ]
         return captions
 
-    def _look(self, image: ImageSource, options: CaptionOptions) -> _Seen:
-        rgb = load_image(image, around_px=self._transform.via_px)
+    def _look(self, image: Picture, options: CaptionOptions) -> _Seen:
+        rgb = load_image(_bare(image), around_px=self._transform.via_px)
         encoded = self.runtime.encode(self._transform(rgb)[None])
         labels: tuple[Label, ...] = ()
         if options.labels:
@@ -329,7 +359,11 @@ class BundleCaptioner:
             probabilities = weights / weights.sum()
             likeliest = np.argsort(-probabilities, kind="stable")[: options.labels]
             labels = tuple(Label(self._labels[i], float(probabilities[i])) for i in likeliest)
-        return _Seen(encoded.features, encoded.embedding[0], labels)
+        context: tuple[int, ...] = ()
+        if isinstance(image, InContext) and options.context_nats:
+            near = set(normalise(image.words)) - _FUNCTION_WORDS
+            context = tuple(set(self._vocabulary.encode(near)) - {self._vocabulary.unk})
+        return _Seen(encoded.features, encoded.embedding[0], labels, context)
 
     def _search(
         self, seen: list[_Seen], first: int, options: CaptionOptions
@@ -343,10 +377,21 @@ class BundleCaptioner:
             options.search or self.search,
             bos=words.bos,
             eos=words.eos,
-            bias=self._bias,
+            bias=self._favour(seen, options.context_nats),
             banned=(words.pad, words.bos, words.unk),
             first_image=first,
         )
+
+    def _favour(self, seen: list[_Seen], context_nats: float) -> Floats | None:
+        """What is added to each word of each picture (B, V), nats; or of all (V,); or nothing."""
+        if not any(each.context for each in seen):
+            return self._bias
+        bias = np.zeros((len(seen), len(self._vocabulary)), np.float32)
+        if self._bias is not None:
+            bias += self._bias
+        for row, each in zip(bias, seen, strict=True):
+            row[list(each.context)] += context_nats
+        return bias
 
     def _say(self, source: str, seen: _Seen, found: list[Hypothesis]) -> Caption:
         if not found:
@@ -373,7 +418,11 @@ class BundleCaptioner:
         )
 
 
-def _batches(images: Iterable[ImageSource], size: int, threads: int) -> Iterator[list[ImageSource]]:
+def _bare(image: Picture) -> ImageSource:
+    return image.image if isinstance(image, InContext) else image
+
+
+def _batches(images: Iterable[Picture], size: int, threads: int) -> Iterator[list[Picture]]:
     """Cut a run into batches: one picture for each thread, then two, four, up to `size`.
 
     So the first captions are soon there, and short runs occupy all threads.

@@ -185,8 +185,8 @@ def search(
         options: how to search.
         bos: the id every caption is started with.
         eos: the id that ends one.
-        bias: (V,) added to the log-probabilities wherever words and captions are chosen, nats;
-            reported log-probabilities do not contain it.
+        bias: (V,) for all images, or (B, V), added to the log-probabilities wherever words and
+            captions are chosen, nats; reported log-probabilities do not contain it.
         banned: ids that never appear.
         first_image: the number of the first image in the whole run. Draws depend on the seed and
             an image's number alone, so they are the same however a run is cut into batches.
@@ -206,7 +206,8 @@ def search(
     tokens = np.full((images, 1), bos, dtype=np.int64)
     totals = np.zeros((images, 1))
     history = np.empty((images, 1, 0), dtype=np.int64)
-    offset = np.zeros(0, dtype=np.float32)
+    offset = np.zeros((images, 0), dtype=np.float32)
+    gain = np.zeros(images)
 
     for length in range(1, options.max_tokens + 1):
         if not alive.size:
@@ -219,8 +220,9 @@ def search(
                 "does the model end in a log-softmax, and are its weights finite?"
             )
         if length == 1:
-            offset = _offset(vocabulary, bias, banned)
-        scores = logprobs + offset
+            offset = _offset(images, vocabulary, bias, banned)
+            gain = offset.max(axis=1).astype(np.float64)
+        scores = logprobs + offset[alive, None]
         if length <= options.min_tokens:
             scores[..., eos] = -np.inf
         if options.no_repeat_ngram:
@@ -237,7 +239,7 @@ def search(
         first_rows = width * np.arange(count)[:, None]
         divisor = length**options.length_penalty
         finished.add(alive, choice.ends / divisor, length - 1, first_rows + choice.end_parents)
-        hope = _best_rank_ahead(choice.totals.max(axis=1), length, float(offset.max()), options)
+        hope = _best_rank_ahead(choice.totals.max(axis=1), length, gain[alive], options)
         going = hope > finished.worst(alive)
 
         rows = (first_rows + choice.parents)[going]
@@ -328,16 +330,19 @@ def _draw(scores: Floats, uniform: Doubles, options: SearchOptions) -> Ints:
     return words.clip(max=scores.shape[-1] - 1)
 
 
-def _offset(vocabulary: int, bias: Floats | None, banned: Sequence[int]) -> Floats:
-    """What is added to every log-probability: the bias (V,), -inf for banned ids."""
-    offset = np.zeros(vocabulary, np.float32) if bias is None else np.array(bias, np.float32)
-    if offset.shape != (vocabulary,) or not (offset < np.inf).all():
+def _offset(images: int, vocabulary: int, bias: Floats | None, banned: Sequence[int]) -> Floats:
+    """What is added to the log-probabilities of every image (B, V): the bias, -inf if banned."""
+    given = np.zeros(vocabulary, np.float32) if bias is None else np.asarray(bias, np.float32)
+    shape = (images, vocabulary)
+    if given.shape not in ((vocabulary,), shape) or not (given < np.inf).all():
         raise OptionError(
-            f"got a bias of shape {offset.shape}; expected ({vocabulary},), no nan, no +inf"
+            f"got a bias of shape {given.shape}; expected ({vocabulary},) or {shape}, "
+            "no nan, no +inf"
         )
     if wrong := [word for word in banned if not 0 <= word < vocabulary]:
         raise OptionError(f"got banned ids {wrong}; expected ids from 0 to {vocabulary - 1}")
-    offset[list(banned)] = -np.inf
+    offset = np.array(np.broadcast_to(given, shape))
+    offset[:, list(banned)] = -np.inf
     return offset
 
 
@@ -352,19 +357,21 @@ def _bar_repeats(scores: Floats, history: Ints, size: int) -> None:
     scores[image, row, history[image, row, start + size - 1]] = -np.inf
 
 
-def _best_rank_ahead(totals: Doubles, length: int, gain: float, options: SearchOptions) -> Doubles:
+def _best_rank_ahead(
+    totals: Doubles, length: int, gain: Doubles, options: SearchOptions
+) -> Doubles:
     """The best rank that a live hypothesis can still end with, given the best total (B,).
 
     A hypothesis with total s at `length` that ends at length L, eos counted, adds L - length
-    tokens. Each adds its log-probability, at most 0, and its bias, at most `gain`, the largest of
-    any allowed word, whatever its sign. Its rank is therefore at most
+    tokens. Each adds its log-probability, at most 0, and its bias, at most `gain` (B,), the largest
+    of any allowed word, whatever its sign. Its rank is therefore at most
     (s + (L - length) * gain) / L**length_penalty; since L**length_penalty > 0 this also grows
     with s, so the best total bounds them all. Its largest value over every L up to max_tokens is
     taken term by term, so neither the sign of s nor that of the gain, nor where in L the maximum
     lies, matters.
     """
     lengths = np.arange(length + 1, max(options.max_tokens, length + 1) + 1)
-    ahead = totals[:, None] + (lengths - length) * gain
+    ahead = totals[:, None] + (lengths - length) * gain[:, None]
     bound: Doubles = (ahead / lengths**options.length_penalty).max(axis=1)
     return bound
 

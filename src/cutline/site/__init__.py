@@ -1,0 +1,1 @@
+"""Alt text for whole websites: find images, decide, caption, review, write back."""
