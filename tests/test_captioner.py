@@ -18,7 +18,14 @@ from PIL import Image
 from cutline import bundle as bundles
 from cutline import runtime as runtimes
 from cutline.bundle import Bundle
-from cutline.captioner import BundleCaptioner, Caption, Captioner, CaptionOptions, load
+from cutline.captioner import (
+    BundleCaptioner,
+    Caption,
+    Captioner,
+    CaptionOptions,
+    InContext,
+    load,
+)
 from cutline.errors import (
     BundleError,
     BundleNotFoundError,
@@ -202,7 +209,7 @@ def test_options_choose_search_and_labels(
     assert model.caption(picture, CaptionOptions(labels=0)).labels == ()
 
 
-@pytest.mark.parametrize("wrong", [{"labels": -1}, {"batch_size": 0}])
+@pytest.mark.parametrize("wrong", [{"labels": -1}, {"batch_size": 0}, {"context_nats": -1.0}])
 def test_options_out_of_range_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(OptionError, match=f"got {next(iter(wrong))} {next(iter(wrong.values()))};"):
         CaptionOptions(**wrong)
@@ -220,6 +227,23 @@ def test_the_word_bias_is_in_use(model: Captioner, tmp_path: Path) -> None:
     plain, rare = model.caption(pictures), biased.caption(pictures)
     assert [c.text for c in plain] != [c.text for c in rare]
     assert np.mean([c.score for c in rare]) < np.mean([c.score for c in plain])
+
+
+def test_words_near_a_picture_are_favoured_in_its_caption_alone(model: Captioner) -> None:
+    first, second = tiny.pictures(2)
+    options = CaptionOptions(context_nats=20.0)
+    plain = model.caption([first, second])
+    near = model.caption([InContext(first, "The Grass, and unheard-of words"), second], options)
+    assert "grass" not in plain[0].text.lower()
+    assert "grass" in near[0].text.lower()
+    assert near[0].source == plain[0].source
+    assert near[0].score < plain[0].score  # the score is the model's own, without the favour
+    assert near[1] == plain[1]
+    indifferent = CaptionOptions(context_nats=0)
+    assert model.caption(InContext(first, "grass"), indifferent) == plain[0]
+    function_words = InContext(first, "the on near 's unheard-of")
+    assert model.caption(InContext(first, "the on 's unheard-of"), options) == plain[0]
+    assert model.caption(function_words, options) != plain[0]  # "near" is a word of its own
 
 
 def test_a_stream_reads_a_few_batches_ahead_and_no_more(model: BundleCaptioner) -> None:

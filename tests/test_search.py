@@ -151,6 +151,18 @@ def test_a_wide_beam_finds_what_enumeration_finds(
             assert_best(found[image], every_caption(model, image, options, bias, banned), 7)
 
 
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_each_image_may_have_its_own_bias(penalty: float) -> None:
+    options = SearchOptions(
+        beam_size=300, n_best=7, length_penalty=penalty, max_tokens=5, no_repeat_ngram=0
+    )
+    model = chain(4, images=2)
+    bias = (np.random.default_rng(4).normal(size=(2, 5)) * 2).astype(np.float32)
+    found = run(model, options, bias=bias)
+    for image in range(2):
+        assert_best(found[image], every_caption(model, image, options, bias[image], [BOS]), 7)
+
+
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
 def test_a_large_positive_bias_does_not_stop_the_beam_too_early(penalty: float) -> None:
     options = SearchOptions(
