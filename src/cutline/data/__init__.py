@@ -1,0 +1,30 @@
+"""Captioned images: in memory and split, in files of many forms, and what is wrong with them."""
+
+from cutline.data.collection import Collection, Example, digest, split_by_image
+from cutline.data.inspection import (
+    Fingerprint,
+    Inspection,
+    Pair,
+    duplicates,
+    fingerprints,
+    inspect,
+    leaks,
+)
+from cutline.data.readers import read, read_flickr8k, write_coco
+
+__all__ = [
+    "Collection",
+    "Example",
+    "Fingerprint",
+    "Inspection",
+    "Pair",
+    "digest",
+    "duplicates",
+    "fingerprints",
+    "inspect",
+    "leaks",
+    "read",
+    "read_flickr8k",
+    "split_by_image",
+    "write_coco",
+]
