@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cutline.bundle import find
 from cutline.errors import BundleError, CutlineError, ImageError, OptionError
-from cutline.image import ImageSource, describe, load_image
+from cutline.image import ImageSource, Limits, describe, load_image
 from cutline.runtime import Runtime
 from cutline.search import Hypothesis, SearchOptions, search
 from cutline.text import detokenise, normalise
@@ -162,6 +162,9 @@ class CaptionOptions:
     context_nats: float = 1.0
     """How much each word of an `InContext` gains wherever words are chosen; 0 is not at all."""
 
+    limits: Limits = field(default_factory=Limits)
+    """How much one picture may ask for before it is refused by its header."""
+
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
         if self.labels < 0:
@@ -295,7 +298,7 @@ class BundleCaptioner:
         """Caption one picture, or several: see `Captioner.caption`."""
         if isinstance(images, Iterable) and not isinstance(images, str | bytes | np.ndarray):
             return list(self.stream(images, options))
-        [caption] = self._caption([images], 0, options or CaptionOptions(), threading.Event())
+        [caption] = self.batch([images], options)
         if caption.error is not None:
             raise caption.error
         return caption
@@ -321,6 +324,24 @@ class BundleCaptioner:
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
+
+    def batch(
+        self, images: Sequence[Picture], options: CaptionOptions | None = None, *, first: int = 0
+    ) -> list[Caption]:
+        """Caption a few pictures together on the calling thread, for those who bring their own.
+
+        Args:
+            images: as for `caption`.
+            options: how; None is the default.
+            first: the number of the first of them in the whole run, on which draws depend.
+
+        Returns:
+            A caption for each, in order; for one that cannot be read, with its error.
+
+        Raises:
+            EngineError: inference failed.
+        """
+        return self._caption(list(images), first, options or CaptionOptions(), threading.Event())
 
     def _caption(
         self, images: list[Picture], first: int, options: CaptionOptions, stop: threading.Event
@@ -350,7 +371,7 @@ class BundleCaptioner:
         return captions
 
     def _look(self, image: Picture, options: CaptionOptions) -> _Seen:
-        rgb = load_image(_bare(image), around_px=self._transform.via_px)
+        rgb = load_image(_bare(image), around_px=self._transform.via_px, limits=options.limits)
         encoded = self.runtime.encode(self._transform(rgb)[None])
         labels: tuple[Label, ...] = ()
         if options.labels:

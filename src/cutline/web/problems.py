@@ -1,0 +1,132 @@
+"""Problems as the service tells them: RFC 9457, one stable code for every kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+
+from cutline.errors import (
+    CutlineError,
+    ImageCorruptError,
+    ImageError,
+    ImageFormatError,
+    ImageTooLargeError,
+    OptionError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of problem: its HTTP status, its title, and what it means."""
+
+    status: int
+    title: str
+    meaning: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "bad-request": Kind(400, "Bad request", "The request is not valid HTTP, JSON or multipart."),
+    "unauthorized": Kind(401, "API key needed", "The request names no API key that is known here."),
+    "host-refused": Kind(403, "Host refused", "The Host header names no host that is served here."),
+    "url-refused": Kind(
+        403,
+        "URL refused",
+        "The URL, or one it redirects to, leads to an address that is not public.",
+    ),
+    "not-found": Kind(404, "Not found", "Nothing is served at this path."),
+    "method-not-allowed": Kind(
+        405, "Method not allowed", "This path is served, but not with this method; see Allow."
+    ),
+    "upload-too-slow": Kind(408, "Upload too slow", "The body did not arrive in time."),
+    "body-too-large": Kind(413, "Body too large", "The body is larger than is accepted here."),
+    "image-too-large": Kind(
+        413,
+        "Image too large",
+        "The picture has more bytes, or by its header more pixels, than allowed.",
+    ),
+    "too-many-images": Kind(413, "Too many images", "One request names more images than allowed."),
+    "image-format": Kind(
+        415, "Not a picture read here", "The bytes are no picture, or of a format without a reader."
+    ),
+    "media-type": Kind(
+        415, "Media type not read here", "The body is neither multipart/form-data nor JSON."
+    ),
+    "invalid-request": Kind(
+        422, "Invalid request", "A field is missing, unknown, or out of its range; see `errors`."
+    ),
+    "image-corrupt": Kind(422, "Damaged picture", "The picture is empty, cut short or damaged."),
+    "rate-limited": Kind(429, "Too many requests", "This client asked too often; see Retry-After."),
+    "headers-too-large": Kind(431, "Headers too large", "The request's headers are too large."),
+    "internal": Kind(500, "Internal error", "Something failed here; the log has the request's id."),
+    "fetch-failed": Kind(
+        502, "Fetch failed", "The URL could not be fetched, or answered an error."
+    ),
+    "busy": Kind(503, "Busy", "As much is waiting as is accepted; see Retry-After."),
+    "not-ready": Kind(503, "Not ready", "No model is loaded yet, or the service is shutting down."),
+    "fetch-timeout": Kind(504, "Fetch took too long", "The URL's server did not answer in time."),
+}
+"""Every code there is."""
+
+
+class ProblemError(Exception):
+    """A request, or one image of it, that gets no caption.
+
+    Args:
+        code: one of `KINDS`.
+        detail: what is wrong and what to do, for a person.
+        errors: which fields, each with `where` and `message`.
+        headers: for the answer.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        errors: list[dict[str, str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.status = KINDS[code].status
+        self.detail = detail
+        self.errors = errors
+        self.headers = dict(headers or {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The members of the problem's JSON object."""
+        members: dict[str, Any] = {
+            "type": f"/v1/problems#{self.code}",
+            "title": KINDS[self.code].title,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+        }
+        return members if self.errors is None else {**members, "errors": self.errors}
+
+    def response(self) -> Response:
+        """The answer to a request that ends with this problem."""
+        content = json.dumps(self.to_dict(), ensure_ascii=False)
+        return Response(content, self.status, self.headers, MEDIA_TYPE)
+
+
+def problem_of(error: CutlineError) -> ProblemError:
+    """The problem that one of our errors is to whoever sent the picture or the option."""
+    if isinstance(error, ImageError):
+        code = "image-format"
+        if isinstance(error, ImageCorruptError):
+            code = "image-corrupt"
+        elif isinstance(error, ImageTooLargeError):
+            code = "image-too-large"
+        elif not isinstance(error, ImageFormatError):
+            code = "image-corrupt"
+        return ProblemError(code, error.reason)
+    if isinstance(error, OptionError):
+        return ProblemError("invalid-request", str(error))
+    return ProblemError("internal", "The model failed on this picture.")

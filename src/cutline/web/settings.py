@@ -1,0 +1,120 @@
+"""What the service is told: by flags, or by environment variables named CUTLINE_SERVE_*."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args, get_type_hints
+
+from cutline.errors import OptionError
+
+PREFIX = "CUTLINE_SERVE_"
+
+
+def _setting(default: Any, help_: str, *, least: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help_, "least": least})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the service runs; each field's metadata holds its help text.
+
+    A field `queue` is the flag `--queue` and the variable `CUTLINE_SERVE_QUEUE`; lists are
+    separated by commas there.
+
+    Raises:
+        OptionError: a setting is out of its range.
+    """
+
+    model: str | None = _setting(None, "A name from `cutline models`, or a bundle's folder.")
+    engine: str = _setting("auto", "What runs the model: auto, onnxruntime or openvino.")
+    threads: int | None = _setting(
+        None, "Batches worked on at once; by default one a core.", least=1
+    )
+    batch_size: int = _setting(16, "Pictures worked on together, of whichever clients.", least=1)
+    window_ms: float = _setting(5.0, "How long an idle thread waits for more pictures.", least=0)
+    queue: int = _setting(256, "Pictures accepted and not yet answered; more get 503.", least=1)
+    cache: int = _setting(4096, "Answers kept, by content and options; 0 keeps none.", least=0)
+    max_images: int = _setting(32, "Images in one request.", least=1)
+    max_body_mb: float = _setting(32.0, "Size of a request's body, MB.", least=0.001)
+    max_image_mb: float = _setting(16.0, "Size of one image, MB.", least=0.001)
+    max_megapixels: float = _setting(
+        64.0, "Pixels of one image by its header, millions.", least=0.001
+    )
+    max_pending_mb: float = _setting(
+        512.0, "All bodies held at once, MB; more get 503.", least=0.001
+    )
+    upload_timeout_s: float = _setting(30.0, "How long a body may take to arrive.", least=0.001)
+    header_timeout_s: float = _setting(10.0, "How long a request's headers may take.", least=0.001)
+    fetch_timeout_s: float = _setting(10.0, "How long fetching one URL may take.", least=0.001)
+    fetch: bool = _setting(True, "Whether images may be given by URL.")
+    keys: tuple[str, ...] = _setting((), "API keys, any of which is asked for; none asks for none.")
+    rate: str | None = _setting(None, 'Images for each key or address, such as "60/minute".')
+    hosts: tuple[str, ...] = _setting((), "Host names answered to; by default loopback's, or all.")
+    cors_origins: tuple[str, ...] = _setting((), "Origins of pages that may call the API.")
+    trusted_proxies: tuple[str, ...] = _setting((), "Addresses whose X-Forwarded-For is believed.")
+    shutdown_timeout_s: float = _setting(
+        30.0, "How long accepted requests may take at the end.", least=0
+    )
+    log_format: str = _setting("json", "Log lines as json or text.")
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        for each in fields(self):
+            value, least = getattr(self, each.name), each.metadata["least"]
+            if least is not None and value is not None and not value >= least:
+                raise OptionError(f"got {each.name} {value}; expected at least {least:g}")
+        if self.log_format not in ("json", "text"):
+            raise OptionError(f"got log_format {self.log_format!r}; expected json or text")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """The settings that variables name; the others keep their defaults.
+
+        Raises:
+            OptionError: a variable with the prefix is no setting, or does not fit it.
+        """
+        kinds = get_type_hints(cls)
+        known = {PREFIX + each.name.upper(): each.name for each in fields(cls)}
+        given: dict[str, Any] = {}
+        for variable, text in environment.items():
+            if not variable.startswith(PREFIX):
+                continue
+            if variable not in known:
+                raise OptionError(f"got {variable}; expected one of {', '.join(known)}")
+            given[known[variable]] = _parse(variable, text, kinds[known[variable]])
+        return cls(**given)
+
+    def to_environment(self) -> dict[str, str]:
+        """Variables that `from_environment` takes for these settings; defaults are left out."""
+        return {
+            PREFIX + each.name.upper(): _write(value)
+            for each in fields(self)
+            if (value := getattr(self, each.name)) != each.default
+        }
+
+
+def _parse(variable: str, text: str, kind: Any) -> Any:
+    if isinstance(kind, types.UnionType):
+        [kind] = [each for each in get_args(kind) if each is not types.NoneType]
+    if kind is str:
+        return text
+    if kind is bool:
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off"):
+            return False
+        raise OptionError(f"got {variable}={text!r}; expected true or false")
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise OptionError(f"got {variable}={text!r}; expected a number") from error
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _write(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
