@@ -13,6 +13,8 @@ CutlineError
 ├── DataError (ValueError)                   a caption collection is missing or inconsistent
 ├── RecipeError (ValueError)                 a training recipe says something impossible
 ├── OutputError (OSError)                    results cannot be written
+├── FetchError (OSError)                     a URL cannot be had; `.code` says why
+├── StoreError (OSError)                     a site's record is foreign, newer, damaged or in use
 ├── EngineError (RuntimeError)               an inference engine is missing or failed
 ├── ParityError (RuntimeError)               an exported model disagrees with the trained one
 └── MissingExtraError (ImportError)          an optional part is not installed
@@ -80,6 +82,29 @@ class RecipeError(CutlineError, ValueError):
 
 class OutputError(CutlineError, OSError):
     """Results cannot be written: a full disk, a missing folder, a foreign file."""
+
+
+class FetchError(CutlineError, OSError):
+    """A URL cannot be had, or may not be.
+
+    Attributes:
+        url: what was asked for.
+        code: a short, stable word: scheme, url, address, port, credentials, dns, connect, timeout,
+            tls, too-large, redirects, status, robots, not-an-image, protocol.
+        reason: a sentence without the URL.
+        status: the HTTP status; 0 if there was none.
+    """
+
+    def __init__(self, url: str, code: str, reason: str, status: int = 0) -> None:
+        super().__init__(f"{url}: {reason}")
+        self.url = url
+        self.code = code
+        self.reason = reason
+        self.status = status
+
+
+class StoreError(CutlineError, OSError):
+    """A site's record is some other file, of a newer Cutline, damaged, in use, or out of room."""
 
 
 class EngineError(CutlineError, RuntimeError):

@@ -1,0 +1,674 @@
+"""The record of one site: a single SQLite file, and all the questions asked of it.
+
+Everything is committed as it comes, so that a killed process loses at most what it had in hand.
+Three rules keep a person's work safe:
+
+- A use keeps its id over scans. Among the uses of a page that show the same source by the same
+  kind of element, those in unchanged surroundings are matched first, the others in order. What a
+  page no longer shows is marked as gone, not deleted, and comes back with its review.
+- Reviews and applications are only ever added; taking one back is an addition too.
+- A draft remembers what it was made from (the use, the picture, the model, the rules), so one that
+  would come out differently today is `stale`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypedDict, Unpack
+
+from cutline.errors import OptionError, StoreError
+from cutline.site.database import Database
+from cutline.site.records import Alt, Draft, ImageUse, Kind, Page, Pixels, Purpose, Review, Verdict
+from cutline.site.stored import (
+    Content,
+    Counts,
+    Stage,
+    StoredImage,
+    StoredUse,
+    decode_draft,
+    decode_review,
+    decode_use,
+    digest,
+    encode,
+    encode_draft,
+    identify,
+    match,
+    now,
+    plain,
+)
+
+__all__ = ["Content", "Counts", "Only", "Stage", "Store", "StoredImage", "StoredUse", "now"]
+
+_STALE = """(
+    d.use_id IS NOT NULL AND (
+        d.seen <> u.seen
+        OR ifnull(d.content_id, 0) <> ifnull(i.content_id, 0)
+        OR d.rules <> ifnull((SELECT value FROM settings WHERE name = 'rules'), d.rules)
+        OR d.model <> '' AND
+           d.model <> ifnull((SELECT value FROM settings WHERE name = 'model'), d.model)))"""
+_APPLIED = "(a.id IS NOT NULL AND r.id IS NOT NULL AND a.alt = json_extract(r.record, '$.alt'))"
+_FROM = """
+    FROM uses u JOIN pages p ON p.id = u.page_id
+    LEFT JOIN images i ON i.id = u.image_id
+    LEFT JOIN contents c ON c.id = i.content_id
+    LEFT JOIN drafts d ON d.use_id = u.id
+    LEFT JOIN reviews r ON r.id = u.review_id
+    LEFT JOIN applied a ON a.id = u.applied_id
+    """
+_IMAGE = """
+    i.id AS image_id, i.url, i.status, i.code, i.error, i.path, i.etag, i.last_modified,
+    i.checked_at, i.content_id, c.sha256, c.media_type, c.bytes, c.width_px, c.height_px, c.flat,
+    c.text_like, c.chart_like, c.group_id"""
+_LIVE = "u.gone = 0 AND p.gone = 0"
+_STAGES = {
+    Stage.FOUND: "d.use_id IS NULL",
+    Stage.DRAFTED: "d.suggests AND r.id IS NULL",
+    Stage.ASKED: "d.suggests = 0 AND r.id IS NULL",
+    Stage.REVIEWED: "r.id IS NOT NULL",
+    Stage.APPLIED: _APPLIED,
+    Stage.FAILED: "i.status = 'failed'",
+    Stage.STALE: _STALE,
+}
+_COLUMNS: Mapping[str, tuple[str, Any]] = {
+    "page": ("p.url", plain),
+    "state": ("u.alt_state", Alt),
+    "purpose": ("d.purpose", Purpose),
+    "verdict": ("r.verdict", Verdict),
+    "image": ("u.image_id", int),
+    "group": ("ifnull(c.group_id, c.id)", int),
+    "origin": ("p.origin", plain),
+}
+
+
+class Only(TypedDict, total=False):
+    """Which uses are asked for: those that fit everything given; None fits all."""
+
+    page: str | None
+    """Its URL, or its path in the folder scanned."""
+
+    state: str | None
+    """Of the alt, see `Alt`."""
+
+    purpose: str | None
+    """Of the draft, see `Purpose`."""
+
+    verdict: str | None
+    """Of the review, see `Verdict`."""
+
+    stage: str | None
+    """How far it has come, see `Stage`."""
+
+    image: int | None
+    """The id of its image."""
+
+    group: int | None
+    """Of images that look the same, see `StoredImage.group`."""
+
+    origin: str | None
+    """The export that names it; "" is of pages that were read."""
+
+
+class Store:
+    """One site's record; safe to use from several threads and processes at once.
+
+    Args:
+        path: the file; made if it is not there. Pictures from the network are kept in a folder
+            beside it, `cache`.
+
+    Raises:
+        StoreError: it is some other file, of a newer Cutline, damaged, or cannot be opened.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.cache = self.path.with_name(self.path.name + "-images")
+        self._database = Database(self.path)
+
+    def __enter__(self) -> Self:
+        """Nothing: the store is open."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file in every thread; the store is of no use afterwards."""
+        self._database.close()
+
+    # Pages and uses
+
+    def put_page(self, page: Page, uses: Sequence[ImageUse], *, origin: str = "") -> None:
+        """Record a page as it is now, with its uses in place of those it had, at once.
+
+        A page that could not be read (`page.error`) keeps the uses it had. A use that was there
+        before keeps its id, draft and review; what did not change is not written.
+
+        Args:
+            page: the page.
+            uses: all of its uses.
+            origin: the export that says so; "" if the page itself was read.
+        """
+        with self._database.writing() as connection:
+            page_id = self._page_id(connection, page, origin)
+            if not page.error or uses:
+                self._replace_uses(connection, page_id, [(None, use) for use in uses])
+
+    def put_export(self, origin: str, rows: Iterable[tuple[int, ImageUse]]) -> None:
+        """Record what an export lists, in place of what it listed before, at once.
+
+        Args:
+            origin: the export's name; each has its own rows, whatever the other pages say.
+            rows: 1-based row and use, as `tables.read_export` gives them.
+        """
+        by_page: dict[str, list[tuple[int | None, ImageUse]]] = {}
+        for line, use in rows:
+            by_page.setdefault(use.page, []).append((line, use))
+        with self._database.writing() as connection:
+            for url, uses in by_page.items():
+                first = uses[0][1]
+                page = Page(url, title=first.page_title, language=first.language)
+                self._replace_uses(connection, self._page_id(connection, page, origin), uses)
+            self._retire(connection, origin, by_page)
+
+    def retire_pages(self, kept: Iterable[str], *, origin: str = "") -> int:
+        """Leave out of everything the pages that are no longer there; they may come back.
+
+        Args:
+            kept: the URLs of those that are.
+            origin: as in `put_page`.
+
+        Returns:
+            How many pages were left out just now.
+        """
+        with self._database.writing() as connection:
+            return self._retire(connection, origin, kept)
+
+    def pages(self) -> Iterator[Page]:
+        """All pages, in the order in which they were first seen."""
+        sql = "SELECT id FROM pages WHERE gone = 0 ORDER BY id"
+        for row in self._database.in_chunks(
+            sql, (), "SELECT id, record FROM pages WHERE id IN ({})"
+        ):
+            yield Page(**json.loads(row["record"]))
+
+    def uses(
+        self, *, limit: int | None = None, offset: int = 0, **only: Unpack[Only]
+    ) -> Iterator[StoredUse]:
+        """Uses in the order of their pages and positions; writing meanwhile is allowed.
+
+        Args:
+            limit, offset: a part of them.
+            only: which, see `Only`.
+
+        Raises:
+            OptionError: there is no such state, purpose, verdict or stage.
+        """
+        where, values = _where(only)
+        sql = f"SELECT u.id {_FROM} WHERE {where} ORDER BY u.page_id, u.position, u.id"
+        if limit is not None or offset:
+            sql += " LIMIT ? OFFSET ?"
+            values += [-1 if limit is None else limit, offset]
+        for row in self._database.in_chunks(sql, values, _select_use("u.id IN ({})")):
+            yield self._stored_use(row)
+
+    def count_uses(self, **only: Unpack[Only]) -> int:
+        """How many uses `uses` would give."""
+        where, values = _where(only)
+        [(number,)] = self._database.rows(f"SELECT count(*) {_FROM} WHERE {where}", values)
+        return int(number)
+
+    def use(self, id: int) -> StoredUse:
+        """One use.
+
+        Raises:
+            StoreError: there is no use with this id.
+        """
+        for row in self._database.rows(_select_use("u.id = ?"), (id,)):
+            return self._stored_use(row)
+        raise StoreError(f"{self.path}: got use {id}; expected the id of one that is there")
+
+    # Images
+
+    def images(self, status: str | None = None) -> Iterator[StoredImage]:
+        """Images that some use shows, in the order in which they were first seen.
+
+        Args:
+            status: only those "new", "ok" or "failed".
+        """
+        sql = f"""SELECT i.id FROM images i WHERE (:status IS NULL OR i.status = :status)
+            AND EXISTS (SELECT 1 FROM uses u JOIN pages p ON p.id = u.page_id
+                        WHERE u.image_id = i.id AND {_LIVE}) ORDER BY i.id"""
+        select = f"""SELECT i.id, {_IMAGE} FROM images i
+            LEFT JOIN contents c ON c.id = i.content_id WHERE i.id IN ({{}})"""
+        for row in self._database.in_chunks(sql, {"status": status}, select):
+            yield self._stored_image(row)
+
+    def put_content(
+        self,
+        image_id: int,
+        content: Content,
+        *,
+        path: str = "",
+        etag: str = "",
+        last_modified: str = "",
+    ) -> None:
+        """Record what an image turned out to be.
+
+        Args:
+            image_id: of the image.
+            content: its bytes' digest and what they show.
+            path: the file of the site itself; "" for one kept in the cache.
+            etag, last_modified: as the server gave them.
+        """
+        pixels = content.pixels
+        size = (pixels.width_px, pixels.height_px)
+        looks = (pixels.flat, pixels.text_like, pixels.chart_like, content.signature)
+        with self._database.writing() as connection:
+            connection.execute(
+                """INSERT INTO contents (sha256, media_type, bytes, width_px, height_px, flat,
+                       text_like, chart_like, signature) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   ON CONFLICT (sha256) DO UPDATE SET text_like = excluded.text_like,
+                       chart_like = excluded.chart_like, flat = excluded.flat""",
+                (content.sha256, content.media_type, content.bytes, *size, *looks),
+            )
+            connection.execute(
+                """UPDATE images SET status = 'ok', code = '', error = '', path = ?, etag = ?,
+                       last_modified = ?, checked_at = ?,
+                       content_id = (SELECT id FROM contents WHERE sha256 = ?) WHERE id = ?""",
+                (plain(path), etag, last_modified, now(), content.sha256, image_id),
+            )
+
+    def put_unchanged(self, image_id: int) -> None:
+        """Record that an image is still what it was."""
+        with self._database.writing() as connection:
+            connection.execute("UPDATE images SET checked_at = ? WHERE id = ?", (now(), image_id))
+
+    def put_failure(self, image_id: int, code: str, error: str) -> None:
+        """Record why an image could not be had.
+
+        Args:
+            image_id: of the image.
+            code: a short, stable word.
+            error: a sentence for a person.
+        """
+        with self._database.writing() as connection:
+            connection.execute(
+                """UPDATE images SET status = 'failed', code = ?, error = ?, content_id = NULL,
+                       path = '', etag = '', last_modified = '', checked_at = ? WHERE id = ?""",
+                (code, plain(error), now(), image_id),
+            )
+
+    def signatures(self) -> list[tuple[int, str, int, int, bytes]]:
+        """Each distinct picture that has a signature: id, sha256, width, height, signature."""
+        return [
+            tuple(row)
+            for row in self._database.rows(
+                """SELECT id, sha256, width_px, height_px, signature FROM contents
+                   WHERE length(signature) > 0 ORDER BY sha256"""
+            )
+        ]
+
+    def put_groups(self, groups: Mapping[int, int]) -> None:
+        """Record which distinct pictures look the same: content -> the first of its group."""
+        with self._database.writing() as connection:
+            connection.executemany(
+                "UPDATE contents SET group_id = ?1 WHERE id = ?2 AND group_id IS NOT ?1",
+                ((group, content) for content, group in groups.items()),
+            )
+
+    # Captions and drafts
+
+    def caption(self, content: int, model: str, recipe: str) -> dict[str, Any] | None:
+        """The caption of a picture, or of one that looks the same; None if there is none.
+
+        Args:
+            content: the picture, see `StoredImage.content`.
+            model: who captions.
+            recipe: how: the same text for the same options and words nearby.
+        """
+        sql = """SELECT k.record FROM captions k JOIN contents c ON c.id = k.content_id
+            WHERE k.model = ?2 AND k.recipe = ?3 AND (c.id = ?1 OR c.group_id =
+                (SELECT group_id FROM contents WHERE id = ?1))
+            ORDER BY c.id <> ?1, c.sha256 LIMIT 1"""
+        for row in self._database.rows(sql, (content, model, digest(recipe))):
+            found: dict[str, Any] = json.loads(row["record"])
+            return found
+        return None
+
+    def put_caption(
+        self, content: int, model: str, recipe: str, caption: Mapping[str, Any]
+    ) -> None:
+        """Keep a picture's caption, so that it is not made twice."""
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?)",
+                (content, model, digest(recipe), json.dumps(caption)),
+            )
+
+    def put_draft(self, use_id: int, draft: Draft) -> None:
+        """Record what we suggest for a use, in place of an earlier suggestion."""
+        with self._database.writing() as connection:
+            written = connection.execute(
+                """INSERT OR REPLACE INTO drafts
+                   SELECT u.id, ?, ?, ?, ?,
+                       ifnull((SELECT value FROM settings WHERE name = 'rules'), ''),
+                       u.seen, i.content_id, ?, ?
+                   FROM uses u LEFT JOIN images i ON i.id = u.image_id WHERE u.id = ?""",
+                (
+                    draft.decision.purpose,
+                    draft.alt is not None,
+                    draft.abstained,
+                    draft.model,
+                    encode_draft(draft),
+                    now(),
+                    use_id,
+                ),
+            )
+            self._expect(written, use_id)
+
+    # What people did
+
+    def put_review(self, use_id: int, review: Review) -> None:
+        """Add what a person made of a use; the newest counts."""
+        with self._database.writing() as connection:
+            self._add_review(connection, use_id, review)
+
+    def put_reviews(self, reviews: Iterable[tuple[int, Review]]) -> None:
+        """Add what a person made of several uses, all or none."""
+        with self._database.writing() as connection:
+            for use_id, review in reviews:
+                self._add_review(connection, use_id, review)
+
+    def undo_review(self, use_id: int | None = None) -> int | None:
+        """Take back the newest review that was not taken back yet.
+
+        Args:
+            use_id: of this use; None is of any.
+
+        Returns:
+            The use's id; None if there was nothing to take back.
+        """
+        with self._database.writing() as connection:
+            return self._undo(connection, "reviews", "review_id", "verdict, record", use_id, now())
+
+    def history(self, use_id: int) -> list[Review]:
+        """Every review that a use ever had, oldest first, those taken back included."""
+        sql = "SELECT verdict, record FROM reviews WHERE use_id = ? AND undoes IS NULL ORDER BY id"
+        return [decode_review(row["record"]) for row in self._database.rows(sql, (use_id,))]
+
+    def put_applied(self, use_id: int, alt: str, when: str) -> None:
+        """Add that an alt was written into a use's page.
+
+        Args:
+            use_id: of the use.
+            alt: what was written.
+            when: ISO 8601 in UTC.
+        """
+        with self._database.writing() as connection:
+            added = connection.execute(
+                "INSERT INTO applied (use_id, alt, at) SELECT id, ?, ? FROM uses WHERE id = ?",
+                (plain(alt), when, use_id),
+            )
+            self._expect(added, use_id)
+            connection.execute(
+                "UPDATE uses SET applied_id = ? WHERE id = ?", (added.lastrowid, use_id)
+            )
+
+    def undo_applied(self, use_id: int, when: str) -> None:
+        """Add that the newest application to a use was taken back; none is nothing to do."""
+        with self._database.writing() as connection:
+            self._undo(connection, "applied", "applied_id", "alt", use_id, when)
+
+    # The whole
+
+    def counts(self) -> Counts:
+        """How far the site has come."""
+
+        def number(sql: str) -> int:
+            return int(self._database.rows(sql)[0][0])
+
+        def by(column: str) -> dict[str, int]:
+            sql = f"""SELECT {column} AS name, count(*) AS number {_FROM}
+                WHERE {_LIVE} AND {column} IS NOT NULL GROUP BY {column}"""
+            return {row["name"]: row["number"] for row in self._database.rows(sql)}
+
+        states, purposes, verdicts = by("u.alt_state"), by("d.purpose"), by("r.verdict")
+        [stages] = self._database.rows(
+            f"""SELECT count(*) AS uses, count(DISTINCT i.id) AS images,
+                count(DISTINCT ifnull(c.group_id, c.id)) AS looks,
+                count(DISTINCT CASE WHEN i.status = 'ok' THEN i.id END) AS fetched,
+                count(DISTINCT CASE WHEN i.status = 'failed' THEN i.id END) AS failed,
+                total({_STAGES[Stage.FOUND]}) AS found,
+                total({_STAGES[Stage.DRAFTED]}) AS drafted,
+                total({_STAGES[Stage.ASKED]}) AS asked,
+                total(d.abstained AND r.id IS NULL) AS abstained,
+                total({_STAGES[Stage.APPLIED]}) AS applied,
+                total({_STALE} AND r.id IS NULL) AS stale
+            {_FROM} WHERE {_LIVE}"""
+        )
+        return Counts(
+            pages=number("SELECT count(*) FROM pages WHERE gone = 0"),
+            failed_pages=number(
+                """SELECT count(*) FROM pages
+                   WHERE gone = 0 AND json_extract(record, '$.error') <> ''"""
+            ),
+            uses=stages["uses"],
+            by_alt={alt: states.get(alt, 0) for alt in Alt},
+            by_purpose={purpose: purposes[purpose] for purpose in Purpose if purpose in purposes},
+            images=stages["images"],
+            distinct=stages["looks"],
+            fetched=stages["fetched"],
+            failed=stages["failed"],
+            captions=number("SELECT count(*) FROM captions"),
+            found=int(stages["found"]),
+            drafted=int(stages["drafted"]),
+            asked=int(stages["asked"]),
+            abstained=int(stages["abstained"]),
+            reviewed={verdict: verdicts.get(verdict, 0) for verdict in Verdict},
+            applied=int(stages["applied"]),
+            stale=int(stages["stale"]),
+        )
+
+    def setting(self, name: str, value: str | None = None) -> str | None:
+        """What the site is called by a name; with a value, set it first."""
+        if value is not None:
+            with self._database.writing() as connection:
+                connection.execute(
+                    """INSERT INTO settings VALUES (?, ?) ON CONFLICT (name)
+                       DO UPDATE SET value = excluded.value WHERE value <> excluded.value""",
+                    (name, plain(value)),
+                )
+        rows = self._database.rows("SELECT value FROM settings WHERE name = ?", (name,))
+        return str(rows[0]["value"]) if rows else None
+
+    # Below: how it is done
+
+    def _page_id(self, connection: sqlite3.Connection, page: Page, origin: str) -> int:
+        record = encode(page)
+        key = (plain(origin), plain(page.url))
+        connection.execute(
+            """INSERT INTO pages (origin, url, record, read_at) VALUES (?, ?, ?, ?)
+               ON CONFLICT (origin, url) DO UPDATE
+               SET record = excluded.record, read_at = excluded.read_at, gone = 0
+               WHERE gone OR record <> excluded.record""",
+            (*key, record, now()),
+        )
+        [(page_id,)] = connection.execute("SELECT id FROM pages WHERE origin = ? AND url = ?", key)
+        return int(page_id)
+
+    def _replace_uses(
+        self,
+        connection: sqlite3.Connection,
+        page_id: int,
+        uses: Sequence[tuple[int | None, ImageUse]],
+    ) -> None:
+        known = connection.execute(
+            """SELECT id, key, place, seen, position, line, gone, record FROM uses
+               WHERE page_id = ? ORDER BY gone, position, id""",
+            (page_id,),
+        ).fetchall()
+        marks = [identify(line, use) for line, use in uses]
+        same = match(marks, known)
+        rows = {row["id"]: row for row in known}
+        for (line, use), (key, place, seen), id in zip(uses, marks, same, strict=True):
+            record = encode(use)
+            values = (line, key, place, seen, use.position, use.alt_state, record)
+            if id is None:
+                image = self._image_id(connection, use)
+                connection.execute(
+                    """INSERT INTO uses (line, key, place, seen, position, alt_state, record,
+                           page_id, image_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                    (*values, page_id, image),
+                )
+            elif rows[id]["gone"] or rows[id]["record"] != record or rows[id]["line"] != line:
+                image = self._image_id(connection, use)
+                connection.execute(
+                    """UPDATE uses SET line = ?, key = ?, place = ?, seen = ?, position = ?,
+                           alt_state = ?, record = ?, image_id = ?, gone = 0 WHERE id = ?""",
+                    (*values, image, id),
+                )
+        left = set(rows) - set(same)
+        connection.executemany(
+            "UPDATE uses SET gone = 1 WHERE id = ? AND gone = 0", ((id,) for id in left)
+        )
+
+    def _image_id(self, connection: sqlite3.Connection, use: ImageUse) -> int | None:
+        url = use.url
+        if not url and use.source[:5].lower() == "data:":
+            url = f"data:{digest(use.source)}"
+        if not url or use.kind is Kind.CSS:
+            return None
+        url = plain(url)
+        connection.execute("INSERT OR IGNORE INTO images (url) VALUES (?)", (url,))
+        [(image_id,)] = connection.execute("SELECT id FROM images WHERE url = ?", (url,))
+        return int(image_id)
+
+    def _retire(self, connection: sqlite3.Connection, origin: str, kept: Iterable[str]) -> int:
+        there = {plain(url) for url in kept}
+        rows = connection.execute(
+            "SELECT id, url FROM pages WHERE origin = ? AND gone = 0", (plain(origin),)
+        ).fetchall()
+        left = [(row["id"],) for row in rows if row["url"] not in there]
+        connection.executemany("UPDATE pages SET gone = 1 WHERE id = ?", left)
+        return len(left)
+
+    def _add_review(self, connection: sqlite3.Connection, use_id: int, review: Review) -> None:
+        added = connection.execute(
+            """INSERT INTO reviews (use_id, verdict, record, at)
+               SELECT id, ?, ?, ? FROM uses WHERE id = ?""",
+            (review.verdict, encode(review), review.when or now(), use_id),
+        )
+        self._expect(added, use_id)
+        connection.execute("UPDATE uses SET review_id = ? WHERE id = ?", (added.lastrowid, use_id))
+
+    def _undo(
+        self,
+        connection: sqlite3.Connection,
+        table: str,
+        pointer: str,
+        copied: str,
+        use_id: int | None,
+        when: str,
+    ) -> int | None:
+        standing = f"""FROM {table} t WHERE undoes IS NULL
+            AND NOT EXISTS (SELECT 1 FROM {table} u WHERE u.undoes = t.id)"""
+        newest = connection.execute(
+            f"SELECT id, use_id {standing} AND (?1 IS NULL OR use_id = ?1) ORDER BY id DESC",
+            (use_id,),
+        ).fetchone()
+        if newest is None:
+            return None
+        connection.execute(
+            f"""INSERT INTO {table} (use_id, undoes, {copied}, at)
+                SELECT use_id, id, {copied}, ? FROM {table} WHERE id = ?""",
+            (when, newest["id"]),
+        )
+        connection.execute(
+            f"""UPDATE uses SET {pointer} = (SELECT max(id) {standing} AND use_id = ?1)
+                WHERE id = ?1""",
+            (newest["use_id"],),
+        )
+        return int(newest["use_id"])
+
+    def _expect(self, written: sqlite3.Cursor, use_id: int) -> None:
+        if written.rowcount != 1:
+            raise StoreError(f"{self.path}: got use {use_id}; expected the id of one there")
+
+    def _stored_use(self, row: sqlite3.Row) -> StoredUse:
+        return StoredUse(
+            id=row["id"],
+            use=decode_use(row["use_record"]),
+            image=None if row["image_id"] is None else self._stored_image(row),
+            draft=None if row["draft_record"] is None else decode_draft(row["draft_record"]),
+            review=None if row["review_record"] is None else decode_review(row["review_record"]),
+            applied=bool(row["is_applied"]),
+            stale=bool(row["is_stale"]),
+            origin=row["origin"],
+            line=row["line"],
+        )
+
+    def _stored_image(self, row: sqlite3.Row) -> StoredImage:
+        known = {name: row[name] for name in ("url", "status", "code", "error", "etag")}
+        known |= {name: row[name] for name in ("last_modified", "checked_at")}
+        if row["content_id"] is None:
+            return StoredImage(row["image_id"], **known)
+        pixels = Pixels(
+            row["width_px"],
+            row["height_px"],
+            bool(row["flat"]),
+            row["text_like"],
+            row["chart_like"],
+        )
+        return StoredImage(
+            row["image_id"],
+            **known,
+            sha256=row["sha256"],
+            media_type=row["media_type"],
+            bytes=row["bytes"],
+            width_px=pixels.width_px,
+            height_px=pixels.height_px,
+            group=row["group_id"],
+            path=Path(row["path"]) if row["path"] else self.cached(row["sha256"]),
+            pixels=pixels,
+            content=row["content_id"],
+        )
+
+    def cached(self, sha256: str) -> Path:
+        """Where the cache keeps the bytes with this digest."""
+        return self.cache / sha256[:2] / sha256
+
+
+def _select_use(where: str) -> str:
+    return f"""SELECT u.id, u.line, u.record AS use_record, p.origin, d.record AS draft_record,
+        r.record AS review_record, {_APPLIED} AS is_applied, {_STALE} AS is_stale, {_IMAGE}
+        {_FROM} WHERE {where}"""
+
+
+def _where(only: Only) -> tuple[str, list[Any]]:
+    conditions, values = [_LIVE], []
+    for name, value in only.items():
+        if name == "stage" and value is not None:
+            conditions.append(_STAGES[Stage(_one_of(Stage, value))])
+        elif value is not None:
+            column, kind = _COLUMNS[name]
+            conditions.append(f"{column} = ?")
+            values.append(value if isinstance(value, int) else _one_of(kind, value))
+    return " AND ".join(f"({each})" for each in conditions), values
+
+
+def _one_of(kind: Any, value: object) -> str:
+    try:
+        return str(kind(value))
+    except ValueError as error:
+        names = ", ".join(kind)
+        raise OptionError(f"got {kind.__name__.lower()} {value!r}; expected {names}") from error
