@@ -1,0 +1,153 @@
+"""What addresses say in words: a file's name, and where a link leads."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+_MAX_URL = 2000
+_PICTURES = frozenset("avif bmp gif heic jpe jpeg jpg png svg tif tiff webp".split())
+_DOWNLOADS = frozenset(
+    "csv doc docx dmg epub exe gz ics mp3 mp4 odp ods odt pdf ppt pptx rtf tar xls xlsx zip".split()
+)
+_PAGES = frozenset("asp aspx cfm cgi htm html jsp jsf md php php5 phtml pl shtml xhtml".split())
+_NETWORKS = {
+    "bsky.app": "Bluesky",
+    "discord.com": "Discord",
+    "discord.gg": "Discord",
+    "facebook.com": "Facebook",
+    "flickr.com": "Flickr",
+    "github.com": "GitHub",
+    "gitlab.com": "GitLab",
+    "instagram.com": "Instagram",
+    "linkedin.com": "LinkedIn",
+    "mastodon.social": "Mastodon",
+    "medium.com": "Medium",
+    "pinterest.com": "Pinterest",
+    "reddit.com": "Reddit",
+    "snapchat.com": "Snapchat",
+    "soundcloud.com": "SoundCloud",
+    "spotify.com": "Spotify",
+    "t.me": "Telegram",
+    "threads.net": "Threads",
+    "tiktok.com": "TikTok",
+    "tumblr.com": "Tumblr",
+    "twitch.tv": "Twitch",
+    "twitter.com": "Twitter",
+    "vimeo.com": "Vimeo",
+    "wa.me": "WhatsApp",
+    "whatsapp.com": "WhatsApp",
+    "x.com": "X",
+    "xing.com": "XING",
+    "youtu.be": "YouTube",
+    "youtube.com": "YouTube",
+}
+_SHARES = ("/share", "/intent/", "/submit", "/pin/create", "/sharer", "/sharearticle")
+_INDEX = re.compile(r"(index|default|home|main)(\.\w+)?", re.IGNORECASE)
+_NAME_NOISE = re.compile(
+    r"""(?ix)
+      \d+x\d+ | @?\dx | \d{5,} | [0-9a-f]{8,} | (?=[a-z]*\d)(?=\d*[a-z])[a-z0-9]{12,}
+    | img | dsc[fn]? | dcim | pxl | image | images | photo | photos | pic | picture | bild | foto
+    | screenshot | thumb | thumbnail | small | medium | large | scaled | cropped | copy | final
+    | min | full | default | untitled | unnamed | file | upload | bg | btn | ico
+    """
+)
+
+
+def name_words(url: str) -> list[str]:
+    """The words a file's name is made of, without what cameras and programs put there.
+
+    Args:
+        url: a URL or path; a data URI has no name.
+
+    Returns:
+        Words in their own case: ".../IMG_2031-red_BicycleShed-300x200.jpg" -> red Bicycle Shed.
+    """
+    if url[:5].lower() == "data:":
+        return []
+    stem = re.sub(r"(\.[A-Za-z][A-Za-z0-9]{1,4})+$", "", tail(url))
+    parts = re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", stem))
+    return [part for part in parts if part and not _NAME_NOISE.fullmatch(part)]
+
+
+def destination(link: str, page: str = "") -> str:
+    """Where a link leads, in words fit for an alt; "" if its address does not tell.
+
+    Args:
+        link: absolute; mailto: and tel: too.
+        page: the page it stands on, which tells what "Home" is.
+    """
+    parts = split(link)
+    scheme, host = parts.scheme, (parts.hostname or "").removeprefix("www.")
+    if scheme == "mailto" and parts.path:
+        return f"Email {unquote(parts.path)}"
+    if scheme in ("tel", "sms") and parts.path:
+        return f"{'Call' if scheme == 'tel' else 'Text'} {unquote(parts.path)}"
+    if scheme not in ("http", "https", "file", ""):
+        return ""
+    if parts.fragment.lower() in ("top", "page-top", "back-to-top"):
+        return "Back to top"
+    if parts.fragment and parts[:3] == split(page)[:3]:
+        return capital(" ".join(name_words(parts.fragment)))
+    network = next((n for h, n in _NETWORKS.items() if host == h or host.endswith(f".{h}")), "")
+    if network and parts.path.lower().startswith(_SHARES):
+        return f"Share on {network}"
+    own = host == (split(page).hostname or "").removeprefix("www.")
+    if network and not own:
+        return network
+    return _place(parts, own, host)
+
+
+def _place(parts: SplitResult, own: bool, host: str) -> str:
+    segments = [unquote(segment) for segment in parts.path.split("/") if segment]
+    query = parse_qs(parts.query)
+    if searched := query.get("q") or query.get("s"):
+        return f"Search for {searched[0]}"
+    if segments and _INDEX.fullmatch(segments[-1]):
+        segments.pop()
+        if parts.scheme == "file":
+            return ""  # which folder is the site's is not known
+    if not segments:
+        return "" if parts.query or parts.fragment else "Home" if own and host else host
+    ending = extension(segments[-1])
+    words = name_words(segments[-1])
+    if (parts.query and ending in _PAGES) or not any(len(w) > 1 and w.isalpha() for w in words):
+        return ""
+    text = " ".join(map(uncapital, words))
+    return f"Download {text} ({ending.upper()})" if ending in _DOWNLOADS else capital(text)
+
+
+def is_picture(url: str) -> bool:
+    """Whether an address ends like that of a picture."""
+    return extension(tail(url)) in _PICTURES
+
+
+def extension(name: str) -> str:
+    """What a file's name ends in, lower case, without the dot; "" if in nothing of the kind."""
+    ending = name.rpartition(".")[2].lower() if "." in name else ""
+    return ending if re.fullmatch(r"[a-z][a-z0-9]{1,4}", ending) else ""
+
+
+def tail(url: str) -> str:
+    """The last part of a URL's path, unquoted."""
+    return unquote(split(url).path.rstrip("/").rsplit("/", 1)[-1])
+
+
+def split(url: str) -> SplitResult:
+    """A URL's parts; none for what is no URL."""
+    try:
+        parts = urlsplit(url[:_MAX_URL])
+        _ = parts.hostname
+    except ValueError:
+        return SplitResult("", "", "", "", "")
+    return parts
+
+
+def capital(text: str) -> str:
+    """With its first letter a capital."""
+    return text[:1].upper() + text[1:]
+
+
+def uncapital(word: str) -> str:
+    """Without its capital, unless it is one of several, as in PDF."""
+    return word if word[1:] != word[1:].lower() else word[:1].lower() + word[1:]
