@@ -244,7 +244,7 @@ class ResultFile:
     ) -> None:
         self.path = path
         if not force and keep_bytes is None:
-            refuse_existing(path)
+            refuse_existing(path, resumable=True)
         try:
             self._file = path.open("ab", buffering=0)
             self._whole_bytes = keep_bytes or 0
@@ -294,20 +294,22 @@ class ResultFile:
         self._synced_s = time.monotonic()
 
 
-def refuse_existing(path: Path) -> None:
+def refuse_existing(path: Path, *, resumable: bool = False) -> None:
     """Raise unless the path is free to write to: absent, empty, or no regular file.
+
+    Args:
+        path: where something shall be written.
+        resumable: whether --resume could continue it.
 
     Raises:
         OptionError: a file with content stands there.
     """
     if path.is_file() and path.stat().st_size:
-        raise OptionError(
-            f"got --output {path}, which exists; add --resume to continue it, or --force to "
-            "replace it"
-        )
+        resume = "--resume to continue it, or " if resumable else ""
+        raise OptionError(f"got {path}, which exists; add {resume}--force to replace it")
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name and rename it: it is there whole or not at all.
 
     Raises:
@@ -316,7 +318,7 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".cutline-{os.getpid()}.tmp")
     try:
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -145,7 +145,7 @@ def caption(
             raise OptionError("got --resume; expected a jsonl or csv --output, and no --force")
         answered = read_answered(output, rows)
     elif output is not None and not force:
-        refuse_existing(output)
+        refuse_existing(output, resumable=True)
 
     def listing() -> Iterator[Path]:
         return find_images(_with_stdin(paths, null), recursive)

@@ -1,0 +1,69 @@
+"""`cutline explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cutline.cli.app import ENGINE, MODEL, THREADS, app, examples, given, wording, writing
+from cutline.errors import OptionError
+
+
+@app.command(
+    epilog=examples(
+        "cutline explain dog.jpg",
+        "cutline explain dog.jpg --output dog.html",
+        "cutline explain dog.jpg --model runs/mine-v1 -o dog.png -o dog.html --force",
+    )
+)
+def explain(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="One picture.")],
+    output: Annotated[
+        list[Path] | None,
+        writing(
+            "--output",
+            "-o",
+            metavar="FILE.png|FILE.html",
+            help="Where to; may be given twice. By default PICTURE.attention.png.",
+        ),
+    ] = None,
+    force: Annotated[bool, writing("--force", help="Replace files that exist.")] = False,
+    n_best: Annotated[
+        int, wording("--n-best", min=1, help="Candidates to list, best first; by default 5.")
+    ] = 5,
+    beam: Annotated[
+        int | None, wording("--beam", min=1, help="Hypotheses kept alive; at least --n-best.")
+    ] = None,
+    model: Annotated[str | None, MODEL] = None,
+    engine: Annotated[str, ENGINE] = "auto",
+    threads: Annotated[int | None, THREADS] = None,
+) -> None:
+    """Show where the model looked for each word, and which captions it ranked."""
+    from dataclasses import replace
+
+    from cutline.captioner import CaptionOptions, load
+    from cutline.explain import candidates, explanation, png, storyboard
+    from cutline.image import load_image
+    from cutline.output import refuse_existing, write_whole
+
+    targets = output or [Path(f"{picture.name}.attention.png")]
+    for target in targets:
+        if target.suffix.lower() not in (".png", ".html"):
+            raise OptionError(f"got output {target}; expected a name ending in .png or .html")
+        if not force:
+            refuse_existing(target)
+
+    captioner = load(model, engine=engine, threads=threads)
+    width = max(n_best, beam or captioner.search.beam_size)
+    search = replace(captioner.search, n_best=n_best, **given(beam_size=beam or width))
+    caption = captioner.caption(picture, CaptionOptions(search))
+    rgb = load_image(picture, around_px=1200)
+    print(candidates(caption))
+    for target in targets:
+        if target.suffix.lower() == ".png":
+            write_whole(target, png(storyboard(rgb, caption)))
+        else:
+            write_whole(target, explanation(rgb, caption))
+        print(target)
