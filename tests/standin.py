@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cutline import captioner, cli
+from cutline import backends, cli
 from cutline.captioner import Alternative, Caption, CaptionOptions, Label
 from cutline.errors import ImageError
 from cutline.image import describe, load_image
@@ -65,5 +65,5 @@ def load(model: str | None = None, **_: Any) -> StandIn:
 
 
 if __name__ == "__main__":
-    captioner.load = load
+    backends.load = load
     cli.main()

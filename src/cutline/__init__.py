@@ -33,6 +33,7 @@ from cutline.errors import (
 )
 
 if TYPE_CHECKING:
+    from cutline.backends import load
     from cutline.bundle import models
     from cutline.captioner import (
         Alternative,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
         CaptionOptions,
         InContext,
         Label,
-        load,
     )
     from cutline.image import find_images
     from cutline.search import SearchOptions
@@ -80,7 +80,7 @@ __all__ = [
     "models",
 ]
 
-_HOMES = {"models": "bundle", "find_images": "image", "SearchOptions": "search"}
+_HOMES = {"load": "backends", "models": "bundle", "find_images": "image", "SearchOptions": "search"}
 
 
 def __getattr__(name: str) -> Any:

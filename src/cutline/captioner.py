@@ -69,7 +69,8 @@ class Caption:
     Attributes:
         source: the path, or a short description of what else was given.
         text: the sentence; "" if there is an error.
-        score: mean log-probability per token, nats; -inf if there is an error.
+        score: mean log-probability per token, nats; -inf if there is an error, not a number if
+            the captioner does not tell.
         model: who says so.
         alternatives: the next best captions, best first.
         labels: the likeliest ImageNet classes, likeliest first.
@@ -100,9 +101,9 @@ class Caption:
             "source": self.source,
             "status": "ok" if error is None else "error",
             "caption": self.text if error is None else None,
-            "score": round(self.score, 4) if error is None else None,
+            "score": _rounded(self.score) if error is None else None,
             "alternatives": [
-                {"caption": other.text, "score": round(other.score, 4)}
+                {"caption": other.text, "score": _rounded(other.score)}
                 for other in self.alternatives
             ],
             "labels": [
@@ -252,13 +253,22 @@ def load(
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """One picture after the encoder: features (1, N, D), embedding (E,)."""
+class Seen:
+    """One picture after the encoder.
 
+    Attributes:
+        source: as in `Caption.source`.
+        features: (1, N, D), a vector for each region.
+        embedding: (E,), one vector for the picture.
+        labels: the likeliest, likeliest first.
+        context: ids of the words that stand near it.
+    """
+
+    source: str
     features: Floats
     embedding: Floats
     labels: tuple[Label, ...]
-    context: tuple[int, ...]  # ids of the words that stand near it
+    context: tuple[int, ...]
 
 
 class BundleCaptioner:
@@ -298,7 +308,7 @@ class BundleCaptioner:
         """Caption one picture, or several: see `Captioner.caption`."""
         if isinstance(images, Iterable) and not isinstance(images, str | bytes | np.ndarray):
             return list(self.stream(images, options))
-        [caption] = self.batch([images], options)
+        [caption] = self._caption([images], 0, options or CaptionOptions(), threading.Event())
         if caption.error is not None:
             raise caption.error
         return caption
@@ -325,53 +335,37 @@ class BundleCaptioner:
             stop.set()
             pool.shutdown(cancel_futures=True)
 
-    def batch(
-        self, images: Sequence[Picture], options: CaptionOptions | None = None, *, first: int = 0
-    ) -> list[Caption]:
-        """Caption a few pictures together on the calling thread, for those who bring their own.
-
-        Args:
-            images: as for `caption`.
-            options: how; None is the default.
-            first: the number of the first of them in the whole run, on which draws depend.
-
-        Returns:
-            A caption for each, in order; for one that cannot be read, with its error.
-
-        Raises:
-            EngineError: inference failed.
-        """
-        return self._caption(list(images), first, options or CaptionOptions(), threading.Event())
-
     def _caption(
         self, images: list[Picture], first: int, options: CaptionOptions, stop: threading.Event
     ) -> list[Caption]:
         """Caption the pictures of one batch, the first of them the run's picture `first`."""
-        seen: list[_Seen | ImageError] = []
+        seen: list[Seen | ImageError] = []
         for image in images:
             if stop.is_set():
                 return []
             try:
-                seen.append(self._look(image, options))
+                seen.append(self.look(image, options))
             except ImageError as error:
                 seen.append(error)
         captions: list[Caption] = []
-        for readable, run in groupby(seen, lambda each: isinstance(each, _Seen)):
-            sources = [describe(_bare(image)) for image in images[len(captions) :]]
+        for readable, run in groupby(seen, lambda each: isinstance(each, Seen)):
             if readable:
-                good = [each for each in run if isinstance(each, _Seen)]
-                found = self._search(good, first + len(captions), options)
-                captions += map(self._say, sources, good, found)
+                good = [each for each in run if isinstance(each, Seen)]
+                captions += self.tell(good, options, first=first + len(captions))
             else:
                 bad = [each for each in run if isinstance(each, ImageError)]
-                captions += [
-                    Caption(source, model=self.name, error=error)
-                    for source, error in zip(sources, bad, strict=False)
-                ]
+                captions += [Caption(each.source, model=self.name, error=each) for each in bad]
         return captions
 
-    def _look(self, image: Picture, options: CaptionOptions) -> _Seen:
-        rgb = load_image(_bare(image), around_px=self._transform.via_px, limits=options.limits)
+    def look(self, image: Picture, options: CaptionOptions) -> Seen:
+        """Read and encode one picture, on the calling thread: the first half of captioning.
+
+        Raises:
+            ImageError: it cannot be read.
+            EngineError: inference failed.
+        """
+        bare = _bare(image)
+        rgb = load_image(bare, around_px=self._transform.via_px, limits=options.limits)
         encoded = self.runtime.encode(self._transform(rgb)[None])
         labels: tuple[Label, ...] = ()
         if options.labels:
@@ -384,10 +378,25 @@ class BundleCaptioner:
         if isinstance(image, InContext) and options.context_nats:
             near = set(normalise(image.words)) - _FUNCTION_WORDS
             context = tuple(set(self._vocabulary.encode(near)) - {self._vocabulary.unk})
-        return _Seen(encoded.features, encoded.embedding[0], labels, context)
+        return Seen(describe(bare), encoded.features, encoded.embedding[0], labels, context)
+
+    def tell(
+        self, seen: Sequence[Seen], options: CaptionOptions, *, first: int = 0
+    ) -> list[Caption]:
+        """Caption what was looked at, together, on the calling thread: the second half.
+
+        Args:
+            seen: from `look`, with the same options.
+            options: how.
+            first: the number of the first picture in the whole run, on which draws depend.
+
+        Raises:
+            EngineError: inference failed.
+        """
+        return list(map(self._say, seen, self._search(seen, first, options)))
 
     def _search(
-        self, seen: list[_Seen], first: int, options: CaptionOptions
+        self, seen: Sequence[Seen], first: int, options: CaptionOptions
     ) -> list[list[Hypothesis]]:
         words = self._vocabulary
         state = self.runtime.start(np.concatenate([each.features for each in seen]))
@@ -403,7 +412,7 @@ class BundleCaptioner:
             first_image=first,
         )
 
-    def _favour(self, seen: list[_Seen], context_nats: float) -> Floats | None:
+    def _favour(self, seen: Sequence[Seen], context_nats: float) -> Floats | None:
         """What is added to each word of each picture (B, V), nats; or of all (V,); or nothing."""
         if not any(each.context for each in seen):
             return self._bias
@@ -414,7 +423,7 @@ class BundleCaptioner:
             row[list(each.context)] += context_nats
         return bias
 
-    def _say(self, source: str, seen: _Seen, found: list[Hypothesis]) -> Caption:
+    def _say(self, seen: Seen, found: list[Hypothesis]) -> Caption:
         if not found:
             raise OptionError(
                 "got search options that no caption can satisfy; expected looser ones"
@@ -425,7 +434,7 @@ class BundleCaptioner:
         if best.attention is not None:
             attention = Attention(best.attention, self._grid, words)
         return Caption(
-            source,
+            seen.source,
             detokenise(words),
             best.score,
             self.name,
@@ -437,6 +446,10 @@ class BundleCaptioner:
             attention,
             seen.embedding,
         )
+
+
+def _rounded(score: float) -> float | None:
+    return round(score, 4) if math.isfinite(score) else None
 
 
 def _bare(image: Picture) -> ImageSource:

@@ -41,7 +41,9 @@ writing = partial(typer.Option, rich_help_panel="Output", show_default=False)
 wording = partial(typer.Option, rich_help_panel="Words", show_default=False)
 running = partial(typer.Option, rich_help_panel="Machine", show_default=False)
 MODEL = running(
-    "--model", metavar="NAME|PATH", help="A name from `cutline models`, or a bundle's folder."
+    "--model",
+    metavar="NAME|PATH|URL#NAME",
+    help="A name from `cutline models`, a bundle's folder, or a model on a server like OpenAI's.",
 )
 ENGINE = running(
     "--engine", metavar="auto|onnxruntime|openvino", help="What runs the model; by default auto."

@@ -174,7 +174,8 @@ def caption(
             print("Nothing left to caption.", file=sys.stderr)
         raise typer.Exit(1 if answered.failed else 0)
 
-    from cutline.captioner import CaptionOptions, load
+    from cutline.backends import load
+    from cutline.captioner import CaptionOptions
     from cutline.delivery import deliver
     from cutline.output import ResultFile, StandardOutput
     from cutline.terminal import View, is_file

@@ -43,7 +43,8 @@ def explain(
     """Show where the model looked for each word, and which captions it ranked."""
     from dataclasses import replace
 
-    from cutline.captioner import CaptionOptions, load
+    from cutline.backends import load
+    from cutline.captioner import CaptionOptions
     from cutline.explain import candidates, explanation, png, storyboard
     from cutline.image import load_image
     from cutline.output import refuse_existing, write_whole
