@@ -1,24 +1,35 @@
-"""The frozen trunk's output for every training image, once, to disk."""
+"""What a frozen encoder sees of every image, once, to disk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from cutline.data import Example
+from cutline.errors import ImageError
 from cutline.image import Transform, load_image
-from cutline.learn.encoders import Backbone, weights_file
+from cutline.learn.encoders import Backbone, Encoder, load_encoder, weights_file
 
 BATCH = 32
+_LARGEST = float(np.finfo(np.float16).max)
+
+Pixels = NDArray[np.float32]
+Progress = Callable[[int], None]
+"""Called with the number of images done since the last call."""
+Unreadable = Callable[[int, ImageError], None]
+"""Called with the position and the error of an image that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -47,61 +58,223 @@ class View:
         return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
 
 
+@dataclass(frozen=True)
+class FeatureOptions:
+    """What looks at the images."""
+
+    backbone: str = "efficientnet_lite2"
+    """`efficientnet_lite0` to `2`, or a name of `timm.list_models()`."""
+
+    pooled: bool = False
+    """One vector for each image, not one for each region."""
+
+    weights: Path | None = None
+    """A file with the backbone's weights; by default PyPI's or the hub's."""
+
+    side_px: int | None = None
+    """The side of the square it sees; by default what it was trained with."""
+
+
+def frozen(
+    options: FeatureOptions,
+    examples: Sequence[Example],
+    folder: Path,
+    *,
+    view: int = 0,
+    progress: Progress | None = None,
+    unreadable: Unreadable | None = None,
+    encoder: Encoder | None = None,
+) -> NDArray[np.float16]:
+    """The features of every example, from `folder` if they were written before.
+
+    The file's name is keyed by the backbone, its weights, the transform, the view and the images'
+    names and sizes, so nothing stale is ever read; a .json of the same name says what is in it. A
+    killed run goes on behind its last whole batch, and a second process waits for the first.
+
+    Args:
+        options: what looks at the images.
+        examples: whose images.
+        folder: where features are kept; made if need be.
+        view: 0 plain, 1 mirrored, others random crops, see `View`.
+        progress: told how many images are done.
+        unreadable: told of each image that cannot be read, whose row then is NaN (`readable` tells
+            them apart); without it the first such image raises.
+        encoder: the encoder of these options, if it is loaded already.
+
+    Returns:
+        (len(examples), N, D) float16, memory-mapped, row i of example i; N = 1 if pooled.
+
+    Raises:
+        ImageError: an image cannot be read, and nobody listens to `unreadable`.
+        RecipeError, WeightsError, MissingExtraError: as `load_encoder`.
+    """
+    encoder = encoder or load_encoder(
+        options.backbone, pooled=options.pooled, weights=options.weights, side_px=options.side_px
+    )
+    rows, columns = encoder.grid
+    what = {
+        "backbone": encoder.name,
+        "weights": encoder.checksum,
+        "pooled": encoder.pooled,
+        "transform": asdict(encoder.transform),
+        "view": asdict(View(view)),
+    }
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = encoder.to(device)
+
+    def see(pixels: Tensor) -> Tensor:
+        return net(pixels.to(device))
+
+    return _Store(folder, what, examples, (rows * columns, encoder.width)).fill(
+        see, encoder.transform, View(view), progress, unreadable
+    )
+
+
+def readable(features: NDArray[np.float16]) -> NDArray[np.bool_]:
+    """(I, ...) features -> (I,): which images could be read."""
+    return ~np.isnan(features.reshape(len(features), -1)[:, 0])
+
+
 def extract(
     backbone: Backbone,
     transform: Transform,
     examples: Sequence[Example],
     view: View,
     folder: Path,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress | None = None,
 ) -> NDArray[np.float16]:
-    """The trunk's output for one view of every example, from `folder` if it was written before.
-
-    The file's name is keyed by weights, transform, view and images, so nothing stale is ever
-    read. A killed run goes on where it stopped.
+    """The trunk's output for one view of every example, kept as `frozen` keeps features.
 
     Returns:
         (len(examples), C, H, W) float16, memory-mapped.
+
+    Raises:
+        ImageError: an image cannot be read.
     """
-    key = hashlib.sha256(
-        json.dumps(
-            [
-                hashlib.sha256(weights_file(backbone.name).read_bytes()).hexdigest(),
-                len(backbone.trunk),
-                repr(transform),
-                repr(view),
-                [example.name for example in examples],
-            ]
-        ).encode()
-    ).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    final, partial = folder / f"{key}.npy", folder / f"{key}.partial.npy"
-    count = folder / f"{key}.count"
-    if final.exists():
-        progress(len(examples))
-        return np.load(final, mmap_mode="r")
-
     side = transform.side_px
-    shape = (len(examples), *backbone.trunk(torch.zeros(1, 3, side, side)).shape[1:])
-    done = int(count.read_text()) if count.exists() and partial.exists() else 0
-    store = np.lib.format.open_memmap(
-        partial, mode="r+" if done else "w+", dtype=np.float16, shape=shape
-    )
+    what = {
+        "backbone": backbone.name,
+        "weights": hashlib.sha256(weights_file(backbone.name).read_bytes()).hexdigest(),
+        "cut": len(backbone.trunk),
+        "transform": asdict(transform),
+        "view": asdict(view),
+    }
+    shape = tuple(backbone.trunk(torch.zeros(1, 3, side, side)).shape[1:])
     trunk = backbone.trunk.to(memory_format=torch.channels_last)
+    return _Store(folder, what, examples, shape).fill(trunk, transform, view, progress, None)
 
-    def pixels(example: Example) -> NDArray[np.float32]:
-        image = transform.squash(load_image(example.image))
-        return transform.normalise(view(image, example.name))
 
-    progress(done)
-    with ThreadPoolExecutor() as pool, torch.inference_mode():
-        for start in range(done, len(examples), BATCH):
-            batch = np.stack(list(pool.map(pixels, examples[start : start + BATCH])))
-            tensor = torch.from_numpy(batch).to(memory_format=torch.channels_last)
-            store[start : start + len(batch)] = trunk(tensor).half().numpy()
+class _Store:
+    """One file of features: its key, and how far it has come."""
+
+    def __init__(
+        self,
+        folder: Path,
+        what: dict[str, Any],
+        examples: Sequence[Example],
+        shape: tuple[int, ...],
+    ) -> None:
+        images = [[example.name, _size_bytes(example.image)] for example in examples]
+        about = json.dumps([what, images], sort_keys=True)
+        key = hashlib.sha256(about.encode()).hexdigest()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        self.examples, self.shape = examples, (len(examples), *shape)
+        self.final, self.partial = folder / f"{key}.npy", folder / f"{key}.partial.npy"
+        self.notes, self.lock = folder / f"{key}.json", folder / f"{key}.lock"
+        self.record: dict[str, Any] = {**what, "shape": self.shape, "done": 0, "unreadable": {}}
+
+    def fill(
+        self,
+        see: Callable[[Tensor], Tensor],
+        transform: Transform,
+        view: View,
+        progress: Progress | None,
+        unreadable: Unreadable | None,
+    ) -> NDArray[np.float16]:
+        """Write what is missing, batch by batch, and hand out the whole."""
+        progress = progress or (lambda _: None)
+        with FileLock(self.lock):
+            if not self.final.exists():
+                self._continue(see, transform, view, progress, unreadable)
+            else:
+                progress(len(self.examples))
+                self.record = json.loads(self.notes.read_text())
+                self._tell(unreadable)
+        return np.load(self.final, mmap_mode="r")
+
+    def _continue(
+        self,
+        see: Callable[[Tensor], Tensor],
+        transform: Transform,
+        view: View,
+        progress: Progress,
+        unreadable: Unreadable | None,
+    ) -> None:
+        if self.notes.exists() and self.partial.exists():
+            self.record = json.loads(self.notes.read_text())
+        done = int(self.record["done"])
+        self._tell(unreadable)
+        progress(done)
+        store = np.lib.format.open_memmap(
+            self.partial, mode="r+" if done else "w+", dtype=np.float16, shape=self.shape
+        )
+
+        def look(example: Example) -> Pixels | ImageError:
+            try:
+                image = load_image(example.image, around_px=transform.via_px)
+            except ImageError as error:
+                return error
+            return transform.normalise(view(transform.squash(image), example.name))
+
+        for batch in _looked_at(look, self.examples[done:]):
+            good = {i: each for i, each in enumerate(batch) if not isinstance(each, ImageError)}
+            rows = np.full((len(batch), *self.shape[1:]), np.nan, np.float16)
+            if good:
+                pixels = torch.from_numpy(np.stack([*good.values()]))
+                with torch.inference_mode():
+                    seen = see(pixels.contiguous(memory_format=torch.channels_last))
+                rows[[*good]] = seen.clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
+            for i, each in enumerate(batch):
+                if isinstance(each, ImageError):
+                    if unreadable is None:
+                        raise each
+                    unreadable(done + i, each)
+                    self.record["unreadable"][str(done + i)] = [each.source, each.reason]
+            store[done : done + len(batch)] = rows
             store.flush()
-            count.write_text(str(start + len(batch)))
+            done += len(batch)
+            self._note(done)
             progress(len(batch))
-    partial.rename(final)
-    count.unlink(missing_ok=True)
-    return np.load(final, mmap_mode="r")
+        del store
+        self._note(done)
+        self.partial.replace(self.final)
+
+    def _note(self, done: int) -> None:
+        """Say how far the file has come; whole at any moment."""
+        self.record["done"] = done
+        temporary = self.notes.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(self.notes)
+
+    def _tell(self, unreadable: Unreadable | None) -> None:
+        for position, (source, reason) in self.record["unreadable"].items():
+            error = ImageError(source, reason)
+            if unreadable is None:
+                raise error
+            unreadable(int(position), error)
+
+
+def _looked_at(
+    look: Callable[[Example], Pixels | ImageError], examples: Sequence[Example]
+) -> Iterator[list[Pixels | ImageError]]:
+    """Batches of pixels in order; while one is worked on, the next is decoded."""
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(look, example) for example in examples[:BATCH]]
+        for start in range(BATCH, len(examples) + BATCH, BATCH):
+            coming = [pool.submit(look, example) for example in examples[start : start + BATCH]]
+            yield [each.result() for each in waiting]
+            waiting = coming
+
+
+def _size_bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
