@@ -12,6 +12,7 @@ CutlineError
 │   └── BundleNotFoundError (LookupError)         no bundle of that name or path
 ├── DataError (ValueError)                   a caption collection is missing or inconsistent
 ├── RecipeError (ValueError)                 a training recipe says something impossible
+├── WeightsError (LookupError)               pretrained weights cannot be had, or do not fit
 ├── OutputError (OSError)                    results cannot be written
 ├── FetchError (OSError)                     a URL cannot be had; `.code` says why
 ├── StoreError (OSError)                     a site's record is foreign, newer, damaged or in use
@@ -78,6 +79,10 @@ class DataError(CutlineError, ValueError):
 
 class RecipeError(CutlineError, ValueError):
     """A training recipe is unreadable or says something impossible."""
+
+
+class WeightsError(CutlineError, LookupError):
+    """The pretrained weights of a backbone cannot be had, or do not fit it."""
 
 
 class OutputError(CutlineError, OSError):
