@@ -14,7 +14,8 @@ from cutline.errors import DataError, OptionError
 
 _WORD = re.compile(r"[A-Za-z0-9]+(?:[-.][A-Za-z0-9]+)*|'(?i:s|t|re|ve|ll|d|m)\b")
 _NOT = re.compile(r"(\w)(n't)\b", re.IGNORECASE)
-_SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
+SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
+"""The first words of every vocabulary."""
 CONTINUES = "##"
 """Before a piece of a word that goes on from the piece in front of it; no word begins so."""
 
@@ -157,10 +158,8 @@ class Vocabulary:
     unsayable = (pad, bos, unk)
 
     def __init__(self, words: Sequence[str]) -> None:
-        if tuple(words[:4]) != _SPECIALS or len(set(words)) != len(words):
-            raise DataError(
-                f"got a vocabulary starting {words[:4]}; expected {_SPECIALS}, no twins"
-            )
+        if tuple(words[:4]) != SPECIALS or len(set(words)) != len(words):
+            raise DataError(f"got a vocabulary starting {words[:4]}; expected {SPECIALS}, no twins")
         self.words = tuple(words)
         self._ids = {word: number for number, word in enumerate(self.words)}
 
@@ -178,11 +177,11 @@ class Vocabulary:
         Raises:
             OptionError: `top_k` leaves room for no word.
         """
-        if top_k is not None and top_k <= len(_SPECIALS):
-            raise OptionError(f"got top_k={top_k}; expected more than {len(_SPECIALS)}")
+        if top_k is not None and top_k <= len(SPECIALS):
+            raise OptionError(f"got top_k={top_k}; expected more than {len(SPECIALS)}")
         counts = Counter(word for words in captions for word in words)
         kept = sorted((-count, word) for word, count in counts.items() if count >= min_count)
-        return cls([*_SPECIALS, *(word for _, word in kept)][:top_k])
+        return cls([*SPECIALS, *(word for _, word in kept)][:top_k])
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
