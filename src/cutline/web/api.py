@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import json
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import asdict, replace
@@ -16,30 +16,35 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from cutline.captioner import Caption, CaptionOptions
 from cutline.errors import OptionError
+from cutline.site import glossary
+from cutline.site.records import Draft, ImageUse
+from cutline.site.wording import WordingOptions
+from cutline.web import openapi
+from cutline.web.guard import Guard
+from cutline.web.logs import log_to_stderr
+from cutline.web.openapi import ALWAYS, FETCHING, GUARDED, PICTURE, UPLOAD
 from cutline.web.problems import KINDS, ProblemError
+from cutline.web.reading import invalid, read_alt, read_captions
 from cutline.web.schema import (
-    MAX_NAME,
     MAX_URL,
-    CaptionRequest,
+    AltResponse,
     CaptionResponse,
     Health,
-    ImageSource,
     ModelsResponse,
     Options,
-    ProblemDetails,
+    PageContext,
+    ProblemsResponse,
     UrlQuery,
     WowmeResponse,
 )
-from cutline.web.service import Given, Service, rounded
+from cutline.web.service import Answer, Given, Service
 from cutline.web.settings import Settings
 
 T = TypeVar("T")
@@ -51,103 +56,200 @@ def create_app(settings: Settings | None = None, captioner: Any = None) -> FastA
 
     Args:
         settings: how it runs; None is all defaults.
-        captioner: what to caption with; None loads what the settings name when it starts.
+        captioner: any captioner; None loads what the settings name when the application starts.
     """
     settings = settings or Settings()
 
     @contextlib.asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        service = Service(settings, captioner)
-        app.state.service = service
+    async def life(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        app.state.service = service = Service(settings, captioner)
         await service.load()
-        try:
-            yield
-        finally:
-            service.close()
+        with _reload_on_hangup(service):
+            yield {"service": service}
+        await service.close()
 
-    app = FastAPI(
-        title="Cutline",
-        version="1",
-        summary="Turns pictures into words people can use.",
-        openapi_url="/v1/openapi.json",
-        docs_url=None,
-        redoc_url=None,
-        lifespan=life,
-    )
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=life)
     app.add_exception_handler(ProblemError, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _field_problem)
+    app.add_middleware(Guard, settings=settings, metrics=lambda: app.state.service.metrics)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+            expose_headers=["Retry-After", "X-Request-ID"],
+        )
     app.include_router(router)
     if find_spec("cutline.web.pages") is not None:
         app.include_router(import_module("cutline.web.pages").router)
+    told = openapi.document(app, settings)
+    app.openapi = lambda: told  # type: ignore[method-assign]
     return app
+
+
+def from_environment() -> FastAPI:
+    """The application that the variables CUTLINE_SERVE_* describe, for Uvicorn's `--factory`."""
+    settings = Settings.from_environment(os.environ)
+    log_to_stderr(settings.log_format)
+    return create_app(settings)
+
+
+@contextlib.contextmanager
+def _reload_on_hangup(service: Service) -> Any:
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        tasks.add(task := loop.create_task(service.reload()))
+        task.add_done_callback(tasks.discard)
+
+    try:
+        loop.add_signal_handler(signal.SIGHUP, reload)
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError):  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
+    request.state.code = error.code
     return error.response()
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    codes = {404: "not-found", 405: "method-not-allowed", 400: "bad-request"}
+    codes = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
     code = codes.get(error.status_code, "internal")
-    return ProblemError(code, KINDS[code].meaning, headers=error.headers).response()
+    headers = dict(error.headers or {})
+    if code == "method-not-allowed":  # the framework names the methods of one route only
+        methods = request.app.openapi()["paths"].get(request.url.path, {})
+        headers["Allow"] = ", ".join(sorted(map(str.upper, methods))) or headers["Allow"]
+    return await _problem(request, ProblemError(code, KINDS[code].meaning, headers=headers))
 
 
 async def _field_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _invalid(error.errors()).response()
+    return await _problem(request, invalid(error.errors()))
 
 
-def _invalid(errors: Sequence[Any]) -> ProblemError:
-    found = [
-        {"where": ".".join(map(str, each["loc"])), "message": str(each["msg"])} for each in errors
-    ]
-    detail = "; ".join(f"{each['where']}: {each['message']}" for each in found[:3])
-    return ProblemError(
-        "invalid-request", f"got fields that do not fit: {detail}", errors=found[:20]
+@router.post(
+    "/v1/captions",
+    tags=["captions"],
+    summary="Caption pictures",
+    response_model=CaptionResponse,
+    responses=openapi.problems(*GUARDED, *UPLOAD),
+    openapi_extra=openapi.body("CaptionForm", "CaptionRequest"),
+)
+async def caption(request: Request) -> Response:
+    """Caption one or many pictures: files in a form, or URLs and Base64 in JSON.
+
+    The answer has a result for each picture, in order. One that cannot be captioned has status
+    `error` and its problem; the others are captioned all the same.
+    """
+    began_s = time.monotonic()
+    service = _service(request)
+    given, options = await read_captions(request, service.settings)
+    return await _captions(request, given, options, began_s)
+
+
+@router.get(
+    "/v1/captions",
+    tags=["captions"],
+    summary="Caption the picture at a URL",
+    response_model=CaptionResponse,
+    responses=openapi.problems(*GUARDED, "invalid-request", *FETCHING, *PICTURE),
+)
+async def caption_url(request: Request, query: Annotated[UrlQuery, Query()]) -> Response:
+    """Caption one picture by URL, with the options of POST as parameters.
+
+    If it cannot be fetched or read, its problem is the whole answer.
+    """
+    given = [Given(query.url, url=query.url, context=query.context)]
+    return await _captions(request, given, query, time.monotonic(), alone=True)
+
+
+@router.get(
+    "/wowme",
+    tags=["captions"],
+    summary="Caption the picture at a URL, in the tutorial's form",
+    response_model=WowmeResponse,
+    responses=openapi.problems(*GUARDED, "invalid-request", *FETCHING, *PICTURE),
+)
+async def wowme(
+    request: Request,
+    image: Annotated[
+        str,
+        Query(min_length=1, max_length=MAX_URL, description="An http or https URL."),
+    ],
+) -> Response:
+    """An alias of GET /v1/captions with the shortest answer: the URL and its caption."""
+    _charge(request, 1)
+    given = [Given(image, url=image)]
+    [found] = await _unless_gone(
+        request, _service(request).caption(given, CaptionOptions(labels=0))
+    )
+    if isinstance(found, ProblemError):
+        raise found
+    assert found.caption is not None
+    return _json({"image": image, "caption": found.caption.text})
+
+
+@router.post(
+    "/v1/alt",
+    tags=["alt"],
+    summary="Draft an alt text",
+    response_model=AltResponse,
+    responses=openapi.problems(*GUARDED, *UPLOAD, *FETCHING, *PICTURE),
+    openapi_extra=openapi.body("AltForm", "AltRequest"),
+)
+async def alt(request: Request) -> Response:
+    """Decide what a picture on a page is for, and draft its alt by the W3C decision tree.
+
+    Decorative pictures get `""`, links their destination, informative ones a caption in the page's
+    own words; charts and unsure captions are left to a person, and a person's alt is left alone.
+    """
+    began_s = time.monotonic()
+    service = _service(request)
+    given, page, asked = await read_alt(request, service.settings)
+    _charge(request, 1)
+    try:
+        wording = WordingOptions(
+            max_chars=asked.max_chars,
+            threshold=asked.threshold,
+            sentence=asked.sentence,
+            glossary=glossary.parse(asked.glossary),
+        )
+    except OptionError as error:
+        raise ProblemError("invalid-request", str(error)) from error
+    found = await _unless_gone(request, service.alt(given, _use(page), wording))
+    assert found.draft is not None
+    return _json(
+        {
+            **_draft(found.draft),
+            "caption": None if found.caption is None else found.caption.text,
+            "labels": list(found.draft.labels),
+            "model": found.draft.model,
+            "took_ms": _since_ms(began_s),
+        }
     )
 
 
-@router.post("/v1/captions", response_model=CaptionResponse)
-async def caption(request: Request) -> Response:
-    """Caption pictures."""
-    began_s = time.monotonic()
-    service: Service = request.app.state.service
-    given, options = await _read(request, service.settings)
-    return await _unless_gone(request, _captions(service, given, options, began_s))
-
-
-@router.get("/v1/captions", response_model=CaptionResponse)
-async def caption_url(request: Request, query: Annotated[UrlQuery, Query()]) -> Response:
-    """Caption the picture at a URL."""
-    began_s = time.monotonic()
-    service: Service = request.app.state.service
-    given = [Given(query.url, url=query.url, context=query.context)]
-    return await _unless_gone(request, _captions(service, given, query, began_s, alone=True))
-
-
-@router.get("/wowme", response_model=WowmeResponse)
-async def wowme(
-    request: Request, image: Annotated[str, Query(min_length=1, max_length=MAX_URL)]
-) -> Response:
-    """Caption the picture at a URL, in the tutorial's form: an alias of GET /v1/captions."""
-    service: Service = request.app.state.service
-
-    async def answer() -> Response:
-        [found] = await service.caption([Given(image, url=image)], CaptionOptions(labels=0))
-        if isinstance(found, ProblemError):
-            raise found
-        return _json({"image": image, "caption": found.text})
-
-    return await _unless_gone(request, answer())
-
-
-@router.get("/v1/models", response_model=ModelsResponse)
+@router.get(
+    "/v1/models",
+    tags=["service"],
+    summary="The model that is served",
+    response_model=ModelsResponse,
+    responses=openapi.problems(*GUARDED),
+)
 async def models(request: Request) -> Response:
-    """The model that is served."""
-    captioner = request.app.state.service.captioner
+    """What captions here: its name, its measured scores, and how it searches unless told."""
+    captioner = _service(request).captioner
     model = {"name": captioner.name, "default": True, "search": asdict(captioner.search)}
     if (runtime := getattr(captioner, "runtime", None)) is not None:
         manifest = runtime.bundle.manifest
@@ -161,57 +263,89 @@ async def models(request: Request) -> Response:
     return _json({"models": [model]})
 
 
-@router.get("/v1/problems")
-async def problems() -> dict[str, Any]:
-    """Every kind of problem there is."""
-    return {"problems": [{"code": code, **asdict(kind)} for code, kind in KINDS.items()]}
+@router.get(
+    "/v1/problems",
+    tags=["service"],
+    summary="Every kind of problem",
+    response_model=ProblemsResponse,
+    responses=openapi.problems(*ALWAYS),
+)
+async def problems() -> Response:
+    """What a problem's `code` means; codes stay as they are."""
+    return _json({"problems": [{"code": code, **asdict(kind)} for code, kind in KINDS.items()]})
 
 
-@router.get("/healthz", response_model=Health)
+@router.get("/v1/openapi.json", include_in_schema=False)
+async def description(request: Request) -> Response:
+    """This API's description."""
+    return _json(request.app.openapi())
+
+
+@router.get(
+    "/healthz",
+    tags=["service"],
+    summary="Whether the process answers",
+    response_model=Health,
+    responses=openapi.problems(*ALWAYS),
+)
 async def healthz() -> Response:
-    """Whether the process answers."""
+    """Always ok, if there is an answer at all."""
     return _json({"status": "ok"})
 
 
-@router.get("/readyz", response_model=Health, responses={503: {"model": ProblemDetails}})
+@router.get(
+    "/readyz",
+    tags=["service"],
+    summary="Whether pictures can be captioned",
+    response_model=Health,
+    responses=openapi.problems(*ALWAYS, "not-ready"),
+)
 async def readyz(request: Request) -> Response:
-    """Whether pictures can be captioned."""
-    if not request.app.state.service.ready:
-        raise ProblemError("not-ready", "No model is loaded yet; try again in a moment.")
+    """Not before the model is loaded, and not while the service is shutting down."""
+    if not _service(request).ready or getattr(request.state, "closing", False):
+        raise ProblemError("not-ready", KINDS["not-ready"].meaning)
     return _json({"status": "ok"})
 
 
-@router.get("/metrics")
+@router.get(
+    "/metrics",
+    tags=["service"],
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **openapi.problems(*ALWAYS, "unauthorized"),
+    },
+)
 async def metrics(request: Request) -> Response:
-    """Figures for Prometheus."""
-    return Response(
-        request.app.state.service.metrics.text(), media_type="text/plain; version=0.0.4"
-    )
+    """Requests, latency, images, the queue, batches, errors, the cache."""
+    return Response(_service(request).metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 async def _captions(
-    service: Service,
+    request: Request,
     given: Sequence[Given],
     options: Options,
     began_s: float,
     *,
     alone: bool = False,
 ) -> Response:
+    """The answer to `given`; alone, the one picture's problem is the whole answer."""
+    service = _service(request)
+    _charge(request, len(given))
+
     model = service.captioner.name
-    found = await service.caption(given, caption_options(options, service))
+    work = service.caption(given, _caption_options(options, service), drafts=options.alt)
+    found = await _unless_gone(request, work)
     if alone and isinstance(found[0], ProblemError):
         raise found[0]
-    results = [_result(*each, options) for each in enumerate(zip(given, found, strict=True))]
-    took_ms = round((time.monotonic() - began_s) * 1e3, 1)
-    return _json({"model": model, "results": results, "took_ms": took_ms})
+    results = [
+        _result(*each, options) for each in zip(range(len(given)), given, found, strict=True)
+    ]
+    return _json({"model": model, "results": results, "took_ms": _since_ms(began_s)})
 
 
-def caption_options(options: Options, service: Service) -> CaptionOptions:
-    """The captioner's options for a client's.
-
-    Raises:
-        ProblemError: they contradict each other.
-    """
+def _caption_options(options: Options, service: Service) -> CaptionOptions:
     chosen: dict[str, Any] = {
         "beam_size": options.beam,
         "n_best": options.n_best if options.n_best > 1 else None,
@@ -229,120 +363,65 @@ def caption_options(options: Options, service: Service) -> CaptionOptions:
 
 
 def _result(
-    index: int, pair: tuple[Given, Caption | ProblemError], options: Options
+    index: int, given: Given, found: Answer | ProblemError, options: Options
 ) -> dict[str, Any]:
-    given, found = pair
     result: dict[str, Any] = {"index": index, "source": given.source}
     if isinstance(found, ProblemError):
-        return result | {
-            "status": "error",
-            "caption": None,
-            "score": None,
-            "alternatives": [],
-            "labels": [],
-            "error": found.to_dict(),
-        }
-    told = found.to_dict()
-    result |= {
-        name: told[name] for name in ("status", "caption", "score", "alternatives", "labels")
+        result |= {"status": "error", "caption": None, "score": None}
+        return result | {"alternatives": [], "labels": [], "error": found.to_dict()}
+    assert found.caption is not None
+    told = found.caption.to_dict()
+    for name in ("status", "caption", "score", "alternatives", "labels"):
+        result[name] = told[name]
+    if options.attention:
+        result["attention"] = _attention(found.caption)
+    if found.draft is not None:
+        result["alt"] = _draft(found.draft)
+    return result
+
+
+def _attention(caption: Caption) -> dict[str, Any]:
+    attention = caption.attention
+    if attention is None:
+        return {"grid": None, "words": [], "weights": []}
+    return {
+        "grid": list(attention.grid),
+        "words": list(attention.words),
+        "weights": [[round(weight, 4) for weight in row] for row in attention.weights.tolist()],
     }
-    return result | {"attention": rounded(found)} if options.attention else result
 
 
-async def _read(request: Request, settings: Settings) -> tuple[list[Given], Options]:
-    """The pictures and options of a POST, whichever form it has."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type == "multipart/form-data":
-        return await _read_form(request, settings)
-    if media_type == "application/json":
-        return _read_json(await request.body(), settings)
-    raise ProblemError(
-        "media-type",
-        f"got {media_type or 'no Content-Type'}; expected multipart/form-data or application/json",
-    )
+def _draft(draft: Draft) -> dict[str, Any]:
+    return {
+        "purpose": draft.decision.purpose,
+        "rule": draft.decision.rule,
+        "evidence": draft.decision.evidence,
+        "alt": draft.alt,
+        "confidence": None if draft.confidence is None else round(draft.confidence, 4),
+        "abstained": draft.abstained,
+        "words": [{"word": word, "origin": origin} for word, origin in draft.words],
+        "alternatives": list(draft.alternatives),
+        "notes": list(draft.notes),
+    }
 
 
-def _read_json(body: bytes, settings: Settings) -> tuple[list[Given], Options]:
-    try:
-        asked = CaptionRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise _invalid(error.errors(include_url=False, include_context=False)) from error
-    _check_count(len(asked.images), settings)
-    given = []
-    for number, image in enumerate(asked.images):
-        context = asked.options.context if image.context is None else image.context
-        given.append(_given(number, image, context))
-    return given, asked.options
+def _use(page: PageContext) -> ImageUse:
+    return ImageUse(position=0, url=page.source, **page.model_dump())
 
 
-def _given(number: int, image: ImageSource, context: str) -> Given:
-    if image.url is not None:
-        return Given(image.name or image.url, None, image.url, context)
-    try:
-        content = base64.b64decode(image.base64 or "", validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _invalid([{"loc": ("images", number, "base64"), "msg": "no Base64"}]) from error
-    return Given(image.name or f"image {number + 1}", content, "", context)
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
 
 
-async def _read_form(request: Request, settings: Settings) -> tuple[list[Given], Options]:
-    parser = MultiPartParser(
-        request.headers,
-        request.stream(),
-        max_files=settings.max_images,
-        max_fields=len(Options.model_fields) + settings.max_images,
-        max_part_size=64 * 1024,
-    )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        if error.message.startswith("Too many files"):
-            raise _too_many(settings) from error
-        raise ProblemError(
-            "bad-request", f"got multipart that cannot be read: {error.message}"
-        ) from error
-    try:
-        fields: dict[str, Any] = {}
-        files: list[UploadFile] = []
-        for name, value in form.multi_items():
-            if isinstance(value, UploadFile):
-                if name not in ("image", "images"):
-                    raise _invalid([{"loc": (name,), "msg": "no such file field; expected image"}])
-                files.append(value)
-            elif name in fields:
-                raise _invalid([{"loc": (name,), "msg": "given twice"}])
-            else:
-                fields[name] = value
-        if not files:
-            raise _invalid([{"loc": ("image",), "msg": "missing; expected at least one file"}])
-        try:
-            options = Options.model_validate(fields)
-        except ValidationError as error:
-            raise _invalid(error.errors(include_url=False, include_context=False)) from error
-        given = [
-            Given(
-                (file.filename or f"image {number + 1}")[:MAX_NAME],
-                await file.read(),
-                "",
-                options.context,
-            )
-            for number, file in enumerate(files)
-        ]
-        return given, options
-    finally:
-        await form.close()
+def _charge(request: Request, images: int) -> None:
+    """Count images toward their client's rate."""
+    request.state.images = images
+    request.state.charge(images)
 
 
-def _check_count(count: int, settings: Settings) -> None:
-    if count > settings.max_images:
-        raise _too_many(settings)
-
-
-def _too_many(settings: Settings) -> ProblemError:
-    return ProblemError(
-        "too-many-images",
-        f"got more than {settings.max_images} images; expected at most so many in one request",
-    )
+def _since_ms(began_s: float) -> float:
+    return round((time.monotonic() - began_s) * 1e3, 1)
 
 
 def _json(content: Any) -> Response:
@@ -364,7 +443,5 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             raise ClientDisconnect
         return working.result()
     finally:
-        for task in (working, leaving):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await leaving
+        working.cancel()
+        leaving.cancel()

@@ -1,22 +1,23 @@
 """Pictures of many clients, captioned together: a bounded line, and a few threads that empty it.
 
-All state belongs to the event loop, so nothing here takes a lock; only `Work` runs on threads.
+Captioning has two halves. Looking at a picture takes as long however many there are; telling
+captions takes less for each the more are told together. So a free thread first tells a batch that
+is full, or that has waited long enough; else it looks at the next picture; and if none is left and
+nobody else is looking at one, it tells what there is. A lone picture waits for nothing, and the
+busier the service the larger its batches.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
-
-T = TypeVar("T")
-R = TypeVar("R")
+from typing import Any, Protocol
 
 
 class QueueFullError(Exception):
@@ -36,50 +37,69 @@ class BatchLimits:
     """How pictures wait and are put together."""
 
     threads: int
-    """Batches that are worked on at once."""
+    """Pictures looked at, or batches told, at once."""
 
     batch_size: int = 16
     """Pictures in one batch."""
 
-    window_s: float = 0.005
-    """How long an idle thread waits for more pictures to come."""
+    window_s: float = 0.1
+    """How long a picture that was looked at waits for others while there are more to look at."""
 
     places: int = 256
     """Pictures accepted and not yet answered."""
 
 
+class Group(Hashable, Protocol):
+    """What is told together; equal groups are one."""
+
+    def look(self, item: Any) -> Any:
+        """The first half, for one item; called on a thread."""
+        ...
+
+    def tell(self, seen: Sequence[Any]) -> Sequence[Any]:
+        """The second half: an answer for each; called on a thread."""
+        ...
+
+
 @dataclass(eq=False)
-class _Waiting(Generic[T, R]):
-    item: T
-    answer: asyncio.Future[R]
+class _Waiting:
+    group: Group
+    item: Any  # what was given; after `look` what that gave
+    answer: asyncio.Future[Any]
     since_s: float = field(default_factory=time.monotonic)
 
 
-class Batcher(Generic[T, R]):
-    """Puts items of one group together and works on a few groups at once, oldest first.
+class Batcher:
+    """Looks at items one by one and tells answers by groups; made and used on one event loop.
 
     Args:
-        work: takes a group and its items and gives an answer for each; called on a thread.
         limits: how many, how long.
-        observe: told the size of every batch and the seconds it took.
+        observe: told the size of every batch and what its telling took, s; on the event loop.
     """
 
     def __init__(
         self,
-        work: Callable[[Hashable, Sequence[T]], Sequence[R]],
         limits: BatchLimits,
         observe: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
-        self._work = work
         self._limits = limits
         self._observe = observe
-        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="cutline")
-        self._lines: dict[Hashable, deque[_Waiting[T, R]]] = {}
-        self._idle = limits.threads
-        self._timer: asyncio.TimerHandle | None = None
-        self._seconds_each = 0.05  # a moving average of what one item takes
+        self._loop = asyncio.get_running_loop()
+        self._changed = threading.Condition()
+        self._unseen: deque[_Waiting] = deque()
+        self._seen: dict[Group, deque[_Waiting]] = {}
+        self._looking = 0
+        self._idle = 0
+        self._closed = False
+        self._look_seconds = self._seconds_each = 0.05  # of one thread, for one item, lately
         self.taken = 0
         """Places taken."""
+        self._threads = [
+            threading.Thread(target=self._run, name=f"cutline-{number}", daemon=True)
+            for number in range(limits.threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @contextmanager
     def places(self, count: int) -> Iterator[None]:
@@ -89,74 +109,111 @@ class Batcher(Generic[T, R]):
             QueueFullError: so many are not left.
         """
         if self.taken + count > self._limits.places:
-            ahead = self.taken * self._seconds_each / self._limits.threads
-            raise QueueFullError(max(1, math.ceil(ahead)))
+            ahead_s = self.taken * self._seconds_each / self._limits.threads
+            raise QueueFullError(max(1, math.ceil(ahead_s)))
         self.taken += count
         try:
             yield
         finally:
             self.taken -= count
 
-    async def submit(self, group: Hashable, item: T) -> R:
-        """Wait in line and give the item's answer; one that is cancelled leaves the line."""
-        waiting = _Waiting[T, R](item, asyncio.get_running_loop().create_future())
-        self._lines.setdefault(group, deque()).append(waiting)
-        self._look()
+    async def submit(self, group: Group, item: Any) -> Any:
+        """The item's answer; a caller who is cancelled leaves the line."""
+        waiting = _Waiting(group, item, self._loop.create_future())
+        with self._changed:
+            self._unseen.append(waiting)
+            self._changed.notify()
         return await waiting.answer
 
     def close(self) -> None:
-        """End the threads, after what they are working on."""
-        self._pool.shutdown()
+        """End the threads, each after what it is doing."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
-    def _look(self) -> None:
-        """Start a batch if a thread is idle and the batch is full or has waited long enough."""
-        while self._idle and (group := self._next()) is not None:
-            line = self._lines[group]
-            due_s = line[0].since_s + self._limits.window_s - time.monotonic()
-            if due_s > 0 and len(line) < self._limits.batch_size:
-                if self._timer is None:
-                    self._timer = asyncio.get_running_loop().call_later(due_s, self._alarm)
-                return
-            self._start(group, line)
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._idle += 1
+                while (task := self._next()) is None:
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                self._idle -= 1
+            task()
 
-    def _alarm(self) -> None:
-        self._timer = None
-        self._look()
+    def _next(self) -> Callable[[], None] | None:
+        """What a free thread does now; None is wait until something changes."""
+        for each, line in list(self._seen.items()):
+            self._seen[each] = deque(waiting for waiting in line if not waiting.answer.cancelled())
+            if not self._seen[each]:
+                del self._seen[each]
+        while self._unseen and self._unseen[0].answer.cancelled():
+            self._unseen.popleft()
+        oldest = min(self._seen, key=lambda group: self._seen[group][0].since_s, default=None)
+        full = (g for g, line in self._seen.items() if len(line) >= self._limits.batch_size)
+        if (group := next(full, None)) is not None:
+            return self._batch(group, self._limits.batch_size)
+        if self._unseen:
+            if oldest is not None:
+                waited_s = time.monotonic() - self._seen[oldest][0].since_s
+                if waited_s > self._limits.window_s:
+                    return self._batch(oldest, self._limits.batch_size)
+            self._looking += 1
+            waiting = self._unseen.popleft()
+            return lambda: self._look(waiting)
+        if oldest is not None and not self._looking:
+            return self._batch(oldest, math.ceil(len(self._seen[oldest]) / self._idle))
+        return None
 
-    def _next(self) -> Hashable | None:
-        """The group whose first item has waited longest; those who left are forgotten."""
-        for group, line in list(self._lines.items()):
-            while line and line[0].answer.cancelled():
-                line.popleft()
-            if not line:
-                del self._lines[group]
-        return min(self._lines, key=lambda group: self._lines[group][0].since_s, default=None)
+    def _batch(self, group: Group, size: int) -> Callable[[], None]:
+        line = self._seen[group]
+        batch = [line.popleft() for _ in range(min(size, len(line)))]
+        if not line:
+            del self._seen[group]
+        return lambda: self._tell(group, batch)
 
-    def _start(self, group: Hashable, line: deque[_Waiting[T, R]]) -> None:
-        share = math.ceil(len(line) / self._idle)
-        batch: list[_Waiting[T, R]] = []
-        while line and len(batch) < min(share, self._limits.batch_size):
-            if not (first := line.popleft()).answer.cancelled():
-                batch.append(first)
-        self._idle -= 1
+    def _look(self, waiting: _Waiting) -> None:
         began_s = time.monotonic()
-        working = asyncio.get_running_loop().run_in_executor(
-            self._pool, self._work, group, [each.item for each in batch]
-        )
+        failed: list[tuple[_Waiting, Any]] = []
+        try:
+            waiting.item = waiting.group.look(waiting.item)
+        except Exception as error:
+            failed = [(waiting, error)]
+        with self._changed:
+            self._looking -= 1
+            if not failed:
+                waiting.since_s = time.monotonic()
+                self._seen.setdefault(waiting.group, deque()).append(waiting)
+            self._changed.notify_all()
+        self._deliver(failed, 0, time.monotonic() - began_s)
 
-        def done(worked: asyncio.Future[Sequence[R]]) -> None:
-            self._idle += 1
-            seconds = time.monotonic() - began_s
-            self._seconds_each += 0.1 * (seconds / len(batch) - self._seconds_each)
-            self._observe(len(batch), seconds)
-            failed = worked.exception()
-            for place, each in enumerate(batch):
-                if each.answer.cancelled():
+    def _tell(self, group: Group, batch: list[_Waiting]) -> None:
+        began_s = time.monotonic()
+        answers: Sequence[Any]
+        try:
+            answers = group.tell([each.item for each in batch])
+        except Exception as error:
+            answers = [error] * len(batch)
+        told = list(zip(batch, answers, strict=True))
+        self._deliver(told, len(batch), time.monotonic() - began_s)
+
+    def _deliver(self, answers: list[tuple[_Waiting, Any]], told: int, seconds: float) -> None:
+        def deliver() -> None:
+            for waiting, answer in answers:
+                if waiting.answer.cancelled():
                     continue
-                if failed is not None:
-                    each.answer.set_exception(failed)
+                if isinstance(answer, Exception):
+                    waiting.answer.set_exception(answer)
                 else:
-                    each.answer.set_result(worked.result()[place])
-            self._look()
+                    waiting.answer.set_result(answer)
+            if told:
+                self._observe(told, seconds)
+                each = self._look_seconds + seconds / told
+                self._seconds_each += 0.1 * (each - self._seconds_each)
+            else:
+                self._look_seconds = seconds
 
-        working.add_done_callback(done)
+        self._loop.call_soon_threadsafe(deliver)

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cutline.site.records import Kind, Origin, Purpose
+
 MAX_BEAM = 20
 MAX_LABELS = 50
 MAX_CONTEXT = 4000
@@ -54,11 +56,15 @@ class Options(_Model):
     attention: Annotated[
         bool, Field(description="Also tell where the model looked as it chose each word.")
     ] = False
+    alt: Annotated[
+        bool, Field(description="Also draft an alt text, as POST /v1/alt does without a page.")
+    ] = False
     context: Annotated[
         str,
         Field(
             max_length=MAX_CONTEXT,
             description="Words that stand near every picture; those the model knows are favoured.",
+            examples=["Our dog Rex at the lake"],
         ),
     ] = ""
 
@@ -116,6 +122,81 @@ class CaptionRequest(_Model):
     options: Options = Options()
 
 
+class PageContext(_Model):
+    """Where a picture stands on a page, as far as one knows; every field may be left out."""
+
+    page: Annotated[str, Field(max_length=MAX_URL, description="The page's URL.")] = ""
+    kind: Annotated[Kind, Field(description="Which element shows the picture.")] = Kind.IMG
+    source: Annotated[
+        str, Field(max_length=MAX_URL, description="What `src` says.", examples=["/img/rex.jpg"])
+    ] = ""
+    alt: Annotated[
+        str | None,
+        Field(max_length=MAX_CONTEXT, description="The present alt; null if there is none."),
+    ] = None
+    name: Annotated[
+        str, Field(max_length=MAX_CONTEXT, description="The name aria-label and its kin give.")
+    ] = ""
+    title: Annotated[str, Field(max_length=MAX_CONTEXT, description="Its title attribute.")] = ""
+    role: Annotated[str, Field(max_length=100, description="Its role attribute.")] = ""
+    hidden: Annotated[bool, Field(description="aria-hidden or not displayed.")] = False
+    width_px: Annotated[int | None, Field(ge=0, le=100_000, description="As the page says.")] = None
+    height_px: Annotated[int | None, Field(ge=0, le=100_000, description="As the page says.")] = (
+        None
+    )
+    link: Annotated[
+        str, Field(max_length=MAX_URL, description="Where the link around it leads.")
+    ] = ""
+    link_text: Annotated[
+        str, Field(max_length=MAX_CONTEXT, description="The link's or button's other text.")
+    ] = ""
+    button: Annotated[bool, Field(description="Whether it stands in a button, or is one.")] = False
+    caption: Annotated[str, Field(max_length=MAX_CONTEXT, description="Its figcaption's text.")] = (
+        ""
+    )
+    heading: Annotated[
+        str, Field(max_length=MAX_CONTEXT, description="The nearest heading before it.")
+    ] = ""
+    before: Annotated[str, Field(max_length=MAX_CONTEXT, description="Text before it.")] = ""
+    after: Annotated[str, Field(max_length=MAX_CONTEXT, description="Text after it.")] = ""
+    page_title: Annotated[str, Field(max_length=MAX_CONTEXT, description="The page's title.")] = ""
+    language: Annotated[
+        str, Field(max_length=100, description="The page's language.", examples=["en"])
+    ] = ""
+
+
+class AltOptions(_Model):
+    """How drafts are worded."""
+
+    max_chars: Annotated[
+        int, Field(ge=1, le=1000, description="Longest draft; words beyond are left out.")
+    ] = 125
+    threshold: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="Below this confidence nothing is suggested; null: ever."),
+    ] = 0.35
+    sentence: Annotated[bool, Field(description="Whether descriptions end in a full stop.")] = True
+    glossary: Annotated[
+        str,
+        Field(
+            max_length=MAX_CONTEXT,
+            description="What this site calls things, a line each.",
+            examples=["sheep = alpaca"],
+        ),
+    ] = ""
+
+
+class AltRequest(_Model):
+    """A picture and where it stands."""
+
+    image: Annotated[
+        ImageSource | None,
+        Field(description="Without it only what the page says is decided on."),
+    ] = None
+    use: PageContext = PageContext()
+    options: AltOptions = AltOptions()
+
+
 class FieldError(BaseModel):
     """One field that does not fit."""
 
@@ -160,6 +241,32 @@ class Attention(BaseModel):
     ]
 
 
+class Word(BaseModel):
+    """A word of a draft, with where it came from."""
+
+    word: str
+    origin: Origin
+
+
+class AltDraft(BaseModel):
+    """What a picture is for and what alt it should have."""
+
+    purpose: Annotated[Purpose, Field(description="The leaf reached in the W3C decision tree.")]
+    rule: Annotated[str, Field(description="Which of our rules decided; a stable name.")]
+    evidence: Annotated[str, Field(description="On what grounds, for a person to check.")]
+    alt: Annotated[
+        str | None,
+        Field(description='The suggestion; "" is decorative; null: a person must write it.'),
+    ]
+    confidence: Annotated[
+        float | None, Field(description="Measured share of captions this sure that fit.")
+    ]
+    abstained: Annotated[bool, Field(description="A caption was there, but too unsure.")]
+    words: list[Word]
+    alternatives: list[str]
+    notes: Annotated[list[str], Field(description="What else a reviewer should know.")]
+
+
 class Result(BaseModel):
     """What is said of one picture, or why nothing is."""
 
@@ -173,7 +280,17 @@ class Result(BaseModel):
     alternatives: list[Alternative]
     labels: list[Label]
     attention: Annotated[Attention | None, Field(description="Only if asked for.")] = None
+    alt: Annotated[AltDraft | None, Field(description="Only if asked for.")] = None
     error: ProblemDetails | None = None
+
+
+class AltResponse(AltDraft):
+    """An alt's draft, with the caption it was made from, if it took one."""
+
+    caption: str | None
+    labels: list[str]
+    model: str
+    took_ms: float
 
 
 class CaptionResponse(BaseModel):
@@ -182,6 +299,21 @@ class CaptionResponse(BaseModel):
     model: str
     results: list[Result]
     took_ms: Annotated[float, Field(description="From the request's headers to this answer.")]
+
+
+class ProblemKind(BaseModel):
+    """A kind of problem."""
+
+    code: str
+    status: int
+    title: str
+    meaning: str
+
+
+class ProblemsResponse(BaseModel):
+    """Every kind of problem there is."""
+
+    problems: list[ProblemKind]
 
 
 class WowmeResponse(BaseModel):

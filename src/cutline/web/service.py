@@ -6,15 +6,21 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from cutline.captioner import Caption, CaptionOptions, InContext, Picture, load
+from cutline.captioner import Caption, Captioner, CaptionOptions, InContext, Picture, load
 from cutline.errors import CutlineError
-from cutline.image import Limits
+from cutline.image import Limits, load_image
 from cutline.runtime import cores
 from cutline.search import SearchOptions
+from cutline.site.pixels import measure
+from cutline.site.policy import decide
+from cutline.site.records import Draft, ImageUse, Kind, Pixels, Purpose
+from cutline.site.wording import WordingOptions, draft
+from cutline.site.wording import context as context_of
 from cutline.web.batching import Batcher, BatchLimits, QueueFullError
 from cutline.web.metrics import Metrics
 from cutline.web.problems import ProblemError, problem_of
@@ -22,18 +28,42 @@ from cutline.web.settings import Settings
 
 log = logging.getLogger("cutline.serve")
 
+_NO_PAGE = ImageUse("", 0, Kind.IMG, "")
 
-class BatchCaptioner(Protocol):
-    """A captioner that works on the thread that calls it: see `BundleCaptioner.batch`."""
+
+class TwoStep(Protocol):
+    """A captioner that can be asked for each half of its work: see `BundleCaptioner`."""
 
     name: str
     search: SearchOptions
 
-    def batch(
-        self, images: Sequence[Picture], options: CaptionOptions | None = None, *, first: int = 0
-    ) -> list[Caption]:
-        """Caption a few pictures together."""
+    def look(self, image: Picture, options: CaptionOptions) -> Any:
+        """Read and encode one picture."""
         ...
+
+    def tell(
+        self, seen: Sequence[Any], options: CaptionOptions, *, first: int = 0
+    ) -> list[Caption]:
+        """Caption what was looked at."""
+        ...
+
+
+class OneStep:
+    """Any other captioner, of which a batch is asked at once."""
+
+    def __init__(self, captioner: Captioner) -> None:
+        self.name, self.search = captioner.name, captioner.search
+        self._captioner = captioner
+
+    def look(self, image: Picture, options: CaptionOptions) -> Picture:
+        """Nothing yet."""
+        return image
+
+    def tell(
+        self, seen: Sequence[Picture], options: CaptionOptions, *, first: int = 0
+    ) -> list[Caption]:
+        """Caption the pictures."""
+        return self._captioner.caption(seen, options)
 
 
 @dataclass(frozen=True)
@@ -54,15 +84,39 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What is said of one picture: a caption, a draft of its alt, or both."""
+
+    caption: Caption | None
+    draft: Draft | None = None
+
+
+@dataclass(frozen=True)
 class _Group:
     """What is captioned together: one model, one set of options, and, when drawing, one number."""
 
-    captioner: BatchCaptioner
+    captioner: TwoStep = field(hash=False)
     options: CaptionOptions
     number: int
 
-    def __hash__(self) -> int:
-        return hash((id(self.captioner), self.options, self.number))
+    def look(self, item: Picture) -> Any:
+        return self.captioner.look(item, self.options)
+
+    def tell(self, seen: Sequence[Any]) -> list[Caption]:
+        return self.captioner.tell(seen, self.options, first=self.number)
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """What a picture's pixels tell of its purpose."""
+
+    limits: Limits
+
+    def look(self, item: bytes) -> Pixels:
+        return measure(load_image(item, limits=self.limits))
+
+    def tell(self, seen: Sequence[Pixels]) -> Sequence[Pixels]:
+        return seen
 
 
 class Service:
@@ -73,7 +127,7 @@ class Service:
         captioner: what to caption with; None loads what the settings name, in `start`.
     """
 
-    def __init__(self, settings: Settings, captioner: BatchCaptioner | None = None) -> None:
+    def __init__(self, settings: Settings, captioner: Any = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.limits = Limits(
@@ -81,11 +135,10 @@ class Service:
             max_jpeg_pixels=int(settings.max_megapixels * 1e6),
             max_bytes=int(settings.max_image_mb * 1e6),
         )
-        self._captioner = captioner
+        self._captioner: TwoStep | None = None
         self._given = captioner
-        self._threads = settings.threads or cores()
+        self._threads = settings.threads or max(1, cores() // settings.workers)
         self._batcher = Batcher(
-            _work,
             BatchLimits(
                 self._threads, settings.batch_size, settings.window_ms / 1e3, settings.queue
             ),
@@ -100,7 +153,7 @@ class Service:
         return self._captioner is not None
 
     @property
-    def captioner(self) -> BatchCaptioner:
+    def captioner(self) -> TwoStep:
         """The present model.
 
         Raises:
@@ -111,38 +164,97 @@ class Service:
         return self._captioner
 
     async def load(self) -> None:
-        """Load the model, or load it anew; what is under way goes on with the old one."""
-        if self._given is not None:
-            return
-        settings = self.settings
-        self._captioner = await asyncio.to_thread(
-            load, settings.model, engine=settings.engine, threads=self._threads
-        )
-        self._answers.clear()
-        log.info("model loaded", extra={"model": self._captioner.name})
+        """Load the model, or load it anew; what is under way goes on with the old one.
 
-    def close(self) -> None:
+        Raises:
+            CutlineError: it cannot be loaded; an old one stays.
+        """
+        captioner: TwoStep
+        if self._given is None:
+            captioner = await asyncio.to_thread(
+                load, self.settings.model, engine=self.settings.engine, threads=self._threads
+            )
+        elif hasattr(self._given, "look"):
+            captioner = self._given
+        else:
+            captioner = OneStep(self._given)
+        self._captioner = captioner
+        self._answers.clear()
+        log.info("model loaded", extra={"model": captioner.name})
+
+    async def reload(self) -> None:
+        """As `load`, but a failure is only logged."""
+        try:
+            await self.load()
+        except CutlineError as error:
+            log.error("model not loaded anew", extra={"reason": str(error)})
+
+    async def close(self) -> None:
         """End the threads."""
-        self._batcher.close()
+        await asyncio.to_thread(self._batcher.close)
 
     async def caption(
-        self, given: Sequence[Given], options: CaptionOptions
-    ) -> list[Caption | ProblemError]:
+        self, given: Sequence[Given], options: CaptionOptions, *, drafts: bool = False
+    ) -> list[Answer | ProblemError]:
         """Caption pictures; one that cannot be has its problem instead.
+
+        Args:
+            given: the pictures.
+            options: how they are captioned.
+            drafts: whether each also gets the draft of an alt, as if it stood on an empty page.
 
         Raises:
             ProblemError: no model is loaded, or the queue is full.
         """
         captioner = self.captioner
         options = replace(options, limits=self.limits)
-        try:
-            with self._batcher.places(len(given)):
-                return await asyncio.gather(
-                    *(
-                        self._one(captioner, number, each, options)
-                        for number, each in enumerate(given)
-                    )
+        with self._places(len(given)):
+            return await asyncio.gather(
+                *(
+                    self._one(captioner, number, each, options, drafts)
+                    for number, each in enumerate(given)
                 )
+            )
+
+    async def alt(self, given: Given | None, use: ImageUse, wording: WordingOptions) -> Answer:
+        """Decide what a picture is for and draft its alt; caption it only if that needs one.
+
+        Args:
+            given: the picture; without one the page alone decides.
+            use: where it stands.
+            wording: how drafts are worded.
+
+        Raises:
+            ProblemError: it cannot be read, no model is loaded, or the queue is full.
+        """
+        pixels = None
+        if given is not None:
+            content = given.content if given.content is not None else await self._fetch(given.url)
+            given = replace(given, content=content, context=context_of(use))
+            with self._places(1):
+                pixels = await self._measure(content)
+        decision = decide(use, pixels)
+        caption: Caption | None = None
+        if given is not None and decision.alt is None and decision.purpose is not Purpose.KEPT:
+            best = replace(self.captioner.search, n_best=min(3, self.captioner.search.beam_size))
+            [found] = await self.caption([given], CaptionOptions(best))
+            if isinstance(found, ProblemError):
+                raise found
+            caption = found.caption
+        return Answer(caption, draft(use, decision, caption, wording))
+
+    async def _measure(self, content: bytes) -> Pixels:
+        try:
+            pixels: Pixels = await self._batcher.submit(_Measure(self.limits), content)
+        except CutlineError as error:
+            raise problem_of(error) from error
+        return pixels
+
+    @contextmanager
+    def _places(self, count: int) -> Iterator[None]:
+        try:
+            with self._batcher.places(count):
+                yield
         except QueueFullError as error:
             raise ProblemError(
                 "busy",
@@ -151,13 +263,24 @@ class Service:
             ) from error
 
     async def _one(
-        self, captioner: BatchCaptioner, number: int, given: Given, options: CaptionOptions
-    ) -> Caption | ProblemError:
+        self,
+        captioner: TwoStep,
+        number: int,
+        given: Given,
+        options: CaptionOptions,
+        drafts: bool,
+    ) -> Answer | ProblemError:
         try:
             content = given.content
             if content is None:
                 content = await self._fetch(given.url)
             caption = await self._known(captioner, number, content, given.context, options)
+            if caption.error is not None:
+                raise caption.error
+            if not drafts:
+                return Answer(caption)
+            decision = decide(replace(_NO_PAGE, before=given.context), await self._measure(content))
+            return Answer(caption, draft(_NO_PAGE, decision, caption))
         except ProblemError as problem:
             return problem
         except CutlineError as error:
@@ -165,58 +288,46 @@ class Service:
             if told.code == "internal":
                 log.exception("captioning failed")
             return told
-        if caption.error is not None:
-            return problem_of(caption.error)
-        return replace(caption, source=given.source)
+        except Exception:
+            log.exception("captioning failed")
+            return ProblemError("internal", "Captioning this picture failed.")
 
     async def _known(
         self,
-        captioner: BatchCaptioner,
+        captioner: TwoStep,
         number: int,
         content: bytes,
         context: str,
         options: CaptionOptions,
     ) -> Caption:
         """The caption from the answers kept, or a new one."""
-        search = options.search
-        group = _Group(captioner, options, number if search and search.temperature else 0)
+        search = options.search or captioner.search
+        drawing = search.temperature is not None
+        group = _Group(captioner, options, number if drawing else 0)
         if not self.settings.cache:
-            return await self._batcher.submit(group, InContext(content, context))
+            return await self._tell(group, content, context)
         key = (await _sha256(content), context, group)
         if (kept := self._answers.get(key)) is not None:
             self._answers.move_to_end(key)
             self.metrics.cache.labels("hit").inc()
             return kept
         self.metrics.cache.labels("miss").inc()
-        caption = await self._batcher.submit(group, InContext(content, context))
+        caption = await self._tell(group, content, context)
         if captioner is self._captioner:
             self._answers[key] = replace(caption, embedding=None)
             while len(self._answers) > self.settings.cache:
                 self._answers.popitem(last=False)
         return caption
 
+    async def _tell(self, group: _Group, content: bytes, context: str) -> Caption:
+        caption: Caption = await self._batcher.submit(group, InContext(content, context))
+        return caption
+
     async def _fetch(self, url: str) -> bytes:
         raise ProblemError("url-refused", "Images by URL are switched off here.")
-
-
-def _work(group: Any, pictures: Sequence[Picture]) -> list[Caption]:
-    captions: list[Caption] = group.captioner.batch(pictures, group.options, first=group.number)
-    return captions
 
 
 async def _sha256(content: bytes) -> bytes:
     if len(content) < 1_000_000:
         return hashlib.sha256(content).digest()
     return await asyncio.to_thread(lambda: hashlib.sha256(content).digest())
-
-
-def rounded(caption: Caption) -> dict[str, Any]:
-    """What looking at each word gave, as JSON has it: weights to four decimals."""
-    attention = caption.attention
-    if attention is None:
-        return {"grid": None, "words": [], "weights": []}
-    return {
-        "grid": list(attention.grid),
-        "words": list(attention.words),
-        "weights": [[round(weight, 4) for weight in row] for row in attention.weights.tolist()],
-    }

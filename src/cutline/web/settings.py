@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -27,13 +28,18 @@ class Settings:
         OptionError: a setting is out of its range.
     """
 
+    host: str = _setting("127.0.0.1", "Address to listen on.")
+    port: int = _setting(8000, "Port; 0 is any that is free.", least=0)
+    workers: int = _setting(1, "Processes, which share the threads.", least=1)
     model: str | None = _setting(None, "A name from `cutline models`, or a bundle's folder.")
     engine: str = _setting("auto", "What runs the model: auto, onnxruntime or openvino.")
     threads: int | None = _setting(
         None, "Batches worked on at once; by default one a core.", least=1
     )
     batch_size: int = _setting(16, "Pictures worked on together, of whichever clients.", least=1)
-    window_ms: float = _setting(5.0, "How long an idle thread waits for more pictures.", least=0)
+    window_ms: float = _setting(
+        100.0, "How long a picture waits for others to be told with it, at most.", least=0
+    )
     queue: int = _setting(256, "Pictures accepted and not yet answered; more get 503.", least=1)
     cache: int = _setting(4096, "Answers kept, by content and options; 0 keeps none.", least=0)
     max_images: int = _setting(32, "Images in one request.", least=1)
@@ -45,6 +51,7 @@ class Settings:
     max_pending_mb: float = _setting(
         512.0, "All bodies held at once, MB; more get 503.", least=0.001
     )
+    max_connections: int = _setting(1000, "Connections at once; more get 503.", least=1)
     upload_timeout_s: float = _setting(30.0, "How long a body may take to arrive.", least=0.001)
     header_timeout_s: float = _setting(10.0, "How long a request's headers may take.", least=0.001)
     fetch_timeout_s: float = _setting(10.0, "How long fetching one URL may take.", least=0.001)
@@ -57,7 +64,7 @@ class Settings:
     shutdown_timeout_s: float = _setting(
         30.0, "How long accepted requests may take at the end.", least=0
     )
-    log_format: str = _setting("json", "Log lines as json or text.")
+    log_format: str = _setting("auto", "Log lines: json, text, or auto, text for a terminal.")
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
@@ -65,12 +72,33 @@ class Settings:
             value, least = getattr(self, each.name), each.metadata["least"]
             if least is not None and value is not None and not value >= least:
                 raise OptionError(f"got {each.name} {value}; expected at least {least:g}")
-        if self.log_format not in ("json", "text"):
-            raise OptionError(f"got log_format {self.log_format!r}; expected json or text")
+        if any(len(key) < 16 or not key.isascii() or not key.isprintable() for key in self.keys):
+            raise OptionError(
+                "got an API key that is short or has odd characters; expected at least 16, ASCII; "
+                "openssl rand -hex 16 makes one"
+            )
+        if self.queue < self.max_images:
+            raise OptionError(f"got queue {self.queue}; expected at least max_images")
+        if self.log_format not in ("auto", "json", "text"):
+            raise OptionError(f"got log_format {self.log_format!r}; expected auto, json or text")
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine is served."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+    def from_environment(
+        cls, environment: Mapping[str, str], chosen: Mapping[str, Any] | None = None
+    ) -> Settings:
         """The settings that variables name; the others keep their defaults.
+
+        Args:
+            environment: all variables.
+            chosen: settings that go before, such as flags.
 
         Raises:
             OptionError: a variable with the prefix is no setting, or does not fit it.
@@ -84,7 +112,7 @@ class Settings:
             if variable not in known:
                 raise OptionError(f"got {variable}; expected one of {', '.join(known)}")
             given[known[variable]] = _parse(variable, text, kinds[known[variable]])
-        return cls(**given)
+        return cls(**{**given, **(chosen or {})})
 
     def to_environment(self) -> dict[str, str]:
         """Variables that `from_environment` takes for these settings; defaults are left out."""

@@ -1,0 +1,306 @@
+"""What stands before every request: who may ask, how much, how often; and what every answer says.
+
+Only headers are looked at before a request is let in. Its body is counted as it arrives, whatever
+Content-Length says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import logging
+import math
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cutline.errors import OptionError
+from cutline.web.metrics import Metrics
+from cutline.web.problems import ProblemError
+from cutline.web.settings import Settings
+
+log = logging.getLogger("cutline.serve")
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Said with every answer that does not say otherwise itself."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_UNGUARDED = ("/v1/openapi.json", "/v1/problems")
+_UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+
+class Guard:
+    """The outermost ASGI layer: host, key, rate, body; then the answer's headers, count and log.
+
+    Args:
+        app: what it guards.
+        settings: what is allowed.
+        metrics: gives the figures' present home.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Callable[[], Metrics]) -> None:
+        self._app = app
+        self._settings = settings
+        self._metrics = metrics
+        self._keys = [_digest(key) for key in settings.keys]
+        hosts = settings.hosts or (_LOOPBACK if settings.loopback else ("*",))
+        self._hosts = frozenset() if "*" in hosts else frozenset(map(str.lower, hosts))
+        self._rate = None if settings.rate is None else TokenBuckets.parse(settings.rate)
+        self._pending_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer why not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s = time.monotonic()
+        headers = Headers(scope=scope)
+        given_id = headers.get("x-request-id", "")
+        request_id = given_id if _REQUEST_ID.fullmatch(given_id) else secrets.token_hex(8)
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        body = _Body(self, receive)
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                said = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    said.setdefault(name, value)
+                said["X-Request-ID"] = request_id
+                if state.get("closing"):
+                    said["Connection"] = "close"
+            await send(message)
+
+        try:
+            state["client"] = client = self._admit(scope, headers)
+            state["charge"] = lambda images: self._charge(client, images)
+            await self._app(scope, body.receive, answer)
+        except ClientDisconnect:
+            status = 499  # as nginx has it; nobody hears it
+        except Exception as error:
+            problem = error if isinstance(error, ProblemError) else None
+            if problem is None:
+                log.exception("request failed", extra={"id": request_id})
+                problem = ProblemError("internal", f"The log tells more; request {request_id}.")
+            state["code"] = problem.code
+            if not status:
+                await problem.response()(scope, receive, answer)
+        finally:
+            body.release()
+            self._count(scope, status, time.monotonic() - began_s, body.received)
+
+    def _admit(self, scope: Scope, headers: Headers) -> str:
+        """Who asks, as rates and logs have it.
+
+        Raises:
+            ProblemError: may not ask, or too often.
+        """
+        host = _host(headers.get("host", ""))
+        if self._hosts and host not in self._hosts:
+            raise ProblemError(
+                "host-refused",
+                f"got host {host[:100]!r}; expected one that the service was told to answer to",
+            )
+        client = _address(scope)
+        path: str = scope["path"]
+        if (path.startswith("/v1/") and path not in _UNGUARDED) or path in ("/wowme", "/metrics"):
+            if self._keys:
+                client = self._known(headers)
+            if path != "/metrics":
+                self._charge(client, 0)
+        declared = headers.get("content-length", "")
+        if declared.isdigit() and int(declared[:20]) > self._settings.max_body_mb * 1e6:
+            raise self.too_large()
+        return client
+
+    def _known(self, headers: Headers) -> str:
+        """The key that a request names, shortened beyond use."""
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        digest = _digest(key)
+        if not sum(hmac.compare_digest(digest, known) for known in self._keys):  # always all
+            raise ProblemError(
+                "unauthorized",
+                "got no API key that is known here; expected Authorization: Bearer KEY",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return f"key-{digest.hex()[:8]}"
+
+    def _charge(self, client: str, images: int) -> None:
+        """Take as many images from what a client may ask for; 0 only asks if anything is left."""
+        if self._rate is None or (wait_s := self._rate.take(client, images)) == 0:
+            return
+        raise ProblemError(
+            "rate-limited",
+            f"got more images than {self._settings.rate}; "
+            + (f"try again in {wait_s} s" if wait_s else "send fewer at once"),
+            headers={"Retry-After": str(wait_s)} if wait_s else None,
+        )
+
+    def too_large(self) -> ProblemError:
+        """The problem of a body that is."""
+        most = f"{self._settings.max_body_mb:g} MB"
+        return ProblemError("body-too-large", f"got a larger body; expected at most {most}")
+
+    def _count(self, scope: Scope, status: int, seconds: float, received: int) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        metrics = self._metrics()
+        metrics.requests.labels(scope["method"] if route != "other" else "", route, status).inc()
+        metrics.latency.labels(route).observe(seconds)
+        state = scope["state"]
+        if code := state.get("code"):
+            metrics.errors.labels(code).inc()
+        quiet = route in ("/healthz", "/readyz", "/metrics") and status == 200
+        log.log(
+            logging.DEBUG if quiet else logging.INFO,
+            "request",
+            extra={
+                "id": state["request_id"],
+                "method": scope["method"],
+                "route": route,
+                "status": status,
+                "ms": round(seconds * 1e3, 1),
+                "client": state.get("client", ""),
+                "received_bytes": received,
+                "images": state.get("images", 0),
+                **({"code": code} if code else {}),
+            },
+        )
+
+
+class _Body:
+    """One request's body on its way in: counted, and no longer on its way than allowed."""
+
+    def __init__(self, guard: Guard, receive: Receive) -> None:
+        self._guard = guard
+        self._receive = receive
+        self._due_s = time.monotonic() + guard._settings.upload_timeout_s
+        self._whole = False
+        self.received = 0
+
+    async def receive(self) -> Message:
+        if self._whole:
+            return await self._receive()  # only the client's leaving is still to come
+        try:
+            async with asyncio.timeout(self._due_s - time.monotonic()):
+                message = await self._receive()
+        except TimeoutError as error:
+            limit = f"{self._guard._settings.upload_timeout_s:g} s"
+            raise ProblemError(
+                "upload-too-slow",
+                f"the body took longer than {limit}",
+                headers={"Connection": "close"},
+            ) from error
+        if message["type"] != "http.request":
+            return message
+        self._whole = not message.get("more_body", False)
+        size = len(message.get("body", b""))
+        self.received += size
+        self._guard._pending_bytes += size
+        if self.received > self._guard._settings.max_body_mb * 1e6:
+            raise self._guard.too_large()
+        if self._guard._pending_bytes > self._guard._settings.max_pending_mb * 1e6:
+            raise ProblemError(
+                "busy",
+                "The bodies that are held fill all memory allowed; try again in 1 s.",
+                headers={"Retry-After": "1"},
+            )
+        return message
+
+    def release(self) -> None:
+        self._guard._pending_bytes -= self.received
+
+
+@dataclass
+class TokenBuckets:
+    """A bucket of tokens for each client, filled at a steady rate.
+
+    Attributes:
+        size: tokens in a full bucket.
+        per_s: seconds to fill an empty one.
+        clients: how many are remembered; who is forgotten has a full bucket again.
+    """
+
+    size: int
+    per_s: float
+    clients: int = 10_000
+
+    def __post_init__(self) -> None:
+        """Begin with nobody."""
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    @classmethod
+    def parse(cls, text: str) -> TokenBuckets:
+        """Buckets for a rate such as "60/minute".
+
+        Raises:
+            OptionError: it is no rate.
+        """
+        match = re.fullmatch(r"\s*(\d+)\s*/\s*(second|minute|hour|day)s?\s*", text)
+        if match is None or int(match[1]) < 1:
+            raise OptionError(f"got rate {text!r}; expected one such as 60/minute")
+        return cls(int(match[1]), _UNITS_S[match[2]])
+
+    def take(self, client: str, tokens: int) -> int | None:
+        """Take tokens; 0 only asks whether there is one.
+
+        Returns:
+            0 if they were there; else after how many seconds they may be; None is never.
+        """
+        now_s = time.monotonic()
+        left, since_s = self._left.pop(client, (float(self.size), now_s))
+        left = min(self.size, left + (now_s - since_s) * self.size / self.per_s)
+        wanted = max(1, tokens)
+        there = left >= wanted
+        self._left[client] = (left - tokens if there else left, now_s)
+        if len(self._left) > self.clients:
+            self._left.popitem(last=False)
+        if there:
+            return 0
+        return None if wanted > self.size else math.ceil((wanted - left) * self.per_s / self.size)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _host(header: str) -> str:
+    try:
+        return (urlsplit(f"//{header}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _address(scope: Scope) -> str:
+    """The client's address; of IPv6 the network, since anyone there has billions of them."""
+    host = (scope.get("client") or ("", 0))[0]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host or "unknown"
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return host

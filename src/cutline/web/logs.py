@@ -1,0 +1,45 @@
+"""Log lines for machines (JSON) or people; never what a picture shows or where it was."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+
+class _Lines(logging.Formatter):
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self._form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {name: value for name, value in vars(record).items() if name not in _USUAL}
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        error = self.formatException(record.exc_info) if record.exc_info else ""
+        if self._form == "json":
+            line = {"time": time, "level": record.levelname.lower(), "event": record.getMessage()}
+            return json.dumps(line | told | ({"error": error} if error else {}), default=str)
+        words = " ".join(f"{name}={value}" for name, value in told.items())
+        line_ = f"{time} {record.levelname.lower()} {record.getMessage()} {words}".rstrip()
+        line_ = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line_)
+        return f"{line_}\n{error}" if error else line_
+
+
+def log_to_stderr(form: str) -> None:
+    """Send the service's and the server's log lines to standard error.
+
+    Args:
+        form: "json", "text", or "auto", which is text for a terminal.
+    """
+    if form == "auto":
+        form = "text" if sys.stderr.isatty() else "json"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(form))
+    for name in ("cutline.serve", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False

@@ -1,0 +1,176 @@
+"""What a request's body holds: pictures, where they stand, and how they are to be captioned."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from cutline.web.problems import ProblemError
+from cutline.web.schema import (
+    MAX_NAME,
+    AltOptions,
+    AltRequest,
+    CaptionRequest,
+    ImageSource,
+    Options,
+    PageContext,
+)
+from cutline.web.service import Given
+from cutline.web.settings import Settings
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+_MAX_FIELD_BYTES = 32_768
+_LARGE_BYTES = 200_000
+
+
+async def read_captions(request: Request, settings: Settings) -> tuple[list[Given], Options]:
+    """The pictures and options of a request to caption.
+
+    Raises:
+        ProblemError: the body is none of the forms described, or says something impossible.
+    """
+    if _is_form(request):
+        fields, files = await _form(request, settings, settings.max_images)
+        if not files:
+            raise invalid([{"loc": ("image",), "msg": "missing; expected at least one file"}])
+        with _validation():
+            options = Options.model_validate(fields)
+        return [Given(name, content, context=options.context) for name, content in files], options
+    asked = await _json(request, CaptionRequest)
+    if len(asked.images) > settings.max_images:
+        raise _too_many(settings.max_images)
+    given = [
+        await _given(
+            f"images.{number}",
+            f"image {number + 1}",
+            image,
+            asked.options.context if image.context is None else image.context,
+        )
+        for number, image in enumerate(asked.images)
+    ]
+    return given, asked.options
+
+
+async def read_alt(
+    request: Request, settings: Settings
+) -> tuple[Given | None, PageContext, AltOptions]:
+    """The picture, its page and the wording of a request for an alt.
+
+    Raises:
+        ProblemError: as for `read_captions`.
+    """
+    if not _is_form(request):
+        asked = await _json(request, AltRequest)
+        given = None if asked.image is None else await _given("image", "image", asked.image)
+        return given, asked.use, asked.options
+    fields, files = await _form(request, settings, 1)
+    wording = {name: fields.pop(name) for name in AltOptions.model_fields if name in fields}
+    with _validation():
+        use, options = PageContext.model_validate(fields), AltOptions.model_validate(wording)
+    return (Given(*files[0]) if files else None), use, options
+
+
+def invalid(errors: Sequence[Any]) -> ProblemError:
+    """The problem that fields have which do not fit, from pydantic's `errors()`."""
+    found = [
+        {"where": ".".join(map(str, each["loc"]))[:200], "message": str(each["msg"])[:500]}
+        for each in errors[:20]
+    ]
+    told = "; ".join(f"{each['where']}: {each['message']}" for each in found[:3])
+    return ProblemError("invalid-request", f"got fields that do not fit: {told}", errors=found)
+
+
+@contextmanager
+def _validation() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False)) from error
+
+
+def _is_form(request: Request) -> bool:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in ("multipart/form-data", "application/json"):
+        raise ProblemError(
+            "media-type",
+            f"got {media_type[:100] or 'no Content-Type'}; "
+            "expected multipart/form-data or application/json",
+        )
+    return media_type == "multipart/form-data"
+
+
+async def _json(request: Request, model: type[M]) -> M:
+    body = await request.body()
+    with _validation():
+        return await _aside(len(body), lambda: model.model_validate_json(body, strict=True))
+
+
+async def _given(where: str, name: str, image: ImageSource, context: str = "") -> Given:
+    if image.url is not None:
+        return Given(image.name or image.url, None, image.url, context)
+    text = image.base64 or ""
+    try:
+        content = await _aside(len(text), lambda: base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise invalid([{"loc": (where, "base64"), "msg": "no Base64 (RFC 4648, 4)"}]) from error
+    return Given(image.name or name, content, "", context)
+
+
+async def _form(
+    request: Request, settings: Settings, most: int
+) -> tuple[dict[str, str], list[tuple[str, bytes]]]:
+    """The fields, and the files by name."""
+    known = {*Options.model_fields, *PageContext.model_fields, *AltOptions.model_fields}
+    parser = MultiPartParser(
+        request.headers,
+        request.stream(),
+        max_files=most,
+        max_fields=len(known),
+        max_part_size=_MAX_FIELD_BYTES,
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise _too_many(most) from error
+        raise ProblemError(
+            "bad-request", f"got multipart that cannot be read: {error.message}"
+        ) from error
+    try:
+        fields: dict[str, str] = {}
+        files: list[tuple[str, bytes]] = []
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                if name not in ("image", "images"):
+                    raise invalid([{"loc": (name,), "msg": "no such file; expected image"}])
+                source = (value.filename or f"image {len(files) + 1}")[:MAX_NAME]
+                files.append((source, await value.read()))
+            elif name in fields:
+                raise invalid([{"loc": (name,), "msg": "given twice"}])
+            else:
+                fields[name] = value
+        return fields, files
+    finally:
+        await form.close()
+
+
+def _too_many(most: int) -> ProblemError:
+    return ProblemError(
+        "too-many-images", f"got more than {most} images; expected at most so many in one request"
+    )
+
+
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    """Do the work, on a thread if there is much of it."""
+    return await asyncio.to_thread(work) if size > _LARGE_BYTES else work()
