@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 Resolve: TypeAlias = Callable[[str, int], Iterable[str]]
@@ -135,8 +136,13 @@ class _Stream:
     def __init__(self, stream: Any, clock: Clock) -> None:
         self._stream = stream
         self._clock = clock
-        self.close = stream.close
         self.get_extra_info = stream.get_extra_info
+
+    def close(self) -> None:
+        """Close it, and wake whoever waits for it in another thread."""
+        with suppress(OSError):
+            self.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        self._stream.close()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         data: bytes = self._stream.read(max_bytes, self._clock.left_s())

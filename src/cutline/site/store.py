@@ -63,6 +63,8 @@ _IMAGE = """
     i.id AS image_id, i.url, i.status, i.code, i.error, i.path, i.etag, i.last_modified,
     i.checked_at, i.content_id, c.sha256, c.media_type, c.bytes, c.width_px, c.height_px, c.flat,
     c.text_like, c.chart_like, c.group_id"""
+_SELECT_IMAGE = f"""SELECT i.id, {_IMAGE} FROM images i
+    LEFT JOIN contents c ON c.id = i.content_id"""
 _LIVE = "u.gone = 0 AND p.gone = 0"
 _STAGES = {
     Stage.FOUND: "d.use_id IS NULL",
@@ -235,7 +237,7 @@ class Store:
         """
         for row in self._database.rows(_select_use("u.id = ?"), (id,)):
             return self._stored_use(row)
-        raise StoreError(f"{self.path}: got use {id}; expected the id of one that is there")
+        raise StoreError(f"{self.path}: got use {id}; expected the id of one there")
 
     # Images
 
@@ -248,10 +250,27 @@ class Store:
         sql = f"""SELECT i.id FROM images i WHERE (:status IS NULL OR i.status = :status)
             AND EXISTS (SELECT 1 FROM uses u JOIN pages p ON p.id = u.page_id
                         WHERE u.image_id = i.id AND {_LIVE}) ORDER BY i.id"""
-        select = f"""SELECT i.id, {_IMAGE} FROM images i
-            LEFT JOIN contents c ON c.id = i.content_id WHERE i.id IN ({{}})"""
+        select = f"{_SELECT_IMAGE} WHERE i.id IN ({{}})"
         for row in self._database.in_chunks(sql, {"status": status}, select):
             yield self._stored_image(row)
+
+    def image(self, id: int) -> StoredImage:
+        """One image.
+
+        Raises:
+            StoreError: there is no image with this id.
+        """
+        for row in self._database.rows(f"{_SELECT_IMAGE} WHERE i.id = ?", (id,)):
+            return self._stored_image(row)
+        raise StoreError(f"{self.path}: got image {id}; expected the id of one there")
+
+    def picture(self, content: int) -> Path:
+        """The file with a distinct picture's bytes, see `StoredImage.content`."""
+        sql = """SELECT c.sha256, max(i.path) AS path FROM contents c
+            LEFT JOIN images i ON i.content_id = c.id WHERE c.id = ? GROUP BY c.id"""
+        for row in self._database.rows(sql, (content,)):
+            return Path(row["path"]) if row["path"] else self.cached(row["sha256"])
+        raise StoreError(f"{self.path}: got picture {content}; expected the id of one there")
 
     def put_content(
         self,
