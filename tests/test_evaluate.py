@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cutline import metrics
 from cutline.data import Example
 from cutline.errors import DataError, ImageCorruptError, MissingExtraError, OptionError
-from cutline.evaluate import Captioner, Report, evaluate, nearest_captions
+from cutline.evaluate import Captioner, Report, evaluate
 
 KINDS = ("dog", "girl", "boat", "horse")
 PLACES = ("on the sand", "in the snow", "near a red house", "under a tree")
@@ -235,13 +235,3 @@ def test_a_captioner_that_loses_an_image_is_found_out() -> None:
 
     with pytest.raises(DataError, match="got 11 captions for 12 images"):
         judge(Lossy())
-
-
-def test_a_neighbour_lends_its_caption() -> None:
-    captions = [[metrics.tokenize(text) for text in each.captions] for each in TRAIN]
-    known = embed([each.image for each in TRAIN])
-    found = nearest_captions(embed([each.image for each in DEV]), known, captions, neighbours=10)
-    for tokens, each in zip(found, DEV, strict=True):
-        assert each.name.split("-")[0] in tokens
-    with pytest.raises(DataError, match="got embeddings"):
-        nearest_captions(known[:, :3], known, captions)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cutline import metrics
+from cutline.baselines import Neighbours
 from cutline.data import Example, digest
 from cutline.errors import DataError, EngineError, MissingExtraError, OptionError
 from cutline.metrics import Comparison, Diversity, Score
@@ -23,7 +24,6 @@ from cutline.metrics import Comparison, Diversity, Score
 Embed = Callable[[Sequence[Path]], NDArray[np.floating[Any]]]
 Tokens = list[str]
 
-NEIGHBOURS = 40  # of 20 to 140 the best on Flickr8k dev, EfficientNet-Lite2 embeddings
 HUMAN, NEAREST, COMMON, RANDOM = "human", "nearest neighbour", "most common", "random"
 
 
@@ -299,7 +299,7 @@ def _baselines(
             if len(own) == len(said)
             else embed([example.image for example in examples])
         )
-        found = nearest_captions(vectors, embed([example.image for example in train]), known)
+        found = Neighbours(embed([example.image for example in train]), known).consensus(vectors)
         yield _Set(NEAREST, found, references)
     pool = [tokens for group in known for tokens in group]
     common = Counter(map(tuple, pool)).most_common(1)[0][0]
@@ -342,54 +342,6 @@ def _score(
         }
         scored.append(scores | {m: metrics.mean_score(rows, weights) for m, rows in means.items()})
     return scored
-
-
-def nearest_captions(
-    embeddings: NDArray[Any],
-    known_embeddings: NDArray[Any],
-    known_captions: Sequence[Sequence[Sequence[str]]],
-    neighbours: int = NEIGHBOURS,
-) -> list[Tokens]:
-    """The consensus caption of each image's nearest neighbours (Devlin et al., 2015).
-
-    Args:
-        embeddings: (I, D), of the images to caption.
-        known_embeddings: (T, D), of the images whose captions are known.
-        known_captions: of each of these, its captions as tokens.
-        neighbours: how many of the nearest, by cosine, have a say.
-
-    Returns:
-        For each image, that one of its neighbours' captions whose mean similarity to all of them
-        is highest: CIDEr without clipping and length penalty, so that the mean over all others is
-        one product with their sum.
-
-    Raises:
-        DataError: the shapes do not fit one another.
-    """
-    if (
-        embeddings.shape[1:] != known_embeddings.shape[1:]
-        or embeddings.ndim != 2
-        or len(known_embeddings) != len(known_captions)
-    ):
-        raise DataError(
-            f"got embeddings {embeddings.shape} and {known_embeddings.shape} for "
-            f"{len(known_captions)} captioned images; expected (I, D) and (T, D)"
-        )
-    vectors = metrics.CiderVectors([list(group) for group in known_captions])
-    near = _unit(embeddings) @ _unit(known_embeddings).T
-    neighbours = min(neighbours, len(known_captions))
-    nearest = np.argpartition(-near, neighbours - 1, axis=1)[:, :neighbours]
-    found = []
-    for line in np.sort(nearest, axis=1):
-        image, caption = vectors.consensus(line)
-        found.append(list(known_captions[image][caption]))
-    return found
-
-
-def _unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
-    flat = vectors.astype(np.float32)
-    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), np.float32(1e-12))
-    return flat
 
 
 def _result(fields: Mapping[str, Any]) -> Result:

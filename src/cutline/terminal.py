@@ -6,21 +6,22 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cutline.baselines import embeddings
 from cutline.captioner import Caption, Captioner, CaptionOptions
-from cutline.errors import OptionError
 from cutline.output import printable, reason
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+
+T = TypeVar("T")
 
 
 class View:
@@ -121,22 +122,14 @@ class Watched:
         return _tracked("captioning", self._captioner.stream(pictures, options), len(pictures))
 
     def embed(self, images: Sequence[Path]) -> NDArray[np.float32]:
-        """Images -> (B, D) embeddings; a one-word search costs next to nothing.
+        """Images -> (B, D) embeddings.
 
         Raises:
             ImageError: one of them cannot be read.
             OptionError: this captioner has no embeddings.
         """
-        short = replace(self._captioner.search, beam_size=1, n_best=1, min_tokens=1, max_tokens=1)
-        found = self._captioner.stream(images, CaptionOptions(search=short, labels=0))
-        vectors = []
-        for caption in _tracked("embedding", found, len(images)):
-            if caption.error is not None:
-                raise caption.error
-            if caption.embedding is None:
-                raise OptionError(f"got {self.name}, which has no embeddings; use --no-baselines")
-            vectors.append(caption.embedding)
-        return np.stack(vectors)
+        found = embeddings(self._captioner, images)
+        return np.stack(list(_tracked("embedding", found, len(images))))
 
 
 def is_file(descriptor: int) -> bool:
@@ -165,11 +158,11 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _tracked(doing: str, captions: Iterator[Caption], total: int) -> Iterator[Caption]:
+def _tracked(doing: str, items: Iterator[T], total: int) -> Iterator[T]:
     if not sys.stderr.isatty():
-        return captions
+        return items
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
-    return iter(track(captions, doing, total, console=console, transient=True))
+    return iter(track(items, doing, total, console=console, transient=True))
