@@ -127,10 +127,10 @@ class _Job:
         """Whether a picture must be looked at (again)."""
         if image.status == "new":
             return True
-        if image.status == "failed" and _may_pass(image):
-            return True
         if image.url.startswith("file:"):
             return image.etag != _stamp(_local(image.url))
+        if image.status == "failed" and _may_pass(image):
+            return True
         if image.status == "ok" and not self._kept(image):
             return True
         return self._old(image) and not image.url.startswith("data:")
@@ -166,7 +166,8 @@ class _Job:
             return "unchanged"
         if image.status == "ok" and code in _TRANSIENT and self._kept(image):
             return "unchanged"  # better the picture we have than none
-        self._store.put_failure(id, code, reason)
+        etag = _stamp(_local(image.url)) if image.url.startswith("file:") else ""
+        self._store.put_failure(id, code, reason, etag=etag)
         return "failed"
 
     def _look(self, image: StoredImage) -> str:

@@ -197,9 +197,9 @@ class _Run:
             self.options.wording.context_nats,
         )
         self.progress(Progress("captioning", 0, len(tasks)))
-        found: Any = (
-            self.captioner.stream(map(self._picture, tasks), options) if tasks else iter(())
-        )
+        if not tasks:
+            return
+        found: Any = self.captioner.stream(map(self._picture, tasks), options)
         with closing(found):
             for done, (task, caption) in enumerate(zip(tasks, found, strict=True), start=1):
                 self._captioned(task, caption)

@@ -69,7 +69,7 @@ _LIVE = "u.gone = 0 AND p.gone = 0"
 _STAGES = {
     Stage.FOUND: "d.use_id IS NULL",
     Stage.DRAFTED: "d.suggests AND r.id IS NULL",
-    Stage.ASKED: "d.suggests = 0 AND r.id IS NULL",
+    Stage.ASKED: "d.suggests = 0 AND d.purpose <> 'kept' AND r.id IS NULL",
     Stage.REVIEWED: "r.id IS NOT NULL",
     Stage.APPLIED: _APPLIED,
     Stage.FAILED: "i.status = 'failed'",
@@ -170,7 +170,7 @@ class Store:
 
         Args:
             origin: the export's name; each has its own rows, whatever the other pages say.
-            rows: 1-based row and use, as `tables.read_export` gives them.
+            rows: number and use, as `tables.read_export` gives them.
         """
         by_page: dict[str, list[tuple[int | None, ImageUse]]] = {}
         for line, use in rows:
@@ -312,19 +312,20 @@ class Store:
         with self._database.writing() as connection:
             connection.execute("UPDATE images SET checked_at = ? WHERE id = ?", (now(), image_id))
 
-    def put_failure(self, image_id: int, code: str, error: str) -> None:
+    def put_failure(self, image_id: int, code: str, error: str, *, etag: str = "") -> None:
         """Record why an image could not be had.
 
         Args:
             image_id: of the image.
             code: a short, stable word.
             error: a sentence for a person.
+            etag: what tells whether it has changed since.
         """
         with self._database.writing() as connection:
             connection.execute(
                 """UPDATE images SET status = 'failed', code = ?, error = ?, content_id = NULL,
-                       path = '', etag = '', last_modified = '', checked_at = ? WHERE id = ?""",
-                (code, plain(error), now(), image_id),
+                       path = '', etag = ?, last_modified = '', checked_at = ? WHERE id = ?""",
+                (code, plain(error), etag, now(), image_id),
             )
 
     def signatures(self) -> list[tuple[int, str, int, int, bytes]]:

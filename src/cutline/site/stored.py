@@ -83,7 +83,7 @@ class StoredUse:
         applied: what the review says stands in the page, by our own hand.
         stale: the draft was made from another version of the use, picture, model or rules.
         origin: the export that names it; "" if its page was read.
-        line: its 1-based row there.
+        line: the number of its row there, as `tables.Export` counts.
     """
 
     id: int
@@ -109,7 +109,7 @@ class Counts:
         captions: made so far, by any model.
         found: uses without a draft.
         drafted: with a suggestion; `asked` are those where a person must write, `abstained` of
-            these had a caption that was too unsure.
+            these had a caption that was too unsure. Neither counts what is kept as it is.
         reviewed: uses by verdict.
         applied: uses whose reviewed alt was written.
     """
