@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from cutline.data import Example
 from cutline.errors import ImageError
@@ -23,8 +22,10 @@ from cutline.image import Transform, load_image
 from cutline.learn.encoders import Backbone, Encoder, load_encoder, weights_file
 
 BATCH = 32
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 _LARGEST = float(np.finfo(np.float16).max)
 
+Looked = TypeVar("Looked")
 Pixels = NDArray[np.float32]
 Progress = Callable[[int], None]
 """Called with the number of images done since the last call."""
@@ -119,15 +120,9 @@ def frozen(
         "transform": asdict(encoder.transform),
         "view": asdict(View(view)),
     }
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = encoder.to(device)
-
-    def see(pixels: Tensor) -> Tensor:
-        return net(pixels.to(device))
-
-    return _Store(folder, what, examples, (rows * columns, encoder.width)).fill(
-        see, encoder.transform, View(view), progress, unreadable
-    )
+    store = FeatureStore(folder, what, examples, (rows * columns, encoder.width))
+    net = encoder.to(DEVICE)
+    return store.fill(_look(encoder.transform, View(view)), _see(net), progress, unreadable)
 
 
 def readable(features: NDArray[np.float16]) -> NDArray[np.bool_]:
@@ -160,12 +155,41 @@ def extract(
         "view": asdict(view),
     }
     shape = tuple(backbone.trunk(torch.zeros(1, 3, side, side)).shape[1:])
-    trunk = backbone.trunk.to(memory_format=torch.channels_last)
-    return _Store(folder, what, examples, shape).fill(trunk, transform, view, progress, None)
+    store = FeatureStore(folder, what, examples, shape)
+    trunk = backbone.trunk.to(memory_format=torch.channels_last).to(DEVICE)
+    try:
+        return store.fill(_look(transform, view), _see(trunk), progress)
+    finally:
+        trunk.cpu()
 
 
-class _Store:
-    """One file of features: its key, and how far it has come."""
+def _look(transform: Transform, view: View) -> Callable[[Example], Pixels]:
+    def look(example: Example) -> Pixels:
+        image = load_image(example.image, around_px=transform.via_px)
+        return transform.normalise(view(transform.squash(image), example.name))
+
+    return look
+
+
+def _see(net: torch.nn.Module) -> Callable[[list[Pixels]], Pixels]:
+    def see(batch: list[Pixels]) -> Pixels:
+        pixels = torch.from_numpy(np.stack(batch)).to(DEVICE, memory_format=torch.channels_last)
+        with torch.inference_mode():
+            seen: Pixels = net(pixels).float().cpu().numpy()
+        return seen
+
+    return see
+
+
+class FeatureStore:
+    """One file with a row of features for each example; it knows how far it has come.
+
+    Args:
+        folder: where it is kept.
+        what: what looks at the images and how; with their names and sizes it makes the key.
+        examples: whose images.
+        shape: of a row.
+    """
 
     def __init__(
         self,
@@ -185,61 +209,55 @@ class _Store:
 
     def fill(
         self,
-        see: Callable[[Tensor], Tensor],
-        transform: Transform,
-        view: View,
-        progress: Progress | None,
-        unreadable: Unreadable | None,
+        look: Callable[[Example], Looked],
+        see: Callable[[list[Looked]], Pixels],
+        progress: Progress | None = None,
+        unreadable: Unreadable | None = None,
     ) -> NDArray[np.float16]:
-        """Write what is missing, batch by batch, and hand out the whole."""
+        """Write the rows that are missing, batch by batch, and hand out all.
+
+        Args:
+            look: decodes an image, in a thread; may raise ImageError.
+            see: turns a list of those into rows.
+            progress: told how many images are done.
+            unreadable: told of images that raised, whose rows then are NaN.
+
+        Returns:
+            (len(examples), *shape) float16, memory-mapped.
+
+        Raises:
+            ImageError: an image cannot be read, and nobody listens to `unreadable`.
+        """
         progress = progress or (lambda _: None)
         with FileLock(self.lock):
-            if not self.final.exists():
-                self._continue(see, transform, view, progress, unreadable)
-            else:
-                progress(len(self.examples))
+            if self.notes.exists() and (self.final.exists() or self.partial.exists()):
                 self.record = json.loads(self.notes.read_text())
-                self._tell(unreadable)
+            for position, problem in self.record["unreadable"].items():
+                self._report(int(position), ImageError(*problem), unreadable)
+            progress(self.record["done"])
+            if not self.final.exists():
+                self._go_on(look, see, progress, unreadable)
         return np.load(self.final, mmap_mode="r")
 
-    def _continue(
+    def _go_on(
         self,
-        see: Callable[[Tensor], Tensor],
-        transform: Transform,
-        view: View,
+        look: Callable[[Example], Looked],
+        see: Callable[[list[Looked]], Pixels],
         progress: Progress,
         unreadable: Unreadable | None,
     ) -> None:
-        if self.notes.exists() and self.partial.exists():
-            self.record = json.loads(self.notes.read_text())
         done = int(self.record["done"])
-        self._tell(unreadable)
-        progress(done)
-        store = np.lib.format.open_memmap(
-            self.partial, mode="r+" if done else "w+", dtype=np.float16, shape=self.shape
-        )
-
-        def look(example: Example) -> Pixels | ImageError:
-            try:
-                image = load_image(example.image, around_px=transform.via_px)
-            except ImageError as error:
-                return error
-            return transform.normalise(view(transform.squash(image), example.name))
-
+        mode: Literal["r+", "w+"] = "r+" if done else "w+"
+        store = np.lib.format.open_memmap(self.partial, mode, np.float16, self.shape)
         for batch in _looked_at(look, self.examples[done:]):
             good = {i: each for i, each in enumerate(batch) if not isinstance(each, ImageError)}
             rows = np.full((len(batch), *self.shape[1:]), np.nan, np.float16)
             if good:
-                pixels = torch.from_numpy(np.stack([*good.values()]))
-                with torch.inference_mode():
-                    seen = see(pixels.contiguous(memory_format=torch.channels_last))
-                rows[[*good]] = seen.clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
+                rows[[*good]] = see([*good.values()]).clip(-_LARGEST, _LARGEST)
             for i, each in enumerate(batch):
                 if isinstance(each, ImageError):
-                    if unreadable is None:
-                        raise each
-                    unreadable(done + i, each)
-                    self.record["unreadable"][str(done + i)] = [each.source, each.reason]
+                    self._report(done + i, each, unreadable)
+                    self.record["unreadable"][done + i] = [each.source, each.reason]
             store[done : done + len(batch)] = rows
             store.flush()
             done += len(batch)
@@ -256,22 +274,28 @@ class _Store:
         temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
         temporary.replace(self.notes)
 
-    def _tell(self, unreadable: Unreadable | None) -> None:
-        for position, (source, reason) in self.record["unreadable"].items():
-            error = ImageError(source, reason)
-            if unreadable is None:
-                raise error
-            unreadable(int(position), error)
+    @staticmethod
+    def _report(position: int, error: ImageError, unreadable: Unreadable | None) -> None:
+        if unreadable is None:
+            raise error
+        unreadable(position, error)
 
 
 def _looked_at(
-    look: Callable[[Example], Pixels | ImageError], examples: Sequence[Example]
-) -> Iterator[list[Pixels | ImageError]]:
-    """Batches of pixels in order; while one is worked on, the next is decoded."""
+    look: Callable[[Example], Looked], examples: Sequence[Example]
+) -> Iterator[list[Looked | ImageError]]:
+    """Batches in order; while one is worked on, the next is decoded."""
+
+    def attempt(example: Example) -> Looked | ImageError:
+        try:
+            return look(example)
+        except ImageError as error:
+            return error
+
     with ThreadPoolExecutor() as pool:
-        waiting = [pool.submit(look, example) for example in examples[:BATCH]]
+        waiting = [pool.submit(attempt, example) for example in examples[:BATCH]]
         for start in range(BATCH, len(examples) + BATCH, BATCH):
-            coming = [pool.submit(look, example) for example in examples[start : start + BATCH]]
+            coming = [pool.submit(attempt, each) for each in examples[start : start + BATCH]]
             yield [each.result() for each in waiting]
             waiting = coming
 
