@@ -23,6 +23,7 @@ from starlette.responses import Response
 
 from cutline.captioner import Caption, CaptionOptions
 from cutline.errors import OptionError
+from cutline.fetch import Resolve
 from cutline.site import glossary
 from cutline.site.records import Draft, ImageUse
 from cutline.site.wording import WordingOptions
@@ -51,18 +52,21 @@ T = TypeVar("T")
 router = APIRouter()
 
 
-def create_app(settings: Settings | None = None, captioner: Any = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None, captioner: Any = None, *, resolve: Resolve | None = None
+) -> FastAPI:
     """The service as an ASGI application.
 
     Args:
         settings: how it runs; None is all defaults.
         captioner: any captioner; None loads what the settings name when the application starts.
+        resolve: for names in URLs, instead of the system's resolver.
     """
     settings = settings or Settings()
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        app.state.service = service = Service(settings, captioner)
+        app.state.service = service = Service(settings, captioner, resolve)
         await service.load()
         with _reload_on_hangup(service):
             yield {"service": service}

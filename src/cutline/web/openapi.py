@@ -24,7 +24,7 @@ from cutline.web.settings import Settings
 _REFERENCE = "#/components/schemas/{model}"
 ALWAYS = ("bad-request", "host-refused", "headers-too-large", "internal")
 GUARDED = (*ALWAYS, "unauthorized", "rate-limited", "busy", "not-ready")
-FETCHING = ("url-refused", "fetch-failed", "fetch-timeout")
+FETCHING = ("url-invalid", "url-refused", "fetch-failed", "fetch-timeout")
 PICTURE = ("image-too-large", "image-format", "image-corrupt")
 UPLOAD = ("body-too-large", "upload-too-slow", "media-type", "too-many-images", "invalid-request")
 

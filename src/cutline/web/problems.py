@@ -60,6 +60,7 @@ KINDS: Mapping[str, Kind] = {
     "invalid-request": Kind(
         422, "Invalid request", "A field is missing, unknown, or out of its range; see `errors`."
     ),
+    "url-invalid": Kind(422, "No URL", "The URL is none, or names no valid host."),
     "image-corrupt": Kind(422, "Damaged picture", "The picture is empty, cut short or damaged."),
     "rate-limited": Kind(429, "Too many requests", "This client asked too often; see Retry-After."),
     "headers-too-large": Kind(431, "Headers too large", "The request's headers are too large."),

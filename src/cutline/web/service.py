@@ -7,12 +7,14 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from cutline.captioner import Caption, Captioner, CaptionOptions, InContext, Picture, load
-from cutline.errors import CutlineError
+from cutline.errors import CutlineError, FetchError
+from cutline.fetch import Fetcher, FetchOptions, Resolve
 from cutline.image import Limits, load_image
 from cutline.runtime import cores
 from cutline.search import SearchOptions
@@ -23,11 +25,22 @@ from cutline.site.wording import WordingOptions, draft
 from cutline.site.wording import context as context_of
 from cutline.web.batching import Batcher, BatchLimits, QueueFullError
 from cutline.web.metrics import Metrics
-from cutline.web.problems import ProblemError, problem_of
+from cutline.web.problems import KINDS, ProblemError, problem_of
 from cutline.web.settings import Settings
 
 log = logging.getLogger("cutline.serve")
 
+_FETCHES = 32  # at once; each waits for a server most of the time
+_FETCH_CODES = {
+    "url": "url-invalid",
+    "scheme": "url-refused",
+    "credentials": "url-refused",
+    "port": "url-refused",
+    "address": "url-refused",
+    "timeout": "fetch-timeout",
+    "too-large": "image-too-large",
+    "not-an-image": "image-format",
+}
 _NO_PAGE = ImageUse("", 0, Kind.IMG, "")
 
 
@@ -124,10 +137,13 @@ class Service:
 
     Args:
         settings: how it runs.
-        captioner: what to caption with; None loads what the settings name, in `start`.
+        captioner: what to caption with; None loads what the settings name, in `load`.
+        resolve: for names in URLs, instead of the system's resolver.
     """
 
-    def __init__(self, settings: Settings, captioner: Any = None) -> None:
+    def __init__(
+        self, settings: Settings, captioner: Any = None, resolve: Resolve | None = None
+    ) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.limits = Limits(
@@ -145,6 +161,16 @@ class Service:
             self.metrics.batch,
         )
         self.metrics.queue.set_function(lambda: self._batcher.taken)
+        self._fetching = ThreadPoolExecutor(_FETCHES, thread_name_prefix="cutline-fetch")
+        self._fetcher = Fetcher(
+            FetchOptions(
+                max_bytes=self.limits.max_bytes,
+                timeout_s=settings.fetch_timeout_s,
+                public_only=True,
+                retries=0,
+            ),
+            resolve=resolve,
+        )
         self._answers: OrderedDict[Hashable, Caption] = OrderedDict()
 
     @property
@@ -191,6 +217,8 @@ class Service:
 
     async def close(self) -> None:
         """End the threads."""
+        self._fetcher.close()
+        self._fetching.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._batcher.close)
 
     async def caption(
@@ -324,7 +352,23 @@ class Service:
         return caption
 
     async def _fetch(self, url: str) -> bytes:
-        raise ProblemError("url-refused", "Images by URL are switched off here.")
+        if not self.settings.fetch:
+            raise ProblemError("url-refused", "Images by URL are switched off here; send the file.")
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.settings.fetch_timeout_s + 1):  # or none is free
+                fetched = await loop.run_in_executor(self._fetching, self._fetcher.fetch, url)
+        except TimeoutError as error:
+            raise ProblemError("fetch-timeout", KINDS["fetch-timeout"].meaning) from error
+        except FetchError as error:
+            raise _fetch_problem(error) from error
+        return fetched.content
+
+
+def _fetch_problem(error: FetchError) -> ProblemError:
+    code = _FETCH_CODES.get(error.code, "fetch-failed")
+    told = code != "url-refused" or error.code != "address"  # what a name stands for stays here
+    return ProblemError(code, error.reason if told else KINDS[code].meaning)
 
 
 async def _sha256(content: bytes) -> bytes:
