@@ -24,6 +24,7 @@ from cutline.site.records import Kind
         ("<img alt=cat src=a>", '<img alt="A dog" src=a>'),
         ("<img alt src='a'>", "<img alt='A dog' src='a'>"),
         ("<img src=a alt=>", '<img src=a alt="A dog">'),
+        ("<img alt=` src=a>", '<img alt="A dog" src=a>'),
         ("<img src=>", '<img alt="A dog" src=>'),
         ('<img src="a"class="b">', '<img src="a"class="b" alt="A dog">'),
         ('<img alt="" src="a" ALT="x">', '<img alt="A dog" src="a" ALT="x">'),

@@ -27,7 +27,7 @@ _SPACE = r"\t\n\f\r "  # what HTML counts as white space
 _TAG = re.compile(rf"<[A-Za-z][^{_SPACE}/>]*")
 _ATTRIBUTE = re.compile(
     rf"""[{_SPACE}/]*([^{_SPACE}/>="'<{{}}]+)"""
-    rf"""(?:[{_SPACE}]*=[{_SPACE}]*("[^"]*"|'[^']*'|[^{_SPACE}"'<>`{{}}]*))?"""
+    rf"""(?:[{_SPACE}]*=[{_SPACE}]*("[^"]*"|'[^']*'|[^{_SPACE}"'<>{{}}]+|(?=>)))?"""
 )
 _TAG_END = re.compile(rf"[{_SPACE}/]*>\Z")
 _MARKERS = (("{{", "}}"), ("{%", "%}"), ("<?", "?>"), ("<%", "%>"), ("${", "}"))
