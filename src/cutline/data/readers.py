@@ -136,7 +136,7 @@ def read(
         raise DataError(f"got {path} without a single image; expected captioned images")
     if split_file is not None:
         _split_by_file(listing, Path(split_file))
-    pictures = _Pictures(path if path.is_dir() else path.parent, images)
+    pictures = Pictures(path if path.is_dir() else path.parent, images)
     shared = Counter(PurePath(name).name for name in listing.images)
     splits: dict[str, list[tuple[int, Example]]] = {}
     lacking: list[str] = []
@@ -286,12 +286,15 @@ def _is_token_file(path: Path) -> bool:
 
 
 def _read_tokens(path: Path, listing: _Listing) -> None:
-    """`image.jpg#0<TAB>caption` lines: the original Flickr8k and Flickr30k."""
+    """`image.jpg#0<TAB>caption` lines: the original Flickr8k and Flickr30k.
+
+    Flickr8k's release has one name with a stray ending, `.jpg.1`, for which it has no picture.
+    """
     with _opened(path) as file:
         for line in file:
             name, tab, caption = line.partition("\t")
             image, _, number = name.rpartition("#")
-            if tab and number.isdigit():
+            if tab and number.isdigit() and not image.endswith(".jpg.1"):
                 listing.image(image).captions.append(caption)
 
 
@@ -470,21 +473,22 @@ def _split_name(value: object) -> str:
     return _SPLITS.get(name, name)
 
 
-class _Pictures:
+class Pictures:
     """Finds pictures by the names that captions give them."""
 
     def __init__(self, root: Path, given: Path | str | None) -> None:
-        folders = [root, *(root / name for name in _FOLDERS), root.parent]
-        folders += [root.parent / name for name in _FOLDERS]
-        self._folders = (
-            [Path(given)] if given else [folder for folder in folders if folder.is_dir()]
-        )
+        roots = [root]
+        if re.search("annotation|text|caption", root.name, re.IGNORECASE):
+            roots.append(root.parent)
+        folders = [each / name for each in roots for name in ("", *_FOLDERS)]
+        self._folders = [Path(given)] if given else [each for each in folders if each.is_dir()]
+        self._last = self._folders[0]
 
     def find(self, name: str, *, anywhere: bool) -> Path:
         """Where the picture is, or would be; `anywhere` also takes one of its bare file name."""
-        for number, folder in enumerate(self._folders):
+        for folder in (self._last, *self._folders):
             if (folder / name).is_file():
-                self._folders.insert(0, self._folders.pop(number))
+                self._last = folder
                 return folder / name
         if anywhere and PurePath(name).name != name:
             return self.find(PurePath(name).name, anywhere=False)
