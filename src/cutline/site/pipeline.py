@@ -266,8 +266,8 @@ class _Run:
 
     def _recipe(self, each: StoredUse) -> str:
         """The same text for the same caption: how we search and which words stand nearby."""
-        options = (self.options.alternatives, self.options.labels)
-        return json.dumps([*options, self.options.wording.context_nats, self._words(each)])
+        nats = float(self.options.wording.context_nats)
+        return json.dumps([self.options.alternatives, self.options.labels, nats, self._words(each)])
 
     def _text(self, content: int) -> str:
         """What an image of text says; "" if it can't be read here."""
