@@ -50,7 +50,7 @@ class Says:
             width, height = load_image(path).size
             yield Caption(
                 str(path),
-                f"a picture of {width} by {height}",
+                f"a dog {width} by {height}",
                 -0.51239,
                 self.name,
                 (Alternative("something else", -1.0),),
@@ -146,7 +146,7 @@ def test_each_picture_is_fetched_and_captioned_once(site: Site, store: Store) ->
     assert len(captioner.shown) == summary.captioned == 3
     assert (summary.fetched, summary.failed, summary.drafts) == (5, 0, 20)
     alts = [each.draft.alt for each in store.uses() if each.draft]
-    assert alts == ["A picture of 160 by 120."] * 20
+    assert alts == ["A dog 160 by 120."] * 20
     assert store.counts().distinct == 3
     assert not list(store.cache.rglob(".*"))  # no temporary file is left
 
@@ -237,9 +237,9 @@ def test_another_model_or_wording_makes_drafts_anew(site: Site, store: Store) ->
     site.page(store, "1", "a.jpg", "a.jpg")
     run(store)
     assert run(store, Says("says-v2")).captioned == 1
-    shorter = run(store, Says("says-v2"), wording=WordingOptions(max_chars=9, context_nats=0))
+    shorter = run(store, Says("says-v2"), wording=WordingOptions(max_chars=7, context_nats=0))
     assert (shorter.captioned, shorter.drafts) == (0, 2)
-    assert {each.draft.alt for each in store.uses() if each.draft} == {"A picture."}
+    assert {each.draft.alt for each in store.uses() if each.draft} == {"A dog."}
     assert site.asked == ["/a.jpg"]
 
 
