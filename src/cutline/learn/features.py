@@ -29,7 +29,7 @@ Looked = TypeVar("Looked")
 Pixels = NDArray[np.float32]
 Progress = Callable[[int], None]
 """Called with the number of images done since the last call."""
-Unreadable = Callable[[int, ImageError], None]
+Unreadable = Callable[[int, ImageError], object]
 """Called with the position and the error of an image that cannot be read."""
 
 

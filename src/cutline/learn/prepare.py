@@ -121,8 +121,9 @@ def prepare(
     """Bring a public caption set into a folder, and read it.
 
     Each archive is fetched under another name, goes on where an earlier attempt stopped, is
-    checked, unpacked and removed. What was fetched, with its SHA-256, is written to `prepared.json`; where
-    nobody has published a checksum, the first one seen is held against later downloads.
+    checked, unpacked and removed. What was fetched, with its SHA-256, is written to
+    `prepared.json`; where nobody has published a checksum, the first one seen is held against
+    later downloads.
 
     Args:
         name: one of `PUBLIC`.

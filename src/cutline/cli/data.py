@@ -1,0 +1,368 @@
+"""`cutline data` and `cutline features`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cutline.cli.app import app, examples, writing
+from cutline.cli.model import _needing
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from cutline.data import Collection, Pair
+
+data = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Captioned images: fetch public ones, build your own, look at them, check them.",
+)
+app.add_typer(data, name="data")
+
+DATA = typer.Argument(
+    metavar="DATA",
+    help="A folder or file: COCO, Karpathy's JSON, Flickr8k, Flickr30k, CSV, TSV, JSONL, sidecars.",
+    show_default=False,
+)
+IMAGES = typer.Option(metavar="DIR", help="Where the pictures are, if not nearby.")
+SPLIT_FILE = typer.Option(metavar="FILE", help="Which image is in which split: JSON or a table.")
+IMAGE_COLUMN = typer.Option(metavar="NAME", help="Of a table, if it cannot be guessed.")
+
+
+@data.callback()
+def root() -> None:
+    """Captioned images: fetch public ones, build your own, look at them, check them."""
+
+
+@data.command(
+    epilog=examples("cutline data prepare flickr8k", "cutline data prepare coco2014 -o /data/coco")
+)
+def prepare(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="flickr8k, flickr30k, coco2014 or coco2017.")
+    ],
+    output: Annotated[
+        Path | None,
+        writing("--output", "-o", metavar="DIR", help="By default a folder of its name here."),
+    ] = None,
+) -> None:
+    """Fetch a public caption set, checked, from where an earlier attempt stopped.
+
+    Where no network allows it, or the set may not be fetched, this says which files to put where.
+
+    Exit codes: 0 it is there; 1 something is missing; 2 no such set; 130 interrupted.
+    """
+    with _needing("train", "preparing data"):
+        from cutline.learn.prepare import prepare as bring
+
+        folder = output or Path(name)
+        with _stoppable(), _downloads() as progress:
+            collection = bring(name, folder, progress=progress)
+    print(f"{folder}: {_described(collection)}")
+
+
+@data.command(
+    epilog=examples(
+        "cutline data build photos.csv --output mine/",
+        "cutline data build urls.txt --output mine/",
+        "cutline data build reviews.csv --output products/ --min-stars 4",
+    )
+)
+def build(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A table with an image column (paths or URLs) and a caption column, or a rating "
+            "with a title or review column; or a list of paths or URLs, each with TAB caption.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path, writing("--output", "-o", metavar="DIR", help="The set's folder, new or begun.")
+    ],
+    side: Annotated[
+        int, typer.Option(min=32, metavar="PX", help="The longest side of a picture.")
+    ] = 640,
+    captions: Annotated[int, typer.Option(min=1, help="The most captions of an image.")] = 5,
+    min_stars: Annotated[float, typer.Option(help="Leave out reviews with fewer stars.")] = 3.0,
+    near: Annotated[
+        int,
+        typer.Option(
+            min=-1, max=64, help="Bits of 128 by which duplicates may differ; -1: identical only."
+        ),
+    ] = 16,
+    seed: Annotated[int, typer.Option(help="Of the split into train, dev and test.")] = 0,
+    licence: Annotated[str, typer.Option(help="Terms of pictures and captions.")] = "unknown",
+) -> None:
+    """Build a caption set of your own in COCO's form: fetch, verify, resize, dedupe, split.
+
+    The folder gets images/, captions.json, report.json, and dropped.csv, which says what was left
+    out and why. Interrupted, the same command goes on; pictures that failed are tried again.
+
+    Exit codes: 0 all pictures are in it; 1 some failed, or none is left; 130 interrupted.
+    """
+    with _needing("train", "building data"):
+        from cutline.learn.build import BuildOptions, plan
+        from cutline.learn.build import build as make
+
+    options = BuildOptions(
+        side_px=side,
+        captions=captions,
+        min_stars=min_stars,
+        max_distance=near,
+        seed=seed,
+        licence=licence,
+    )
+    planned = plan(source, options)
+    with _stoppable(), _bar("pictures", len(planned.images)) as advance:
+        report = make(planned, output, options, progress=advance)
+    splits = ", ".join(f"{count} {split}" for split, count in report.splits.items())
+    print(f"{output}: {report.images} images ({splits}), {report.captions} captions")
+    if report.uncaptioned:
+        print(f"  {report.uncaptioned} images have no caption yet; write them into captions.json")
+    for reason, count in report.reasons.items():
+        print(f"  dropped {count} x {reason}")
+    if report.dropped:
+        print(f"  see {output / 'dropped.csv'}")
+    failed = any(each.reason == "cannot be had or read" for each in report.dropped)
+    raise typer.Exit(1 if failed else 0)
+
+
+@data.command(epilog=examples("cutline data show mine/ --output look/"))
+def show(
+    path: Annotated[Path, DATA],
+    output: Annotated[Path, writing("--output", "-o", metavar="DIR", help="For the pictures.")],
+    count: Annotated[int, typer.Option(min=1, help="Pictures on the contact sheet.")] = 24,
+    seed: Annotated[int, typer.Option(help="Another seed draws other pictures.")] = 0,
+    images: Annotated[Path | None, IMAGES] = None,
+) -> None:
+    """Write a contact sheet of pictures with their captions, and plots of lengths and words."""
+    from cutline.data import read
+
+    with _needing("train", "showing data"):
+        from cutline.learn.sheets import show as draw
+
+    collection = read(path, images=images, faults="keep")
+    print(_described(collection))
+    for file in draw(collection, output, count=count, seed=seed):
+        print(file)
+
+
+@data.command(
+    epilog=examples("cutline data check mine/", "cutline data check captions.csv --images photos/")
+)
+def check(
+    path: Annotated[Path, DATA],
+    images: Annotated[Path | None, IMAGES] = None,
+    split_file: Annotated[Path | None, SPLIT_FILE] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Find missing and corrupt images, lacking captions, duplicates, and leaks between splits.
+
+    A leak is a picture, or nearly the same one, in two splits; train and rest count as one.
+
+    Exit codes: 0 nothing was found; 1 something was.
+    """
+    from dataclasses import asdict
+
+    from cutline.data import inspect, read
+
+    collection = read(path, images=images, split_file=split_file, faults="keep")
+    total = sum(map(len, collection.splits.values()))
+    with _stoppable(), _bar("images", total) as advance:
+        found = inspect(collection, progress=advance)
+    if json:
+        import json as form
+
+        print(form.dumps(asdict(found), indent=2, ensure_ascii=False))
+        raise typer.Exit(0 if found.sound else 1)
+    print(_described(collection))
+    problems = {
+        "missing": list(found.missing),
+        "corrupt": [f"{name}: {reason}" for name, reason in found.corrupt.items()],
+        "without captions, or with a blank one": list(found.uncaptioned),
+        "duplicates": [
+            f"{each.first} and {each.second}{_apart(each)}" for each in found.duplicates
+        ],
+        "leaks": [
+            f"{each.first} ({each.splits[0]}) and {each.second} ({each.splits[1]}){_apart(each)}"
+            for each in found.leaks
+        ],
+    }
+    for what, lines in problems.items():
+        print(f"{what}: {len(lines) or 'none'}")
+        for line in lines[:20]:
+            print(f"  {line}")
+        if len(lines) > 20:
+            print(f"  and {len(lines) - 20} more; --json lists them all")
+    raise typer.Exit(0 if found.sound else 1)
+
+
+@app.command(
+    epilog=examples(
+        "cutline features flickr8k/ --output features/",
+        "cutline features mine/ --backbone densenet201 --pooled --weights densenet201.safetensors",
+        "cutline features coco/ --backbone inception_v3 --split train --output features/",
+        "cutline features coco/ --backbone faster-rcnn --output features/",
+    )
+)
+def features(
+    path: Annotated[Path, DATA],
+    output: Annotated[
+        Path, writing("--output", "-o", metavar="DIR", help="Where features are kept.")
+    ] = Path("features"),
+    backbone: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="efficientnet_lite0 to 2, any name of timm's (vgg16, inception_v3, resnet101, "
+            "densenet201, vit_base_patch16_224, vit_small_patch14_dinov2 ...), or faster-rcnn.",
+        ),
+    ] = "efficientnet_lite2",
+    pooled: Annotated[
+        bool, typer.Option("--pooled", help="One vector an image, not one a region.")
+    ] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The backbone's weights; by default PyPI's or the hub's."
+        ),
+    ] = None,
+    side: Annotated[
+        int | None, typer.Option(min=32, metavar="PX", help="By default as it was trained.")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Only this split; may be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    images: Annotated[Path | None, IMAGES] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(metavar="TSV|DIR", help="Read bottom-up-attention files instead."),
+    ] = None,
+    view: Annotated[int, typer.Option(min=0, help="1 mirrored, 2 and more random crops.")] = 0,
+) -> None:
+    """Write what a frozen backbone sees of every image, once; training reads it from there.
+
+    The file is keyed by backbone, weights, preprocessing and images. A killed run goes on where it
+    stopped; pictures that cannot be read are named, and their rows are NaN.
+
+    Exit codes: 0 all images; 1 some cannot be read, or there are no weights; 130 interrupted.
+    """
+    from cutline.data import read
+    from cutline.errors import ImageError
+
+    with _needing("train", "features"):
+        from cutline.learn.encoders import load_encoder
+        from cutline.learn.features import FeatureOptions, frozen
+        from cutline.learn.regions import detect
+        from cutline.learn.regions import regions as published
+
+    collection = read(path, images=images, faults="drop")
+    chosen = collection.split(*(split or collection.splits))[:limit]
+    failed: dict[int, ImageError] = {}
+    steps: list[int] = []
+    with _stoppable(), _bar("images", len(chosen)) as advance:
+
+        def progress(count: int) -> None:
+            steps.append(count)
+            advance(count)
+
+        began_s = time.monotonic()
+        if regions is not None:
+            found = published(regions, chosen, output, progress=progress).features
+        elif backbone == "faster-rcnn":
+            found = detect(
+                chosen, output, weights=weights, progress=progress, unreadable=failed.setdefault
+            ).features
+        else:
+            options = FeatureOptions(backbone, pooled, weights, side)
+            encoder = load_encoder(backbone, pooled=pooled, weights=weights, side_px=side)
+            began_s = time.monotonic()
+            found = frozen(
+                options, chosen, output, view=view, progress=progress,
+                unreadable=failed.setdefault, encoder=encoder,
+            )  # fmt: skip
+        speed = sum(steps[1:]) / (time.monotonic() - began_s)
+    for error in failed.values():
+        print(f"cutline: {error}", file=sys.stderr)
+    shape = " x ".join(map(str, found.shape))
+    told = f"{speed:.1f} images/s" if speed else "there already"
+    print(f"{getattr(found, 'filename', output)}: {shape} float16, {told}")
+    raise typer.Exit(1 if failed else 0)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ends on Ctrl-C with a line that says how to go on: everything done so far is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        words = shlex.join(["cutline", *sys.argv[1:]])
+        print(f"Stopped; what is done is kept. To go on: {words}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Progress for a person at a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    quiet = not sys.stderr.isatty()
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def _downloads() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress of downloads for a person at a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    name, console = TextColumn("{task.description}"), Console(stderr=True)
+    columns = (name, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name)
+            progress.update(tasks[name], completed=done, total=total or None)
+
+        yield tell
+
+
+def _described(collection: Collection) -> str:
+    counts = ", ".join(f"{len(some):,} {name}" for name, some in collection.splits.items() if some)
+    captions = sum(len(each.captions) for some in collection.splits.values() for each in some)
+    return f"{collection.name}: {counts}; {captions:,} captions"
+
+
+def _apart(pair: Pair) -> str:
+    return ", identical" if pair.identical else f", {pair.distance} bits apart"
