@@ -343,6 +343,9 @@ async def _captions(
     found = await _unless_gone(request, work)
     if alone and isinstance(found[0], ProblemError):
         raise found[0]
+    for answer in found:
+        if isinstance(answer, ProblemError):
+            service.metrics.errors.labels(answer.code).inc()
     results = [
         _result(*each, options) for each in zip(range(len(given)), given, found, strict=True)
     ]

@@ -24,10 +24,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cutline.errors import OptionError
 from cutline.web.metrics import Metrics
 from cutline.web.problems import ProblemError
-from cutline.web.settings import Settings
+from cutline.web.settings import Settings, parse_rate
 
 log = logging.getLogger("cutline.serve")
 
@@ -46,7 +45,6 @@ HEADERS = {
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _UNGUARDED = ("/v1/openapi.json", "/v1/problems")
-_UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 
 class Guard:
@@ -65,7 +63,7 @@ class Guard:
         self._keys = [_digest(key) for key in settings.keys]
         hosts = settings.hosts or (_LOOPBACK if settings.loopback else ("*",))
         self._hosts = frozenset() if "*" in hosts else frozenset(map(str.lower, hosts))
-        self._rate = None if settings.rate is None else TokenBuckets.parse(settings.rate)
+        self._rate = None if settings.rate is None else TokenBuckets(*parse_rate(settings.rate))
         self._pending_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -251,18 +249,6 @@ class TokenBuckets:
     def __post_init__(self) -> None:
         """Begin with nobody."""
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    @classmethod
-    def parse(cls, text: str) -> TokenBuckets:
-        """Buckets for a rate such as "60/minute".
-
-        Raises:
-            OptionError: it is no rate.
-        """
-        match = re.fullmatch(r"\s*(\d+)\s*/\s*(second|minute|hour|day)s?\s*", text)
-        if match is None or int(match[1]) < 1:
-            raise OptionError(f"got rate {text!r}; expected one such as 60/minute")
-        return cls(int(match[1]), _UNITS_S[match[2]])
 
     def take(self, client: str, tokens: int) -> int | None:
         """Take tokens; 0 only asks whether there is one.

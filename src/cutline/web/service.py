@@ -237,12 +237,16 @@ class Service:
         captioner = self.captioner
         options = replace(options, limits=self.limits)
         with self._places(len(given)):
-            return await asyncio.gather(
+            answers = await asyncio.gather(
                 *(
                     self._one(captioner, number, each, options, drafts)
                     for number, each in enumerate(given)
                 )
             )
+        for answer in answers:
+            status = "ok" if isinstance(answer, Answer) else "error"
+            self.metrics.images.labels(status).inc()
+        return answers
 
     async def alt(self, given: Given | None, use: ImageUse, wording: WordingOptions) -> Answer:
         """Decide what a picture is for and draft its alt; caption it only if that needs one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -11,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 from cutline.errors import OptionError
 
 PREFIX = "CUTLINE_SERVE_"
+_UNITS_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 
 
 def _setting(default: Any, help_: str, *, least: float | None = None) -> Any:
@@ -79,6 +81,8 @@ class Settings:
             )
         if self.queue < self.max_images:
             raise OptionError(f"got queue {self.queue}; expected at least max_images")
+        if self.rate is not None:
+            parse_rate(self.rate)
         if self.log_format not in ("auto", "json", "text"):
             raise OptionError(f"got log_format {self.log_format!r}; expected auto, json or text")
 
@@ -121,6 +125,18 @@ class Settings:
             for each in fields(self)
             if (value := getattr(self, each.name)) != each.default
         }
+
+
+def parse_rate(text: str) -> tuple[int, float]:
+    """How many in how many seconds: "60/minute" is 60 in 60.
+
+    Raises:
+        OptionError: it is no rate.
+    """
+    match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(second|minute|hour|day)s?\s*", text)
+    if match is None or int(match[1]) < 1:
+        raise OptionError(f"got rate {text!r}; expected one such as 60/minute")
+    return int(match[1]), _UNITS_S[match[2]]
 
 
 def _parse(variable: str, text: str, kind: Any) -> Any:
