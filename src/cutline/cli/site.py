@@ -1,0 +1,582 @@
+"""`cutline site`: find images, draft their alts, review, write back."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import replace
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cutline.cli.app import (
+    ENGINE,
+    MODEL,
+    THREADS,
+    Commands,
+    app,
+    examples,
+    given,
+    wording,
+    writing,
+)
+from cutline.cli.steps import (
+    Steps,
+    crawl_site,
+    draft_alts,
+    import_rows,
+    interruptible,
+    needing_site,
+    opened,
+    print_diff,
+    scan_site,
+    several,
+    write_out,
+    write_report,
+)
+from cutline.errors import OptionError
+
+site = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+app.add_typer(site, name="site")
+
+finding = partial(typer.Option, rich_help_panel="Pages", show_default=False)
+fetching = partial(typer.Option, rich_help_panel="Network", show_default=False)
+STORE = typer.Option("--store", metavar="FILE", help="The site's record.")
+QUIET = typer.Option("--quiet", "-q", help="No progress and no closing lines.")
+INCLUDE = finding("--include", metavar="PATTERN", help="Only these, such as 'blog/*'; repeatable.")
+EXCLUDE = finding("--exclude", metavar="PATTERN", help="Not these; they win. Repeatable.")
+MAX_PAGES = finding("--max-pages", min=1, help="At most so many pages; by default 10,000.")
+MAX_DEPTH = finding("--max-depth", min=0, help="At most so many links away from the start.")
+SUBDOMAINS = finding("--subdomains", help="Hosts under the start's host belong to the site too.")
+ROBOTS = fetching("--robots/--no-robots", help="Obey robots.txt; by default yes.")
+DELAY = fetching("--delay", min=0, metavar="S", help="Seconds between two requests to a host.")
+AT_ONCE = fetching("--concurrency", min=1, help="Requests to a host at a time.")
+PRIVATE = fetching(
+    "--private/--public-only",
+    help="Fetch pictures from private addresses too; by default as the crawl's start is.",
+)
+GLOSSARY = wording(
+    "--glossary", metavar="FILE", help="The site's own words, a line each: sheep = alpaca"
+)
+THRESHOLD = wording("--threshold", min=0, max=1, help="Suggest nothing less sure than this.")
+MAX_CHARS = wording("--max-chars", min=1, help="The longest suggestion; by default 125.")
+LANGUAGE = wording("--language", metavar="TAG", help="What the model speaks; by default en.")
+CONTEXT = wording(
+    "--context-nats",
+    min=0,
+    help="Favour words near a picture as its caption is made; by default 0, once for each picture.",
+)
+
+
+class Format(StrEnum):
+    """How the record leaves."""
+
+    CSV = "csv"
+    JSON = "json"
+    WP_CLI = "wp-cli"
+
+
+@site.callback(
+    epilog=examples(
+        "cutline site run https://example.org/",
+        "cutline site scan docs/ && cutline site draft && cutline site review",
+        "cutline site apply docs/ --write",
+    )
+)
+def group() -> None:
+    """Alt text for a whole website: find, draft, review, write back.
+
+    Everything is kept in one file as it is made. Any command may be stopped and run again.
+    """
+
+
+@site.command(
+    epilog=examples(
+        "cutline site crawl https://example.org/",
+        "cutline site crawl https://example.org/ --include '/blog/*' --max-pages 500",
+    )
+)
+def crawl(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where to begin.")],
+    store: Annotated[Path, STORE] = Path("site.cutline"),
+    include: Annotated[list[str] | None, INCLUDE] = None,
+    exclude: Annotated[list[str] | None, EXCLUDE] = None,
+    max_pages: Annotated[int | None, MAX_PAGES] = None,
+    max_depth: Annotated[int | None, MAX_DEPTH] = None,
+    subdomains: Annotated[bool, SUBDOMAINS] = False,
+    robots: Annotated[bool, ROBOTS] = True,
+    delay: Annotated[float, DELAY] = 0.0,
+    concurrency: Annotated[int | None, AT_ONCE] = None,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Find the images of a website; stopped, the same command goes on.
+
+    Exit codes: 0 all read; 1 some pages could not be read; 2 wrong use; 130 or 143 interrupted.
+    """
+    with opened(store) as record, interruptible(), Steps(quiet) as steps:
+        failed = crawl_site(
+            record,
+            url,
+            steps,
+            include=include or (),
+            exclude=exclude or (),
+            subdomains=subdomains,
+            robots=robots,
+            delay_s=delay,
+            **given(max_pages=max_pages, max_depth=max_depth, per_host=concurrency),
+        )
+    raise typer.Exit(1 if failed else 0)
+
+
+@site.command(
+    epilog=examples("cutline site scan public/", "cutline site scan docs/ --exclude 'archive/*'")
+)
+def scan(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="HTML and Markdown files.")],
+    store: Annotated[Path, STORE] = Path("site.cutline"),
+    include: Annotated[list[str] | None, INCLUDE] = None,
+    exclude: Annotated[list[str] | None, EXCLUDE] = None,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Find the images of a folder of HTML or Markdown files.
+
+    Exit codes: 0 all read; 1 some files could not be read; 2 wrong use.
+    """
+    with opened(store) as record, interruptible(), Steps(quiet) as steps:
+        failed = scan_site(record, folder, steps, include=include or (), exclude=exclude or ())
+    raise typer.Exit(1 if failed else 0)
+
+
+@site.command(
+    "import",
+    epilog=examples(
+        "cutline site import images_missing_alt_text.csv",
+        "cutline site import tags.csv && cutline site draft && cutline site export -o tags-new.csv",
+    ),
+)
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="A crawler's export.")],
+    store: Annotated[Path, STORE] = Path("site.cutline"),
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Take the images from a crawler's export: Screaming Frog, Lumar, or any column of URLs.
+
+    Exit codes: 0 all rows understood; 1 some were not; 2 wrong use.
+    """
+    with opened(store) as record, Steps(quiet) as steps:
+        failed = import_rows(record, file, steps)
+    raise typer.Exit(1 if failed else 0)
+
+
+@site.command(
+    epilog=examples(
+        "cutline site draft",
+        "cutline site draft --glossary words.txt --threshold 0.5",
+        "cutline site draft --model runs/mine/bundle",
+    )
+)
+def draft(
+    store: Annotated[Path, STORE] = Path("site.cutline"),
+    glossary: Annotated[Path | None, GLOSSARY] = None,
+    threshold: Annotated[float | None, THRESHOLD] = None,
+    max_chars: Annotated[int | None, MAX_CHARS] = None,
+    language: Annotated[str | None, LANGUAGE] = None,
+    context_nats: Annotated[float, CONTEXT] = 0.0,
+    redo: Annotated[bool, wording("--redo", help="Draft all anew that nobody reviewed.")] = False,
+    refresh: Annotated[bool, fetching("--refresh", help="Ask whether pictures changed.")] = False,
+    delay: Annotated[float, DELAY] = 0.0,
+    concurrency: Annotated[int | None, AT_ONCE] = None,
+    private: Annotated[bool | None, PRIVATE] = None,
+    model: Annotated[str | None, MODEL] = None,
+    engine: Annotated[str, ENGINE] = "auto",
+    threads: Annotated[int | None, THREADS] = None,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Fetch each picture once, decide what it is for, and suggest an alt where one is missing.
+
+    A second run makes only what is missing, or what another model or wording would say otherwise.
+    What a person reviewed is left alone.
+
+    Exit codes: 0 all drafted; 1 some pictures failed; 2 wrong use; 130 or 143 interrupted.
+    """
+    with opened(store, there=True) as record, interruptible(), Steps(quiet) as steps:
+        failed = draft_alts(
+            record,
+            steps,
+            glossary=glossary,
+            words=given(threshold=threshold, max_chars=max_chars, language=language)
+            | {"context_nats": context_nats},
+            redo=redo,
+            refresh=refresh,
+            network=given(host_delay_s=delay, host_concurrency=concurrency, private=private),
+            load=partial(_load, model, engine, threads),
+        )
+    raise typer.Exit(1 if failed else 0)
+
+
+@site.command(
+    epilog=examples("cutline site lint", "cutline site lint --drafts --errors-only --json")
+)
+def lint(
+    store: Annotated[Path, STORE] = Path("site.cutline"),
+    drafts: Annotated[bool, typer.Option("--drafts", help="Also what we suggest.")] = False,
+    errors_only: Annotated[
+        bool, typer.Option("--errors-only", help="No warnings, no notes.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+) -> None:
+    """Check the alts that stand in the pages, by the rules of WCAG.
+
+    Exit codes: 0 no error; 1 at least one error; 2 wrong use.
+    """
+    from itertools import groupby
+    from json import dumps
+
+    from cutline.output import printable
+    from cutline.site.lint import lint as check
+    from cutline.site.lint import lint_alt
+    from cutline.site.records import Finding, Severity
+
+    found: Counter[str] = Counter()
+
+    def show(page: str, finding: Finding) -> None:
+        found[finding.severity] += 1
+        if errors_only and finding.severity is not Severity.ERROR:
+            return
+        use = finding.use
+        source = (use.source or use.markup)[:200] if use else ""
+        if json:
+            record = {"page": page, "source": source, "severity": finding.severity}
+            record |= {"rule": finding.rule, "message": finding.message}
+            print(dumps(record | {"reference": finding.reference}, ensure_ascii=True))
+        else:
+            about = f" ({finding.reference})" if finding.reference else ""
+            line = f"{page}: {finding.severity}: {source[:80]}: {finding.message}{about}"
+            print(printable(f"{line} [{finding.rule}]").encode("utf-8", "replace").decode())
+
+    with opened(store, there=True) as record:
+        for page, uses in groupby(record.uses(), key=lambda each: each.use.page):
+            together = list(uses)
+            for finding in check([each.use for each in together]):
+                show(page, finding)
+            for each in together if drafts else ():
+                if each.draft is not None and each.draft.alt:
+                    for finding in lint_alt(each.draft.alt, each.use):
+                        show(page, replace(finding, use=each.use))
+    said = ", ".join(several(found[severity], severity) for severity in Severity)
+    print(f"{said}.", file=sys.stderr)
+    raise typer.Exit(1 if found[Severity.ERROR] else 0)
+
+
+@site.command(
+    epilog=examples(
+        "cutline site review",
+        "cutline site review --write sheet.csv",
+        "cutline site review --read sheet.csv --who Ann",
+    )
+)
+def review(
+    store: Annotated[Path, STORE] = Path("site.cutline"),
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open it in a browser.")] = True,
+    who: Annotated[
+        str | None, typer.Option("--who", help="Who reviews; by default the login's name.")
+    ] = None,
+    write: Annotated[
+        Path | None, writing("--write", metavar="FILE.csv", help="For a spreadsheet instead.")
+    ] = None,
+    read: Annotated[
+        Path | None, writing("--read", metavar="FILE.csv", help="Back from the spreadsheet.")
+    ] = None,
+    force: Annotated[bool, writing("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Approve, change or refuse suggestions: on a page on this machine, or in a spreadsheet.
+
+    In the spreadsheet, give each row a verdict: approved, edited, decorative or skipped; words in
+    approved_alt without a verdict count as edited. What else it says is for reading only.
+
+    Exit codes: 0 done; 1 some rows were not understood; 2 wrong use.
+    """
+    import getpass
+
+    with opened(store, there=True) as record:
+        if write is not None:
+            from cutline.site.export import write_csv
+
+            write_out(write, force, partial(write_csv, record), encoding="utf-8-sig")
+        elif read is not None:
+            from cutline.site.sheet import read_reviews
+
+            sheet = read_reviews(record, read, who or getpass.getuser())
+            record.put_reviews(sheet.reviews)
+            for line, problem in sheet.problems:
+                print(f"{read}, line {line}: {problem}", file=sys.stderr)
+            print(f"{several(len(sheet.reviews), 'review')} taken over.")
+            raise typer.Exit(1 if sheet.problems else 0)
+        else:
+            with needing_site("cutline site review"):
+                from cutline.web.review import serve  # type: ignore[import-not-found, unused-ignore]
+            serve(record, port=port, browser=browser, who=who or getpass.getuser())
+
+
+@site.command(
+    epilog=examples(
+        "cutline site apply public/",
+        "cutline site apply public/ --write",
+        "cutline site apply public/ --patch alts.patch",
+    )
+)
+def apply(
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the pages.")],
+    store: Annotated[Path, STORE] = Path("site.cutline"),
+    write: Annotated[bool, writing("--write", help="Write; without it, only show.")] = False,
+    patch: Annotated[
+        Path | None, writing("--patch", metavar="FILE", help="Write a patch for `git apply`.")
+    ] = None,
+    overwrite: Annotated[
+        bool, writing("--overwrite", help="Also where other words stand now.")
+    ] = False,
+    fill_empty: Annotated[
+        bool, writing("--fill-empty", help='Also where alt="" stands now.')
+    ] = False,
+    force: Annotated[bool, writing("--force", help="Replace a patch that exists.")] = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Write approved alts into the pages; without --write, show what would change.
+
+    Nothing else in a file is touched. Nothing is written where the page changed since it was read,
+    or where a person's words stand. `cutline site undo` takes it back.
+
+    Exit codes: 0 all written; 1 some were refused; 2 wrong use.
+    """
+    from cutline.site.writeback import apply as write_files
+    from cutline.site.writeback import patch as as_patch
+    from cutline.site.writeback import plan
+
+    with opened(store, there=True) as record, Steps(quiet) as steps:
+        told = partial(steps.show, "comparing")
+        changes = plan(record, root, overwrite=overwrite, fill_empty=fill_empty, progress=told)
+        refused = [each for change in changes for each in change.refused]
+        failed = 0
+        edits = sum(len(change.edits) for change in changes)
+        files = sum(bool(change.edits) for change in changes)
+        if patch is not None:
+            from cutline.output import refuse_existing
+
+            if not force:
+                refuse_existing(patch)
+            patch.write_bytes(as_patch(changes))
+        elif write:
+            outcome = write_files(
+                record, changes, journal=_journal(store), progress=partial(steps.show, "writing")
+            )
+            for path, why in outcome.failed:
+                steps.problem(f"{path}: {why}")
+            failed, edits, files = len(outcome.failed), outcome.uses, len(outcome.files)
+        else:
+            for change in changes:
+                print_diff(change.diff())
+        for each, why in refused:
+            steps.problem(f"{each.use.page}: {(each.use.source or 'svg')[:80]}: {why}")
+        done = "Written" if write and patch is None else "To be written"
+        kept = f"; {several(len(refused), 'use')} refused" if refused else ""
+        hint = "" if write or patch or not edits else " Add --write to write them."
+        steps.say(f"{done}: {several(edits, 'alt')} in {several(files, 'file')}{kept}.{hint}")
+    raise typer.Exit(1 if refused or failed else 0)
+
+
+@site.command(epilog=examples("cutline site undo"))
+def undo(
+    store: Annotated[Path, STORE] = Path("site.cutline"),
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Take back what `cutline site apply --write` wrote; files changed since then are left.
+
+    Exit codes: 0 all taken back; 1 some files were left; 2 wrong use.
+    """
+    from cutline.site.writeback import undo as take_back
+
+    with opened(store, there=True) as record, Steps(quiet) as steps:
+        outcome = take_back(record, _journal(store), progress=partial(steps.show, "undoing"))
+        for path, why in outcome.failed:
+            steps.problem(f"{path}: {why}")
+        files = several(len(outcome.files), "file")
+        steps.say(f"Taken back: {several(outcome.uses, 'alt')} in {files}.")
+    raise typer.Exit(1 if outcome.failed else 0)
+
+
+@site.command(
+    epilog=examples(
+        "cutline site export -o alts.csv",
+        "cutline site export --format wp-cli -o alts.sh",
+        "cutline site export --rows images_missing_alt_text.csv -o images_with_alt_text.csv",
+    )
+)
+def export(
+    store: Annotated[Path, STORE] = Path("site.cutline"),
+    format: Annotated[
+        Format | None, writing("--format", help="By default as the output's name ends, else csv.")
+    ] = None,
+    output: Annotated[
+        Path | None, writing("--output", "-o", metavar="FILE", help="Not to standard output.")
+    ] = None,
+    rows: Annotated[
+        Path | None,
+        writing("--rows", metavar="FILE.csv", help="This imported file, new columns beside it."),
+    ] = None,
+    force: Annotated[bool, writing("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Hand the record on: as a table, as JSON, for WordPress, or as the imported file's rows."""
+    ending = output.suffix.lower().lstrip(".") if output else ""
+    format = format or (Format.JSON if ending == "json" else Format.CSV)
+    with opened(store, there=True) as record:
+        if rows is not None:
+            from cutline.output import refuse_existing
+
+            if output is None or format is not Format.CSV:
+                raise OptionError("got --rows; expected --output FILE.csv with it")
+            if not force:
+                refuse_existing(output)
+            with needing_site("cutline site export"):
+                from cutline.site.sheet import answer_export
+            answer_export(record, rows, output)
+            return
+        from cutline.site import export as forms
+
+        if format is Format.WP_CLI:
+            write_out(output, force, lambda stream: stream.write(forms.wp_cli(record)))
+        elif format is Format.JSON:
+            write_out(output, force, partial(forms.write_json, record))
+        else:
+            write_out(output, force, partial(forms.write_csv, record))
+
+
+@site.command(epilog=examples("cutline site report -o report.html", "cutline site report --json"))
+def report(
+    store: Annotated[Path, STORE] = Path("site.cutline"),
+    output: Annotated[
+        Path | None, writing("--output", "-o", metavar="FILE.html", help="One file, all in it.")
+    ] = None,
+    json: Annotated[bool, writing("--json", help="JSON for machines.")] = False,
+    force: Annotated[bool, writing("--force", help="Replace a file that exists.")] = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Say how a site stands: coverage before and after, kinds of images, problems, a gallery."""
+    if output is None and not json:
+        raise OptionError("got neither --output nor --json; expected one, such as -o report.html")
+    with opened(store, there=True) as record, Steps(quiet) as steps:
+        write_report(record, steps, output, as_json=json, force=force)
+
+
+@site.command(epilog=examples("cutline site status", "cutline site status --json"))
+def status(
+    store: Annotated[Path, STORE] = Path("site.cutline"),
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say how far a site has come."""
+    from dataclasses import asdict
+    from json import dumps
+
+    with opened(store, there=True) as record:
+        counts = record.counts()
+        source = record.setting("start") or ""
+    if json:
+        print(dumps({"source": source} | asdict(counts), indent=2))
+        return
+    alts = [f"{number} {alt}" for alt, number in counts.by_alt.items() if number]
+    kinds = [f"{number} {kind}" for kind, number in counts.by_purpose.items() if number]
+    verdicts = [f"{number} {verdict}" for verdict, number in counts.reviewed.items() if number]
+    failed = f"{counts.failed} failed" if counts.failed else ""
+    unsure = f"{counts.abstained} of them for want of a sure caption" if counts.abstained else ""
+    lines = {
+        "site": (source, ""),
+        "pages": (counts.pages, f"{counts.failed_pages} unread" if counts.failed_pages else ""),
+        "image uses": (counts.uses, ", ".join(alts)),
+        "images": (
+            counts.images,
+            ", ".join(filter(None, [f"{counts.distinct} look different", failed])),
+        ),
+        "drafts": (counts.uses - counts.found, ", ".join(kinds)),
+        "waiting": (counts.drafted, "for a review of their suggestion"),
+        "asking": (counts.asked, unsure or "for words of a person"),
+        "reviewed": (sum(counts.reviewed.values()), ", ".join(verdicts)),
+        "written": (counts.applied, ""),
+    }
+    if counts.stale:
+        lines["stale"] = (counts.stale, "drafts would come out differently: cutline site draft")
+    for name, (number, more) in lines.items():
+        shown = f"{number:,}" if isinstance(number, int) else number
+        print(f"{name:<12}{shown:>8}  {more}".rstrip())
+
+
+@site.command(
+    epilog=examples(
+        "cutline site run https://example.org/",
+        "cutline site run public/ --output report.html",
+        "cutline site run images_missing_alt_text.csv --glossary words.txt",
+    )
+)
+def run(
+    source: Annotated[str, typer.Argument(metavar="URL|DIR|FILE.csv", help="The site.")],
+    store: Annotated[Path, STORE] = Path("site.cutline"),
+    output: Annotated[
+        Path, writing("--output", "-o", metavar="FILE.html", help="By default site-report.html.")
+    ] = Path("site-report.html"),
+    include: Annotated[list[str] | None, INCLUDE] = None,
+    exclude: Annotated[list[str] | None, EXCLUDE] = None,
+    max_pages: Annotated[int | None, MAX_PAGES] = None,
+    robots: Annotated[bool, ROBOTS] = True,
+    delay: Annotated[float, DELAY] = 0.0,
+    private: Annotated[bool | None, PRIVATE] = None,
+    glossary: Annotated[Path | None, GLOSSARY] = None,
+    threshold: Annotated[float | None, THRESHOLD] = None,
+    model: Annotated[str | None, MODEL] = None,
+    engine: Annotated[str, ENGINE] = "auto",
+    threads: Annotated[int | None, THREADS] = None,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Find, draft and report at once; then review what it suggests.
+
+    Exit codes: 0 all well; 1 some pages or pictures failed; 2 wrong use; 130 or 143 interrupted.
+    """
+    is_url = "://" in source
+    if not is_url and not Path(source).exists():
+        raise OptionError(f"got {source}; expected https://..., or a folder or file that is there")
+    only = {"include": include or (), "exclude": exclude or ()}
+    with opened(store) as record, interruptible(), Steps(quiet) as steps:
+        if is_url:
+            about = {"robots": robots, "delay_s": delay, **only, **given(max_pages=max_pages)}
+            failed = crawl_site(record, source, steps, **about)
+        elif Path(source).is_dir():
+            failed = scan_site(record, Path(source), steps, **only)
+        else:
+            failed = import_rows(record, Path(source), steps)
+        failed += draft_alts(
+            record,
+            steps,
+            glossary=glossary,
+            words=given(threshold=threshold) | {"context_nats": 0.0},
+            network=given(host_delay_s=delay, private=private),
+            load=partial(_load, model, engine, threads),
+        )
+        write_report(record, steps, output, force=True)
+        steps.say("Next: cutline site review")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _load(model: str | None, engine: str, threads: int | None) -> Any:
+    from cutline.backends import load
+
+    return load(model, engine=engine, threads=threads)
+
+
+def _journal(store: Path) -> Path:
+    return store.with_name(f"{store.name}-applied.jsonl")

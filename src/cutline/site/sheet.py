@@ -1,0 +1,173 @@
+"""Spreadsheets: reviews that come back from one, and a crawler's own rows with their answers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cutline.errors import DataError, StoreError
+from cutline.site.records import Purpose, Review, Verdict
+from cutline.site.store import Store, StoredUse, now
+from cutline.site.tables import read_export, write_export
+
+_APOSTROPHE = re.compile(r"'(?=[=+\-@\t\r])")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a person decided in a spreadsheet.
+
+    Attributes:
+        reviews: use id and review, only those that are new.
+        problems: line of the file, the header being 1, and why it is left out.
+    """
+
+    reviews: list[tuple[int, Review]]
+    problems: list[tuple[int, str]]
+
+
+def read_reviews(store: Store, path: Path, who: str) -> Sheet:
+    """Read back the table that `export.write_csv` gave, as any spreadsheet may have saved it.
+
+    A row counts by its `id`, `verdict` and `approved_alt`; words without a verdict are an edit.
+
+    Args:
+        store: the site's record that the table came from; it is not written to.
+        path: the table: UTF-8, UTF-16 or Windows-1252; comma, semicolon or tab.
+        who: the person.
+
+    Raises:
+        DataError: it cannot be read, or has no such columns.
+    """
+    try:
+        text = _decode(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"got {path}: {error.strerror}; expected a reviewed table") from error
+    head = text.partition("\n")[0]
+    delimiter = max(",;\t", key=head.count)
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    if missing := {"id", "verdict", "approved_alt"} - set(table.fieldnames or ()):
+        raise DataError(
+            f"got {path} without {', '.join(sorted(missing))}; expected the columns that "
+            "cutline site review --write gave"
+        )
+    sheet = Sheet([], [])
+    when = now()
+    for row in table:
+        cells = {name: value for name, value in row.items() if isinstance(value, str)}
+        try:
+            stored = _stored(store, cells)
+            review = _review(stored, cells, who, when)
+        except ValueError as error:
+            sheet.problems.append((table.line_num, str(error)))
+            continue
+        if review is not None and not _same(stored.review, review):
+            sheet.reviews.append((stored.id, review))
+    return sheet
+
+
+def answer_export(store: Store, rows: Path, target: Path) -> None:
+    """Write an imported file's rows again, as they are, with the answers in new columns.
+
+    The columns are cutline_status, cutline_alt (what a person approved), cutline_draft,
+    cutline_confidence and cutline_why; several images in a row are separated by " | ".
+
+    Args:
+        store: the record that the file was imported into.
+        rows: the file.
+        target: where to.
+
+    Raises:
+        DataError: the file cannot be read, or was never imported.
+        OutputError: the target cannot be written.
+    """
+    export = read_export(rows)
+    answers: dict[int, dict[str, str]] = {}
+    for stored in store.uses(origin=rows.name):
+        if stored.line is None:
+            continue
+        answer = _answer(stored)
+        if (known := answers.get(stored.line)) is not None:
+            answer = {name: f"{known[name]} | {answer[name]}".strip(" |") for name in answer}
+        answers[stored.line] = answer
+    if export.uses and not answers:
+        raise DataError(f"got {rows}, which was never imported here: cutline site import {rows}")
+    for number, problem in export.problems:
+        answers.setdefault(number, _columns("not understood", "", "", "", problem))
+    write_export(export, answers, target)
+
+
+def _stored(store: Store, cells: dict[str, str]) -> StoredUse:
+    try:
+        stored = store.use(int(cells.get("id", "")))
+    except (ValueError, StoreError):
+        raise ValueError(f"got id {cells.get('id', '')!r}; expected one of this record") from None
+    if "page" in cells and _plain(cells["page"]) != stored.use.page:
+        raise ValueError(f"got page {cells['page']!r}; expected {stored.use.page!r}")
+    return stored
+
+
+def _review(stored: StoredUse, cells: dict[str, str], who: str, when: str) -> Review | None:
+    said = cells.get("verdict", "").strip().lower()
+    alt = " ".join(_plain(cells.get("approved_alt", "")).split())
+    draft = stored.draft.alt if stored.draft else None
+    if not said:
+        return Review(Verdict.EDITED, alt, who, when) if alt else None
+    try:
+        verdict = Verdict(said)
+    except ValueError:
+        raise ValueError(f"got verdict {said!r}; expected {', '.join(Verdict)}") from None
+    if verdict is Verdict.SKIPPED:
+        return Review(verdict, None, who, when)
+    if verdict is Verdict.DECORATIVE:
+        return Review(verdict, "", who, when)
+    if not alt and (draft is None or verdict is Verdict.EDITED):
+        raise ValueError(f"got {said} without approved_alt; expected words, or decorative")
+    if alt and alt != draft:
+        return Review(Verdict.EDITED, alt, who, when)
+    return Review(Verdict.APPROVED, draft, who, when)
+
+
+def _same(old: Review | None, new: Review) -> bool:
+    return old is not None and (old.verdict, old.alt) == (new.verdict, new.alt)
+
+
+def _answer(stored: StoredUse) -> dict[str, str]:
+    draft, review, image = stored.draft, stored.review, stored.image
+    status = "new"
+    if review is not None:
+        status = str(review.verdict)
+    elif image is not None and image.status == "failed":
+        status = "failed"
+    elif draft is not None and draft.decision.purpose is Purpose.KEPT:
+        status = "kept"
+    elif draft is not None:
+        status = "asks a person" if draft.alt is None else "drafted"
+    why = draft.decision.evidence if draft else ""
+    if image is not None and image.error:
+        why = image.error
+    sure = "" if draft is None or draft.confidence is None else f"{draft.confidence:.2f}"
+    approved = review.alt or "" if review else ""
+    return _columns(status, approved, (draft.alt or "") if draft else "", sure, why)
+
+
+def _columns(status: str, alt: str, draft: str, confidence: str, why: str) -> dict[str, str]:
+    cells = {"status": status, "alt": alt, "draft": draft, "confidence": confidence, "why": why}
+    return {f"cutline_{name}": value for name, value in cells.items()}
+
+
+def _plain(cell: str) -> str:
+    """A cell without the apostrophe that keeps a spreadsheet from running it."""
+    return _APOSTROPHE.sub("", cell, count=1) if _APOSTROPHE.match(cell) else cell
+
+
+def _decode(content: bytes) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", "replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")
