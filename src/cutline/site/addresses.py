@@ -44,6 +44,9 @@ _NETWORKS = {
 }
 _SHARES = ("/share", "/intent/", "/submit", "/pin/create", "/sharer", "/sharearticle")
 _INDEX = re.compile(r"(index|default|home|main)(\.\w+)?", re.IGNORECASE)
+_NUMBERED = re.compile(
+    r"(?i)(?<![a-z])(img|dsc[fn]?|dcim|pxl|image|photo|screenshot|pic|picture|bild|foto)[-_ ]?\d+"
+)
 _NAME_NOISE = re.compile(
     r"""(?ix)
       \d+x\d+ | @?\dx | \d{5,} | [0-9a-f]{8,} | (?=[a-z]*\d)(?=\d*[a-z])[a-z0-9]{12,}
@@ -66,7 +69,8 @@ def name_words(url: str) -> list[str]:
     if url[:5].lower() == "data:":
         return []
     stem = re.sub(r"(\.[A-Za-z][A-Za-z0-9]{1,4})+$", "", tail(url))
-    parts = re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", stem))
+    stem = _NUMBERED.sub(" ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", stem))
+    parts = re.split(r"[\W_]+", stem)
     return [part for part in parts if part and not _NAME_NOISE.fullmatch(part)]
 
 

@@ -13,6 +13,8 @@ from PIL import Image
 from cutline.errors import MissingExtraError
 from cutline.site.records import Pixels
 
+_SIDE_PX = 800  # measured is at most so much of a picture
+_SQUARE_PX = 16
 _SURE = 0.7  # a line read with less is left out
 
 
@@ -23,39 +25,64 @@ def measure(image: Image.Image) -> Pixels:
         image: of any mode and size; with its transparency, if it has any.
 
     Returns:
-        `text_like` is high for a few lines of text on a plain ground; `chart_like` for long
-        straight lines on a plain ground, or for even patches of few colours between them.
-        Photographs have neither.
+        `text_like` is high for lines of text on a plain ground. `chart_like` is 0 for photographs,
+        0.5 for what a program has drawn (screenshots, diagrams, clip art), and more for drawings
+        with long lines both ways on a plain ground.
     """
     width, height = image.size
-    if not width or not height:
+    if np.asarray(image.convert("RGBA").getchannel("A")).max() <= 8:
         return Pixels(width, height, flat=True)
-    small = image.convert("RGBA")
-    if max(small.size) > 800:
-        small.thumbnail((800, 800), Image.Resampling.BOX)
-    rgba = np.asarray(small, dtype=np.int16)
-    if rgba[..., 3].max() <= 8:
+    whole = _over_white(image)
+    if np.ptp(np.asarray(whole), axis=(0, 1)).max() <= 8:
         return Pixels(width, height, flat=True)
-    opaque = rgba[..., 3:] / 255
-    rgb = rgba[..., :3] * opaque + 255 * (1 - opaque)
-    if (np.ptp(rgb, axis=(0, 1)) <= 8).all():
-        return Pixels(width, height, flat=True)
-    return Pixels(width, height, False, *_text_and_chart(rgb @ np.array([0.299, 0.587, 0.114])))
+    small = whole.convert("L")
+    small.thumbnail((_SIDE_PX, _SIDE_PX), Image.Resampling.BOX)
+    text, lines = _text_and_lines(np.asarray(small, np.int16))
+    left, top = max(0, (width - _SIDE_PX) // 2), max(0, (height - _SIDE_PX) // 2)
+    middle = whole.crop((left, top, min(width, left + _SIDE_PX), min(height, top + _SIDE_PX)))
+    drawn = _is_drawn(np.asarray(middle, np.int16))
+    return Pixels(width, height, False, text, (0.5 + 0.5 * lines) if drawn else 0.0)
 
 
-def _text_and_chart(gray: NDArray[np.float64]) -> tuple[float, float]:
-    """How much a grey picture (H, W), 0..255, looks like text and like a chart."""
-    if min(gray.shape) < 16:
-        return 0.0, 0.0
-    ground = float(np.argmax(np.bincount(gray.astype(np.int64).ravel(), minlength=256)))
+def _over_white(image: Image.Image) -> Image.Image:
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    ground = Image.new("RGBA", image.size, "white")
+    ground.alpha_composite(image.convert("RGBA"))
+    return ground.convert("RGB")
+
+
+def _is_drawn(rgb: NDArray[np.int16]) -> bool:
+    """Whether hardly a square with something in it is textured all over, as in photographs.
+
+    Of 1,600 photographs no one has less than 55 % of such squares, cut out on white 51 %; of the
+    screenshots and diagrams of a handbook 97 % have less than 35 %, and half of those in JPEG.
+    """
+    change = np.maximum(
+        np.abs(np.diff(rgb, axis=0)).max(-1)[:, :-1], np.abs(np.diff(rgb, axis=1)).max(-1)[:-1]
+    )
+    rows, columns = (side // _SQUARE_PX for side in change.shape)
+    squares = change[: rows * _SQUARE_PX, : columns * _SQUARE_PX].reshape(
+        rows, _SQUARE_PX, columns, _SQUARE_PX
+    )
+    filled = (squares > 8).any(axis=(1, 3))
+    if filled.sum() < 4:
+        return False
+    return bool(((squares == 0).mean(axis=(1, 3))[filled] < 0.1).mean() < 0.35)
+
+
+def _text_and_lines(gray: NDArray[np.int16]) -> tuple[float, float]:
+    """How much a grey picture (H, W), 0..255, looks like text, and like a chart's axes."""
+    ground = np.argmax(np.bincount(gray.ravel()))
     ink = np.abs(gray - ground) > 40
     plain = float((np.abs(gray - ground) <= 6).mean())
-    if plain < 0.5 or not 0.005 <= ink.mean() <= 0.4:
+    if min(gray.shape) < 16 or plain < 0.5 or not 0.005 <= ink.mean() <= 0.4:
         return 0.0, 0.0
     height, width = ink.shape
-    row_runs, column_runs = _longest_runs(ink), _longest_runs(ink.T)
-    lines = int((row_runs > 0.4 * width).sum() > 0) + int((column_runs > 0.4 * height).sum() > 0)
-    return (0.0 if lines else _text_like(ink)), (min(1.0, plain) if lines == 2 else 0.0)
+    across = bool((_longest_runs(ink) > 0.4 * width).any())
+    down = bool((_longest_runs(ink.T) > 0.4 * height).any())
+    large = min(gray.shape) >= 100
+    return 0.0 if across or down else _text_like(ink), plain if across and down and large else 0.0
 
 
 def _text_like(ink: NDArray[np.bool_]) -> float:

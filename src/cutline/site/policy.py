@@ -21,12 +21,14 @@ from cutline.site.addresses import (
     split,
     tail,
 )
+from cutline.site.lint import says_nothing
 from cutline.site.pixels import measure, read_text
 from cutline.site.records import Alt, Decision, ImageUse, Kind, Pixels, Purpose
 
 __all__ = ["RULES", "Rule", "decide", "measure", "read_text", "with_text"]
 
-TEXT_LIKE = CHART_LIKE = 0.7  # from here on `Pixels` count as text, or as a chart
+TEXT_LIKE = CHART_LIKE = 0.7  # from here on `Pixels` count as text, or as a chart,
+DRAWN = 0.5  # and from here on as drawn by a program
 _TUTORIAL = "https://www.w3.org/WAI/tutorials/images/"
 _SMALL_PX = 32  # an icon
 
@@ -191,7 +193,7 @@ def _link_without_text(use: ImageUse, pixels: Pixels) -> _Finding | None:
         return _Finding(
             Purpose.INFORMATIVE, f"the link opens a picture, {tail(use.link)}: describe it"
         )
-    if use.title.strip() and _plain(use.title):
+    if not says_nothing(use.title):
         return _Finding(
             Purpose.FUNCTIONAL, f'in a link, and its title says "{_shorten(use.title)}"', use.title
         )
@@ -217,7 +219,7 @@ def _button(use: ImageUse, pixels: Pixels) -> _Finding | None:
     """It is all there is in a button, or it is one, so its alt says what happens."""
     if not (use.button or use.kind is Kind.INPUT):
         return None
-    if use.title.strip() and _plain(use.title):
+    if not says_nothing(use.title):
         return _Finding(Purpose.FUNCTIONAL, f'its title says "{_shorten(use.title)}"', use.title)
     words = name_words(use.url or use.source)
     for size in range(len(words), 0, -1):
@@ -343,8 +345,18 @@ def _complex(use: ImageUse, pixels: Pixels) -> _Finding | None:
 @_rule("title", "informative/")
 def _title(use: ImageUse, pixels: Pixels) -> _Finding | None:
     """Somebody has said in its title what it shows."""
-    if len(use.title.split()) > 1 and _plain(use.title):
+    if len(use.title.split()) > 1 and not says_nothing(use.title):
         return _Finding(Purpose.INFORMATIVE, f'its title says "{_shorten(use.title)}"', use.title)
+    return None
+
+
+@_rule("drawing", "complex/")
+def _drawing(use: ImageUse, pixels: Pixels) -> _Finding | None:
+    """It is no photograph, but drawn by a program: a screenshot, a diagram, clip art."""
+    if pixels.chart_like >= DRAWN:
+        return _Finding(
+            Purpose.UNKNOWN, "even patches of colour, as in a screenshot, a diagram or a drawing"
+        )
     return None
 
 
@@ -377,11 +389,6 @@ def _sides(use: ImageUse, pixels: Pixels) -> tuple[int, int] | None:
     height = pixels.height_px if use.height_px is None else use.height_px
     known = (use.width_px is not None and use.height_px is not None) or pixels.width_px > 0
     return (max(0, width), max(0, height)) if known else None
-
-
-def _plain(text: str) -> bool:
-    """Whether a title says something: no file's name, no "click to enlarge"."""
-    return not _DULL_TITLES.match(text.strip()) and not is_picture(text.strip())
 
 
 def _site_name(title: str) -> str:
@@ -463,15 +470,12 @@ _COMPLEX = frozenset(
 _NUMBERED = re.compile(
     r"(?:(?:fig(?:ure)?\.?|abb(?:ildung)?\.?)\s*[\d.]+\W+)?"
     r"(?:(?:an?|the)\s+)?(?:(?:bar|pie|line|flow|organi[sz]ation(?:al)?|street|road)[ -])?"
-    r"(?:chart|diagram|flowchart|graph|histogram|infographic|map|schematic)\b",
+    r"(?:chart|diagram|flowchart|graph|histogram|infographic|map|schematic)"
+    r"(?=\s*(?:$|[.:;(-]|\b(?:of|for|showing|shows|that|with)\b))",
     re.IGNORECASE,
 )
 _LOGO_NOISE = frozenset(
     """logo logos logotype header footer main site website brand white black dark light small
     large big retina mobile desktop color colour transparent new horizontal vertical icon img image
     web full square round""".split()
-)
-_DULL_TITLES = re.compile(
-    r"(?i)(click|tap|press|zoom|enlarge|enlarged|full size|view (larger|image)|read more|more|"
-    r"image|photo|picture|bild|foto|untitled|\d+)\b"
 )
