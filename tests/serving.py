@@ -21,6 +21,7 @@ import tiny
 import uvicorn
 from PIL import Image
 
+from cutline.fetch import Resolve
 from cutline.web.api import create_app
 from cutline.web.server import Connection
 from cutline.web.settings import Settings
@@ -29,10 +30,10 @@ Serve = Callable[..., AbstractContextManager[str]]
 
 
 @contextmanager
-def live(captioner: Any, **chosen: Any) -> Iterator[str]:
+def live(captioner: Any, resolve: Resolve | None = None, **chosen: Any) -> Iterator[str]:
     """The service on a thread of this process: gives its base URL."""
     config = uvicorn.Config(
-        create_app(Settings(**chosen), captioner),
+        create_app(Settings(**chosen), captioner, resolve=resolve),
         port=0,
         http=Connection,
         ws="none",

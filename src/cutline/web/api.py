@@ -433,7 +433,7 @@ def _since_ms(began_s: float) -> float:
 
 def _json(content: Any) -> Response:
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return Response(text, media_type="application/json")
+    return Response(text.encode("utf-8", "replace"), media_type="application/json")
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -44,6 +44,7 @@ HEADERS = {
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_MAX_HEADER_BYTES = 65_536
 _UNGUARDED = ("/v1/openapi.json", "/v1/problems")
 
 
@@ -122,6 +123,8 @@ class Guard:
                 "host-refused",
                 f"got host {host[:100]!r}; expected one that the service was told to answer to",
             )
+        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
+            raise ProblemError("headers-too-large", "got headers of more than 64 KiB")
         client = _address(scope)
         path: str = scope["path"]
         if (path.startswith("/v1/") and path not in _UNGUARDED) or path in ("/wowme", "/metrics"):
@@ -206,11 +209,9 @@ class _Body:
             async with asyncio.timeout(self._due_s - time.monotonic()):
                 message = await self._receive()
         except TimeoutError as error:
-            limit = f"{self._guard._settings.upload_timeout_s:g} s"
+            limit_s = self._guard._settings.upload_timeout_s
             raise ProblemError(
-                "upload-too-slow",
-                f"the body took longer than {limit}",
-                headers={"Connection": "close"},
+                "upload-too-slow", f"the body took longer than {limit_s:g} s"
             ) from error
         if message["type"] != "http.request":
             return message

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -127,18 +127,38 @@ async def _given(where: str, name: str, image: ImageSource, context: str = "") -
     return Given(image.name or name, content, "", context)
 
 
+class _FormParser(MultiPartParser):
+    """Starlette's, which takes a form that is cut short for a whole one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ended = False
+
+    def on_end(self) -> None:
+        self._ended = True
+
+    async def parse(self) -> FormData:
+        form = await super().parse()
+        if not self._ended:
+            for file in self._files_to_close_on_error:
+                file.close()
+            raise MultiPartException("it ends before its last boundary")
+        return form
+
+
 async def _form(
     request: Request, settings: Settings, most: int
 ) -> tuple[dict[str, str], list[tuple[str, bytes]]]:
     """The fields, and the files by name."""
     known = {*Options.model_fields, *PageContext.model_fields, *AltOptions.model_fields}
-    parser = MultiPartParser(
+    parser = _FormParser(
         request.headers,
         request.stream(),
         max_files=most,
         max_fields=len(known),
         max_part_size=_MAX_FIELD_BYTES,
     )
+    parser.spool_max_size = int(settings.max_body_mb * 1e6)  # pictures never go to the disk
     try:
         form = await parser.parse()
     except MultiPartException as error:
