@@ -26,7 +26,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _FRONT_MATTER = re.compile(
     r"\ufeff?(---|\+\+\+)[ \t]*(?:\r\n?|\n)(.*?)(?:\r\n?|\n)\1[ \t]*(?=\r|\n|\Z)", re.DOTALL
 )
-_FIELD = r"""^{}[ \t]*[:=][ \t]*(["']?)(.*?)\1[ \t\r]*$"""
+_FIELD = r"""^{}[ \t]*[:=][ \t]*(["']?)(.*?)\1[ \t]*$"""
 
 
 def uses_in_markdown(
@@ -47,7 +47,7 @@ def uses_in_markdown(
     matter = _FRONT_MATTER.match(text)
     body = _Body(text, matter.end() if matter else int(text.startswith("\ufeff")))
     read, uses = uses_in_html(body.html, page=page, base=base, root=root)
-    fields = matter[2] if matter else ""
+    fields = "\n".join(matter[2].splitlines()) if matter else ""
     title = _field(fields, "title") or read.title or body.title
     language = _field(fields, "lang(?:uage)?") or read.language
     checksum = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
@@ -84,17 +84,18 @@ class _Body:
             (start, _LINE_END.split(text[start:end], maxsplit=1)[0])
             for start, end in pairwise([*lines, len(text)])
         ]
-        parser = MarkdownIt("commonmark", renderer_cls=_Renderer).enable("table")
+        parser = MarkdownIt("commonmark").enable("table")
         parser.normalizeLink = str  # type: ignore[assignment,method-assign]
         parser.validateLink = bool  # type: ignore[assignment,method-assign]
         parser.inline.ruler.at("image", _placing(image))
         parser.inline.ruler.at("html_inline", _placing(html_inline))
         tokens = parser.parse(text[begin:])
         self._number(tokens)
-        self.html = parser.renderer.render(tokens, parser.options, {"mark": self._mark})
+        renderer = _Renderer(parser)
+        self.html = renderer.render(tokens, parser.options, {"mark": self._mark})
         self.title = next(
             (
-                inline.content
+                renderer.renderInlineAsText(inline.children or [], parser.options, {})
                 for opening, inline in pairwise(tokens)
                 if opening.type == "heading_open" and opening.tag == "h1"
             ),

@@ -254,8 +254,8 @@ class _Reader:
             button=button or found.kind is Kind.INPUT,
             caption=self._caption(scope.figure, element) if scope.figure else "",
             heading=heading[:_LONGEST_LABEL],
-            before=_last_words(text[: found.at]),
-            after=_first_words(text[found.at :]),
+            before=_last_words(text[max(0, found.at - 2 * _CONTEXT) : found.at]),
+            after=_first_words(text[found.at : found.at + 2 * _CONTEXT]),
             page_title=self.title,
             language=scope.language,
             markup=_start_tag(self.html, offset),
@@ -526,10 +526,10 @@ def _line(text: str) -> str:
 
 
 def _last_words(text: str) -> str:
-    text = text[-_CONTEXT - 1 :].rstrip()
-    return text if len(text) <= _CONTEXT else text.partition(" ")[2].lstrip()
+    text = text.strip()
+    return text if len(text) <= _CONTEXT else text[-_CONTEXT - 1 :].partition(" ")[2]
 
 
 def _first_words(text: str) -> str:
-    text = text[: _CONTEXT + 1].lstrip()
-    return text if len(text) <= _CONTEXT else text.rpartition(" ")[0].rstrip()
+    text = text.strip()
+    return text if len(text) <= _CONTEXT else text[: _CONTEXT + 1].rpartition(" ")[0]
