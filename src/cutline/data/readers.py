@@ -69,6 +69,10 @@ class Faults(StrEnum):
     KEEP = "keep"
 
 
+class _UnknownFormError(DataError):
+    """A file is of no known form, so what is looked for may be in another."""
+
+
 @dataclass
 class _Found:
     """What a format says of one image, before its file is looked for."""
@@ -132,8 +136,6 @@ def read(
     if not path.exists():
         raise DataError(f"got {path}, which does not exist; expected a folder or a caption file")
     listing = _recognise(path, image_column, caption_column)
-    if not listing.images:
-        raise DataError(f"got {path} without a single image; expected captioned images")
     if split_file is not None:
         _split_by_file(listing, Path(split_file))
     pictures = Pictures(path if path.is_dir() else path.parent, images)
@@ -150,7 +152,8 @@ def read(
                 lacking.append(f"{name} has no {'picture' if captions else 'captions'}")
                 continue
         example = Example(picture, tuple(captions), "" if unique else PurePath(name).as_posix())
-        splits.setdefault("all" if unsplit else found.split, []).append((found.rank, example))
+        split, rank = ("all", 0) if unsplit else (found.split, found.rank)
+        splits.setdefault(split, []).append((rank, example))
     if lacking and (faults == Faults.REFUSE or not splits):
         raise DataError(
             f"got {len(lacking)} of {len(listing.images)} images of {path} without picture or "
@@ -217,7 +220,7 @@ def _recognise(path: Path, image: str | None, caption: str | None) -> _Listing:
                 continue
             try:
                 return _read_file(file, image, caption)
-            except DataError as error:
+            except _UnknownFormError as error:
                 reasons.append(f"; {error}")
     if sidecars := _read_sidecars(path):
         return _Listing(path.resolve().name, sidecars)
@@ -243,7 +246,7 @@ def _read_file(path: Path, image: str | None, caption: str | None) -> _Listing:
         else:
             rows = content.get("images") if isinstance(content, dict) else content
             if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
-                raise DataError(
+                raise _UnknownFormError(
                     f"got {path}; expected COCO's or Karpathy's form, or a list of images"
                 )
             _read_rows(rows, path, listing, image, caption)
@@ -254,6 +257,8 @@ def _read_file(path: Path, image: str | None, caption: str | None) -> _Listing:
         _read_tokens(path, listing)
     else:
         _read_rows(table(path), path, listing, image, caption)
+    if not listing.images:
+        raise _UnknownFormError(f"got {path} without a single image; expected captioned images")
     if not any(found.split for found in listing.images.values()):
         _split_by_lists(listing, path.parent)
     return listing
@@ -332,7 +337,7 @@ def _columns(
     text = column_named(row, (caption,) if caption else CAPTION_COLUMNS)
     texts = numbered if numbered and not caption else [text] if text is not None else []
     if picture is None or not texts:
-        raise DataError(
+        raise _UnknownFormError(
             f"got columns {', '.join(map(str, row))} in {path}; expected one for the image "
             f"({image or ', '.join(IMAGE_COLUMNS[:5]) + ' ...'}) and one for the caption "
             f"({caption or ', '.join(CAPTION_COLUMNS[:4]) + ' ...'}): name them"
@@ -375,7 +380,7 @@ def table(path: Path) -> Iterator[dict[str, str]]:
         )
         rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
         if not any(rows.fieldnames):
-            raise DataError(f"got {path}, which is empty; expected a header and rows")
+            raise _UnknownFormError(f"got {path}, which is empty; expected a header and rows")
         try:
             yield from rows
         except csv.Error as error:
@@ -510,7 +515,7 @@ def _parse(text: str | bytes, what: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise DataError(f"got {what}, which is no JSON: {error}") from error
+        raise _UnknownFormError(f"got {what}, which is no JSON: {error}") from error
 
 
 def write_coco(collection: Collection, folder: Path | str) -> Path:
