@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cutline.errors import DataError
-from cutline.text import Vocabulary, detokenise, normalise
+from cutline.errors import DataError, OptionError
+from cutline.text import CLEAN_UPS, CleanUp, Vocabulary, detokenise, normalise, whole_words
 
 SPECIALS = ["<pad>", "<bos>", "<eos>", "<unk>"]
 PIECES = [
@@ -108,6 +109,77 @@ def test_a_vocabulary_is_built_by_count_then_alphabet() -> None:
     assert len(vocabulary) == 7
     assert Vocabulary.build(reversed(captions), min_count=2).words == vocabulary.words
     assert len(Vocabulary.build([])) == 4
+
+
+def test_a_vocabulary_may_have_a_largest_size() -> None:
+    captions = [["b", "a", "c"], ["a", "b", "d"], ["b", "e", "a", "e"]]
+    assert Vocabulary.build(captions, min_count=1, top_k=6).words == (*SPECIALS, "a", "b")
+    assert len(Vocabulary.build(captions, min_count=1, top_k=5000)) == 9
+    with pytest.raises(OptionError, match="got top_k=4; expected more than 4"):
+        Vocabulary.build(captions, top_k=4)
+
+
+def as_the_notebook(caption: str) -> list[str]:
+    """Its own steps, then those of Keras' Tokenizer with its default filters, spelt out."""
+    text = " ".join(word for word in caption.lower().split() if len(word) > 1)
+    text = f"startseq {text} endseq"
+    for character in '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n':
+        text = text.replace(character, " ")
+    return text.split()
+
+
+def as_the_tutorial(caption: str) -> list[str]:
+    """Keras' Tokenizer: lower case, filters become the separator, split at it."""
+    text = caption.lower()
+    for character in '!"#$%&()*+.,-/:;=?@[\\]^_`{|}~ ':
+        text = text.replace(character, " ")
+    return ["<start>", *(word for word in text.split(" ") if word), "<end>"]
+
+
+def test_the_tutorials_clean_ups_are_reproduced(nonsense: list[str]) -> None:
+    captions = [*nonsense, "A child's 2 T-shirts , in-line ( red ) !", "two\tdogs\nrun"]
+    for caption in captions:
+        assert CleanUp.named("notebook").marked(caption) == as_the_notebook(caption)
+        assert CleanUp.named("tensorflow-tutorial").marked(caption) == as_the_tutorial(caption)
+        assert CleanUp.named("cutline").words(caption) == normalise(caption)
+    meant = CleanUp.named("notebook-as-meant").marked("A girl's 2 T-shirts , in 1 box .")
+    assert meant == "startseq girls tshirts in box endseq".split()
+    with pytest.raises(OptionError, match=r"got clean-up 'keras'; expected one of cutline, "):
+        CleanUp.named("keras")
+
+
+BARE = CleanUp(fold_accents=False, lower=False, squeeze_spaces=False, latin_words=False)
+
+
+@pytest.mark.parametrize(
+    ("switch", "words"),
+    [
+        ({}, ["A", "b-c\td", "Caf\u00e9", "d'or", "x2", "'s"]),
+        ({"lower": True}, ["a", "b-c\td", "caf\u00e9", "d'or", "x2", "'s"]),
+        ({"fold_accents": True}, ["A", "b-c\td", "Cafe", "d'or", "x2", "'s"]),
+        ({"strip_specials": True}, ["A", "bc\td", "Caf\u00e9", "dor", "x2", "s"]),
+        ({"strip_digits": True}, ["A", "b-c\td", "Caf\u00e9", "d'or", "x", "'s"]),
+        ({"squeeze_spaces": True}, ["A", "b-c", "d", "Caf\u00e9", "d'or", "x2", "'s"]),
+        ({"drop_single": True}, ["b-c\td", "Caf\u00e9", "d'or", "x2", "'s"]),
+        ({"filters": "-'"}, ["A", "b", "c\td", "Caf\u00e9", "d", "or", "x2", "s"]),
+        ({"latin_words": True}, ["A", "b-c", "d", "Caf", "d", "or", "x2", "'s"]),
+    ],
+)
+def test_every_switch_does_one_thing(switch: dict[str, object], words: list[str]) -> None:
+    assert replace(BARE, **switch).words("A b-c\td  Caf\u00e9 d'or x2 's") == words
+
+
+def test_presets_differ_and_marks_are_optional() -> None:
+    assert len(set(CLEAN_UPS.values())) == len(CLEAN_UPS)
+    assert CleanUp(start="<s>").marked("Two dogs.") == ["<s>", "two", "dogs"]
+    assert CleanUp().marked("Two dogs.") == ["two", "dogs"]
+
+
+def test_pieces_become_words_and_sentences() -> None:
+    pieces = "a skate ##board ##er is n ' ##t here".split()
+    assert whole_words(pieces) == "a skateboarder is n 't here".split()
+    assert detokenise(pieces) == "A skateboarder isn't here."
+    assert whole_words([]) == []
 
 
 def test_encode_and_decode_are_each_others_inverse(nonsense: list[str]) -> None:
