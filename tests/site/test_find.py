@@ -65,6 +65,21 @@ def test_the_start_tag_is_found_exactly(html: str) -> None:
     assert use.markup.endswith(">")
 
 
+def test_in_xhtml_elements_close_themselves() -> None:
+    html = """<?xml version="1.0"?><html><head><title/><script src="x"/></head><body><!-- <b/> -->
+      <a href="/x"/><p/><img src="é.png" alt="1 > 2"/><div hidden=""/><br/>
+      <svg><path/></svg><img src="b.png"/></body></html>"""
+    _, uses = uses_in_html(html, page=PAGE, xhtml=True)
+    assert [(use.markup, use.link, use.hidden) for use in uses] == [
+        ('<img src="é.png" alt="1 > 2"/>', "", False),
+        ("<svg>", "", False),
+        ('<img src="b.png"/>', "", False),
+    ]
+    for use in uses:
+        assert html[use.offset :].startswith(use.markup)
+    assert uses_of(html) == []
+
+
 def test_a_tag_cut_off_is_none() -> None:
     assert uses_of('<p><img src="a.png') == []
 
@@ -181,6 +196,8 @@ def test_a_link_keeps_its_scheme(href: str) -> None:
         "<dialog><img></dialog>",
         "<div inert><img></div>",
         "<div popover><img></div>",
+        "<div style='content-visibility: hidden'><img></div>",
+        "<audio><img></audio>",
     ],
 )
 def test_what_is_hidden(html: str) -> None:

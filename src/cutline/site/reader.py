@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,46 +17,53 @@ from typing import Any
 import ada_url
 from justhtml import Element, JustHTML, Node, Template, Text
 
+from cutline.site.elements import (
+    attribute_of,
+    backgrounds_of,
+    best_of,
+    in_pixels,
+    is_control,
+    is_hidden,
+    is_remote,
+    kind_of,
+    language_of,
+    one_line,
+    own_name,
+    parse_srcset,
+    role_of,
+    style_of,
+)
 from cutline.site.records import ImageUse, Kind, Page
 from cutline.site.urls import normalise_url, printable
 
-_WANTED_WIDTH_PX = 800  # more than a captioner looks at, and small enough to fetch
 _CONTEXT = 200
 _LONGEST_LABEL = 500
 _MOST_CANDIDATES = 20
 
 _LAZY = ("data-src", "data-lazy-src", "data-original", "data-lazy", "data-original-src")
 _LAZY_SETS = ("data-srcset", "data-lazy-srcset")
-_UNRENDERED = frozenset(
-    "datalist head noembed noframes rp script style template textarea title".split()
-)
 _INLINE = frozenset(
     "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q ruby s"
     " samp small span strike strong sub sup time tt u var wbr".split()
 )
 _HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
-_IMAGES = frozenset({"img", "image"})  # roles that stand for one picture; "image" is ARIA 1.3's
-_GRAPHICS = _IMAGES | {"graphics-document", "graphics-symbol"}
-_CONTROLS = frozenset({"button", "link", "menuitem", "tab", "switch", "checkbox", "radio"})
-
 _SPACE = re.compile(r"\s+")
 _BOM = "\ufeff"
-_START_TAG = re.compile(
-    r"""<[a-zA-Z][^\s/>]*+(?:[\s/]++|=?[^\s/>=]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>"'][^\s>]*+))?+"""
-    r"""|=)*+>"""
+_TAG = (
+    r"""<([a-zA-Z][^\s/>]*+)(?:[\s/]++|=?[^\s/>=]++"""
+    r"""(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>"'][^\s>]*+))?+|=)*+>"""
 )
+_START_TAG = re.compile(_TAG)
+_XML_TOKEN = re.compile(rf"<!--.*?-->|<!\[CDATA\[.*?]]>|<\?.*?\?>|{_TAG}", re.DOTALL)
+_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
 _ROOTED = re.compile(r"[/\\](?![/\\])")
-_NOT_REMOTE = re.compile(r"(?:data|javascript|about|blob):|.*(?:\{\{|\{%|<[?%]|\$\{)", re.I | re.S)
 _XML_DECLARATION = re.compile(r"\A(\ufeff?\s*)(<\?xml[^>]*>)")
 _BOGUS = re.compile(r"<[!?][^>]*>")
 _NOSCRIPT_END = re.compile(r"</noscript[\s/>]", re.IGNORECASE)
-_CANDIDATE = re.compile(r"[\s,]*(\S*[^\s,])(?:,|(?:\s+((?:[^,(]|\([^)]*\))*)(?:,|$))|$)")
-_CSS_URL = re.compile(r"""url\(\s*(?:"([^"]*)"|'([^']*)'|([^"')\s][^)]*?))\s*\)""", re.IGNORECASE)
-_PIXELS = re.compile(r"\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*", re.IGNORECASE)
 
 
 def uses_in_html(
-    html: str, *, page: str, base: str | None = None, root: str = ""
+    html: str, *, page: str, base: str | None = None, root: str = "", xhtml: bool = False
 ) -> tuple[Page, list[ImageUse]]:
     """Every image use in a page, in document order.
 
@@ -67,12 +75,13 @@ def uses_in_html(
         page: its URL or path, for the records.
         base: what its relative URLs are relative to; `page` if None. `<base href>` is honoured.
         root: where URLs that begin with a slash start, for pages in a folder; "" for the host.
+        xhtml: whether `<a/>` closes itself, as in XHTML that is not served as HTML.
 
     Returns:
         The page, its checksum that of the text in UTF-8, and its uses. For every use whose offset
         is known, `html[use.offset : use.offset + len(use.markup)] == use.markup`.
     """
-    reader = _Reader(html, page, page if base is None else base, root)
+    reader = _Reader(html, page, page if base is None else base, root, xhtml)
     return reader.page(), reader.uses()
 
 
@@ -105,8 +114,9 @@ class _Found:
 class _Reader:
     """Reads one page: once through for names and places, once for images and text."""
 
-    def __init__(self, html: str, page: str, base: str, root: str) -> None:
-        self.html, self.name, self.base, self.root = html, page, base, root
+    def __init__(self, source: str, page: str, base: str, root: str, xhtml: bool) -> None:
+        self.source, self.name, self.base, self.root = source, page, base, root
+        self.html, self._shifts = _as_html(source) if xhtml else (source, [(0, 0)])
         self.title = self.language = ""
         self.ids: dict[str, Element] = {}
         self._pieces: list[str] = []  # the text that is shown, blanks collapsed
@@ -114,13 +124,13 @@ class _Reader:
         self._headings: list[list[int]] = []  # where each begins and ends in the text
         self._found: list[_Found] = []
         self._said: dict[Element, list[tuple[Element | None, str]]] = {}
-        tree = _tree(html)
+        tree = _tree(self.html)
         self._look_round(tree)
         self._read(tree)
 
     def page(self) -> Page:
         """What is to be known of the page itself."""
-        checksum = hashlib.sha256(self.html.encode("utf-8", "surrogateescape")).hexdigest()
+        checksum = hashlib.sha256(self.source.encode("utf-8", "surrogateescape")).hexdigest()
         return Page(self.name, checksum, self.title, self.language)
 
     def uses(self) -> list[ImageUse]:
@@ -140,15 +150,15 @@ class _Reader:
         for node, entering in _walk(tree, _shown_children):
             if not entering or not isinstance(node, Element):
                 continue
-            if identity := _attribute(node, "id"):
+            if identity := attribute_of(node, "id"):
                 self.ids.setdefault(identity, node)
             if node.name == "base" and "href" in node.attrs and not based:
                 based = True
-                self.base = self._absolute(_attribute(node, "href")) or self.base
+                self.base = self._absolute(attribute_of(node, "href")) or self.base
             elif node.name == "title" and node.namespace == "html" and not self.title:
-                self.title = _line(node.to_text())
+                self.title = one_line(node.to_text())
             elif node.name == "html":
-                self.language = _language(node) or ""
+                self.language = language_of(node) or ""
 
     def _read(self, tree: Node) -> None:
         """Keep the images, the headings and the text that is shown."""
@@ -170,7 +180,7 @@ class _Reader:
             else:
                 scope = self._scope(node, scopes[-1])
                 scopes.append(scope)
-                kind = _kind(node, scope)
+                kind = kind_of(node)
                 if kind and node.origin_offset is not None:
                     offset = node.origin_offset + scope.shift
                     if offset not in seen:  # a parser may double what was not closed
@@ -191,26 +201,26 @@ class _Reader:
         """What holds in an element: what held around it, and what it adds."""
         name, attributes = element.name, element.attrs
         changes: dict[str, Any] = {}
-        if not outer.hidden and _is_hidden(element):
+        if not outer.hidden and is_hidden(element):
             changes["hidden"] = True
         if attributes:
-            if (language := _language(element)) is not None:
+            if (language := language_of(element)) is not None:
                 changes["language"] = language
-            visibility = _style(element).get("visibility")
+            visibility = style_of(element).get("visibility")
             if visibility in ("hidden", "collapse", "visible"):
                 changes["invisible"] = visibility != "visible"
-        if _is_control(element):
+        if is_control(element):
             changes["control"] = element
             changes["link"] = element if name == "a" else None
         elif name == "noscript":
             changes["noscript"] = changes["silent"] = True
             if element.children:
                 changes["shift"] = outer.shift + (element.children[0].origin_offset or 0)
-        elif name in _HEADINGS or _role(element) == "heading":
+        elif name in _HEADINGS or role_of(element) == "heading":
             if not outer.hidden and outer.heading is None:
                 changes["heading"] = len(self._headings)
                 self._headings.append([self._length, self._length])
-        elif name == "figure" or _role(element) == "figure":
+        elif name == "figure" or role_of(element) == "figure":
             changes["figure"] = element
         elif name == "picture":
             changes["picture"] = element
@@ -229,8 +239,10 @@ class _Reader:
     def _use(self, position: int, found: _Found, text: str, heading: str) -> ImageUse:
         element, scope = found.element, found.scope
         source, candidates = self._sources(element, found.kind, scope)
-        offset = (element.origin_offset or 0) + scope.shift
-        style = _style(element)
+        place = (element.origin_offset or 0) + scope.shift
+        _, shift = self._shifts[bisect_right(self._shifts, (place, len(self.html))) - 1]
+        offset = place - shift
+        style = style_of(element)
         control, link = scope.control, scope.link
         if found.kind is Kind.AREA:
             control = link = element
@@ -244,11 +256,11 @@ class _Reader:
             candidates=candidates,
             alt=printable(element.attrs["alt"] or "") if "alt" in element.attrs else None,
             name=self._name(element),
-            title=_attribute(element, "title"),
-            role=_attribute(element, "role"),
+            title=attribute_of(element, "title"),
+            role=attribute_of(element, "role"),
             hidden=scope.hidden or scope.invisible,
-            width_px=_pixels(style.get("width")) or _pixels(_attribute(element, "width")),
-            height_px=_pixels(style.get("height")) or _pixels(_attribute(element, "height")),
+            width_px=in_pixels(style.get("width")) or in_pixels(attribute_of(element, "width")),
+            height_px=in_pixels(style.get("height")) or in_pixels(attribute_of(element, "height")),
             link=self._destination(link) if link else "",
             link_text=self._label(control, element) if control not in (None, element) else "",
             button=button or found.kind is Kind.INPUT,
@@ -258,7 +270,7 @@ class _Reader:
             after=_first_words(text[found.at : found.at + 2 * _CONTEXT]),
             page_title=self.title,
             language=scope.language,
-            markup=_start_tag(self.html, offset),
+            markup=_start_tag(self.source, offset),
             offset=offset,
             noscript=scope.noscript,
         )
@@ -268,39 +280,41 @@ class _Reader:
         named: list[str] = []
         chosen = ""
         if kind in (Kind.IMG, Kind.INPUT):
-            width = _pixels(_attribute(element, "width"))
+            width = in_pixels(attribute_of(element, "width"))
             own = [
                 one
                 for name in (*_LAZY_SETS, "srcset")
-                for one in _srcset(_attribute(element, name), width)
+                for one in parse_srcset(attribute_of(element, name), width)
             ]
             others = [
                 one
                 for source in (scope.picture.children or [] if scope.picture else [])
                 if isinstance(source, Element) and source.name == "source"
                 for name in (*_LAZY_SETS, "srcset")
-                for one in _srcset(_attribute(source, name), None)
+                for one in parse_srcset(attribute_of(source, name), None)
             ]
-            lazy = [one for name in _LAZY if (one := _attribute(element, name)) and _is_remote(one)]
-            src = _attribute(element, "src")
+            lazy = [
+                one for name in _LAZY if (one := attribute_of(element, name)) and is_remote(one)
+            ]
+            src = attribute_of(element, "src")
             named = [*lazy, src, *(url for url, _ in own + others)]
-            chosen = _best(own) or (lazy[0] if lazy else "")
-            if not chosen and not (_is_remote(src) or (src and not own + others)):
-                chosen = _best(own + others) or next((url for url, _ in own + others), "")
+            chosen = best_of(own) or (lazy[0] if lazy else "")
+            if not chosen and not (is_remote(src) or (src and not own + others)):
+                chosen = best_of(own + others) or next((url for url, _ in own + others), "")
             chosen = chosen or src
         elif kind is Kind.OBJECT:
-            chosen = _attribute(element, "data")
+            chosen = attribute_of(element, "data")
         elif kind in (Kind.CSS, Kind.ROLE_IMG):
-            named = [*_backgrounds(element), _attribute(element, "src")]
+            named = [*backgrounds_of(element), attribute_of(element, "src")]
             chosen = next(filter(None, named), "")
         url = self._absolute(chosen)
-        fetchable = (self._absolute(one) for one in named if _is_remote(one))
+        fetchable = (self._absolute(one) for one in named if is_remote(one))
         candidates = dict.fromkeys(one for one in fetchable if one and one != url)
         return chosen, tuple(candidates)[:_MOST_CANDIDATES]
 
     def _absolute(self, source: str) -> str:
         source, base = self._based(source.strip())
-        return normalise_url(source, base) if _is_remote(source) else ""
+        return normalise_url(source, base) if is_remote(source) else ""
 
     def _based(self, url: str) -> tuple[str, str]:
         """A URL, and what it is relative to."""
@@ -310,7 +324,7 @@ class _Reader:
 
     def _destination(self, link: Element) -> str:
         """Where a link leads: its fragment and any scheme kept, for they tell what it does."""
-        href = _attribute(link, "href") or _attribute(link, "xlink:href")
+        href = attribute_of(link, "href") or attribute_of(link, "xlink:href")
         try:
             url, base = self._based(href)
             return str(ada_url.join_url(base, url)) if href else self.base
@@ -319,17 +333,17 @@ class _Reader:
 
     def _name(self, element: Element) -> str:
         """The name given by aria-labelledby, aria-label or an SVG's title (AccName 1.2, 2B, 2D)."""
-        referred = (self.ids.get(one) for one in _attribute(element, "aria-labelledby").split())
+        referred = (self.ids.get(one) for one in attribute_of(element, "aria-labelledby").split())
         name = " ".join(self._text(one) for one in referred if one).strip()
-        name = name or _line(_attribute(element, "aria-label"))
+        name = name or one_line(attribute_of(element, "aria-label"))
         if not name and element.namespace == "svg":
             titles = [c for c in element.children or [] if c.name == "title"]
-            name = _line(titles[0].to_text()) if titles else ""
+            name = one_line(titles[0].to_text()) if titles else ""
         return name[:_LONGEST_LABEL]
 
     def _label(self, control: Element, image: Element) -> str:
         """A link's or button's name as it would be without this image."""
-        return self._name(control) or self._text(control, image) or _attribute(control, "title")
+        return self._name(control) or self._text(control, image) or attribute_of(control, "title")
 
     def _caption(self, figure: Element, image: Element) -> str:
         for node, entering in _walk(figure, _shown_children):
@@ -345,7 +359,7 @@ class _Reader:
         for owner, piece in self._said[element]:
             if owner is None or owner is not without:
                 pieces.append(piece)
-        return _line("".join(pieces))[:_LONGEST_LABEL]
+        return one_line("".join(pieces))[:_LONGEST_LABEL]
 
     def _parts(self, element: Element) -> Iterator[tuple[Element | None, str]]:
         """The text in an element, piece by piece, and whose name each piece is."""
@@ -357,14 +371,31 @@ class _Reader:
                 text = node if isinstance(node, str) else _SPACE.sub(" ", node.data or "")
                 length += len(text)
                 yield None, text
-            elif isinstance(node, Element) and (node is element or not _is_hidden(node)):
-                name = "" if node is element else _own_name(node)
+            elif isinstance(node, Element) and (node is element or not is_hidden(node)):
+                name = "" if node is element else own_name(node)
                 if name:
                     length += len(name)
                     yield node, f" {name} "
                 elif node.namespace != "svg" and node.name != "noscript":
                     gap = [] if node.name in _INLINE else [" "]
                     stack += [*gap, *reversed(node.children or []), *gap]
+
+
+def _as_html(xhtml: str) -> tuple[str, list[tuple[int, int]]]:
+    """XHTML with an end tag for whatever closes itself.
+
+    Returns:
+        The HTML, and from which place in it on by how much it is ahead of the XHTML.
+    """
+    pieces, shifts, reached, ahead = [], [(0, 0)], 0, 0
+    for token in _XML_TOKEN.finditer(xhtml):
+        name = token[1]
+        if name and name not in _VOID and token[0].endswith("/>"):
+            pieces += [xhtml[reached : token.end()], f"</{name}>"]
+            reached = token.end()
+            ahead += len(pieces[-1])
+            shifts.append((reached + ahead, ahead))
+    return "".join([*pieces, xhtml[reached:]]), shifts
 
 
 def _tree(html: str, *, fragment: bool = False) -> Node:
@@ -388,141 +419,9 @@ def _shown_children(node: Node) -> list[Any]:
     return node.children or []
 
 
-def _attribute(element: Element, name: str) -> str:
-    return printable(element.attrs.get(name) or "").strip()
-
-
-def _role(element: Element) -> str:
-    return next(iter(_attribute(element, "role").lower().split()), "")
-
-
-def _language(element: Element) -> str | None:
-    for name in ("lang", "xml:lang"):
-        if name in element.attrs:
-            return _attribute(element, name)
-    return None
-
-
-def _style(element: Element) -> dict[str, str]:
-    """What an inline style declares, without its pictures."""
-    style = element.attrs.get("style")
-    if not style:
-        return {}
-    pairs = (one.partition(":") for one in _CSS_URL.sub("", style.lower()).split(";"))
-    return {name.strip(): value.partition("!")[0].strip() for name, _, value in pairs}
-
-
-def _backgrounds(element: Element) -> list[str]:
-    style = element.attrs.get("style") or ""
-    return ["".join(found.groups(default="")).strip() for found in _CSS_URL.finditer(style)]
-
-
-def _is_hidden(element: Element) -> bool:
-    """Whether the element itself hides what is in it, at least from assistive technology."""
-    name, attributes = element.name, element.attrs
-    if name in _UNRENDERED and element.namespace == "html":
-        return True
-    parent = element.parent
-    if isinstance(parent, Element) and parent.name == "details" and "open" not in parent.attrs:
-        summaries = (one for one in parent.children or [] if one.name == "summary")
-        if next(summaries, None) is not element:
-            return True
-    if name == "dialog" and "open" not in attributes:
-        return True
-    if not attributes:
-        return False
-    if "inert" in attributes or _attribute(element, "aria-hidden").lower() == "true":
-        return True
-    display = _style(element).get("display")
-    if display is not None:
-        return display == "none"
-    return "hidden" in attributes or "popover" in attributes
-
-
-def _is_control(element: Element) -> bool:
-    if element.name == "a" and ("href" in element.attrs or "xlink:href" in element.attrs):
-        return True
-    return element.name in ("button", "summary") or _role(element) in _CONTROLS
-
-
-def _kind(element: Element, scope: _Scope) -> Kind | None:
-    """What kind of image an element is; None if it is none."""
-    name, role = element.name, _role(element)
-    if element.namespace == "svg":
-        outermost = name == "svg" and not (
-            isinstance(element.parent, Element) and element.parent.namespace == "svg"
-        )
-        return Kind.SVG if outermost or role in _GRAPHICS else None
-    if name == "img":
-        return Kind.IMG
-    if name == "input" and _attribute(element, "type").lower() == "image":
-        return Kind.INPUT
-    if name == "area" and "href" in element.attrs:
-        return Kind.AREA
-    if name == "object" and "data" in element.attrs:
-        return Kind.OBJECT
-    if role in _IMAGES:
-        return Kind.ROLE_IMG
-    return Kind.CSS if "style" in element.attrs and _backgrounds(element) else None
-
-
-def _own_name(element: Element) -> str:
-    """The name that an element inside a link adds to the link's."""
-    if label := _line(_attribute(element, "aria-label")):
-        return label
-    if element.namespace == "svg":
-        return next((_line(c.to_text()) for c in element.children or [] if c.name == "title"), "")
-    if element.name in ("img", "area", "input"):
-        alt = element.attrs.get("alt")
-        return _line(printable(alt)) if alt is not None else _attribute(element, "title")
-    return ""
-
-
-def _pixels(length: str | None) -> int | None:
-    matched = _PIXELS.fullmatch(length or "")
-    return int(matched[1]) if matched else None
-
-
-def _is_remote(source: str) -> bool:
-    """Whether a source is a URL to fetch, not a data URI or a template's variable."""
-    return bool(source) and not _NOT_REMOTE.match(source)
-
-
-def _srcset(value: str, width_px: int | None) -> list[tuple[str, int | None]]:
-    """The URLs of a srcset, each with its width in px if it tells (HTML Standard, 4.8.4.2.1).
-
-    Args:
-        value: the attribute.
-        width_px: at what width the picture is shown, for densities such as "2x".
-    """
-    found: list[tuple[str, int | None]] = []
-    for candidate in _CANDIDATE.finditer(value):
-        url, descriptor = candidate[1], (candidate[2] or "").split()
-        width = None
-        for one in descriptor:
-            if re.fullmatch(r"\d{1,6}w", one):
-                width = int(one[:-1])
-            elif width_px and re.fullmatch(r"\d{1,3}(?:\.\d{1,3})?x", one):
-                width = round(float(one[:-1]) * width_px)
-        if _is_remote(url):
-            found.append((url, width))
-    return found
-
-
-def _best(candidates: list[tuple[str, int | None]]) -> str:
-    """The smallest that is wide enough to describe, else the widest; "" if no width is known."""
-    sized = [(width, url) for url, width in candidates if width]
-    enough = [one for one in sized if one[0] >= _WANTED_WIDTH_PX]
-    return min(enough)[1] if enough else max(sized, default=(0, ""))[1]
-
-
 def _start_tag(html: str, offset: int) -> str:
     matched = _START_TAG.match(html, offset)
     return matched[0] if matched else ""
-
-
-def _line(text: str) -> str:
-    return " ".join(printable(text).split())
 
 
 def _last_words(text: str) -> str:

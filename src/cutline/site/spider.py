@@ -231,7 +231,7 @@ class _Spider(scrapy.Spider):
             return Answer(task, SKIPPED, Page(url, status=response.status, error="no HTML"))
         media = (response.headers.get("Content-Type") or b"").decode("latin-1")
         text, _ = decode(response.body, http_content_type_encoding(media) or "")
-        page, uses = uses_in_html(text, page=url)
+        page, uses = uses_in_html(text, page=url, xhtml="xhtml" in media.lower())
         checksum = hashlib.sha256(response.body).hexdigest()
         canonical = response.xpath("//link[@rel='canonical']/@href").get("")
         return Answer(
