@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import standin
+from conftest import scene
+from PIL import Image
+from typer.testing import CliRunner
+
+from cutline import captioner, cli
+from cutline.site.store import Store
+
+STANDIN = Path(__file__).with_name("standin.py")
+PAGE = """<!doctype html><title>Trip</title><h1>Our trip</h1>
+<p>On Monday.</p><img src="1.png">
+<p>On Tuesday.</p><img src="2.png" >
+<p>On Wednesday.</p><img alt src="3.png">
+<p>On Thursday.</p><img src="4.png" alt="DSC0004.JPG">
+<p>Gone.</p><img src="none.png">
+"""
+
+
+def command(*words: Any) -> list[str]:
+    return [sys.executable, str(STANDIN), "site", *map(str, words)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "200", **more}
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def site(*words: Any) -> Done:
+    """Run a command in this process; the present folder is the home's."""
+    found = CliRunner().invoke(cli.app, ["site", *map(str, words)], prog_name="cutline")
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return Done(found.exit_code, found.stdout, found.stderr)
+
+
+@pytest.fixture(autouse=True)
+def captioned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stand in for the captioner; lists the pictures it was shown."""
+    shown: list[str] = []
+
+    class Listing(standin.StandIn):
+        def stream(self, images: Any, options: Any = None) -> Any:
+            def listed() -> Iterator[Any]:
+                for image in images:
+                    shown.append(str(image))
+                    yield image
+
+            return super().stream(listed(), options)
+
+    monkeypatch.setattr(captioner, "load", lambda *_, **__: Listing())
+    return shown
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "index.html").write_text(PAGE)
+    for number in range(1, 5):
+        scene(100 + number, 70).save(pages / f"{number}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def server(home: Path) -> Iterator[str]:
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(home / "pages")))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_folder_goes_the_whole_way(home: Path, captioned: list[str]) -> None:
+    done = site("run", "pages")
+    assert done.returncode == 1  # one picture is missing
+    assert "Found 5 image uses in 1 file." in done.stderr
+    assert "none.png: no such file" in done.stderr
+    assert "1 captioned" in done.stderr  # two look the same, two are left as they are
+    assert "<html" in (home / "site-report.html").read_text("utf-8")
+    assert done.stdout == ""
+
+    sheet = home / "sheet.csv"
+    assert site("review", "--write", sheet).returncode == 0
+    assert site("review", "--write", sheet).returncode == 2  # it is there already
+    with sheet.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["verdict"] = "approved"
+    rows[1]["approved_alt"] = 'Our "own" words'
+    rows[4]["verdict"] = "perhaps"
+    with sheet.open("w", newline="", encoding="utf-16") as file:
+        table = csv.DictWriter(file, rows[0], delimiter=";")
+        table.writeheader()
+        table.writerows(rows)
+    done = site("review", "--read", sheet, "--who", "Ann")
+    assert done.returncode == 1
+    assert "2 reviews taken over." in done.stdout
+    assert "line 6: got verdict 'perhaps'; expected approved" in done.stderr
+    assert "0 reviews taken over." in site("review", "--read", sheet).stdout
+
+    before = (home / "pages/index.html").read_bytes()
+    shown = site("apply", "pages")
+    assert shown.returncode == 0
+    assert '+<p>On Tuesday.</p><img src="2.png"' in shown.stdout
+    assert (home / "pages/index.html").read_bytes() == before
+    assert site("apply", "pages", "--patch", "p.patch").returncode == 0
+    assert "&quot;own&quot;" in (home / "p.patch").read_text()
+    done = site("apply", "pages", "--write")
+    assert "Written: 2 alts in 1 file." in done.stderr
+    assert "&quot;own&quot;" in (home / "pages/index.html").read_text()
+    assert "Written: 0 alts" in site("apply", "pages", "--write").stderr
+    assert json.loads(site("status", "--json").stdout)["applied"] == 2
+
+    captioned.clear()
+    again = site("run", "pages", "-q", "-o", "again.html")
+    assert again.returncode == 1
+    assert captioned == []
+    assert site("undo").returncode == 0
+    assert (home / "pages/index.html").read_bytes() == before
+
+
+def test_a_website_is_crawled_drafted_and_exported(home: Path, server: str) -> None:
+    done = site("crawl", server, "--max-pages", 5)
+    assert done.returncode == 0, done.stderr
+    assert "Found 5 image uses on 1 page" in done.stderr
+    done = site("draft", "--concurrency", 4)
+    assert done.returncode == 1
+    assert f"{server}none.png: the server answers 404" in done.stderr
+    assert "Nothing left to draft." in site("draft").stderr
+    table = site("export").stdout
+    assert len(list(csv.DictReader(table.splitlines()))) == 5
+    assert len(json.loads(site("export", "--format", "json").stdout)["uses"]) == 5
+    assert "wp" in site("export", "--format", "wp-cli").stdout
+    other = site("crawl", "https://other.example/")
+    assert other.returncode == 2
+    assert "name another with --store" in other.stderr
+
+
+def test_private_addresses_are_not_fetched_for_others(home: Path, server: str) -> None:
+    (home / "list.csv").write_text(f"url\n{server}1.png\n{server}2.png\n")
+    assert site("import", "list.csv").returncode == 0
+    done = site("draft")
+    assert done.returncode == 1
+    assert "expected a public address only" in done.stderr or "got port" in done.stderr
+    store = Store(home / "site.cutline")
+    assert store.counts().failed == 2
+    store.close()
+    assert site("draft", "--private", "--refresh").returncode == 0
+
+
+def test_an_export_comes_back_with_an_answer_in_each_row(home: Path, server: str) -> None:
+    rows = [f'<img style="x" src="{server}{n}.png" alt="" />' for n in (1, 2, 1, "none")]
+    with (home / "tags.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file).writerows([["Image", "Note"], *([row, "kept"] for row in rows)])
+    assert site("import", "tags.csv").returncode == 0
+    site("draft", "--private")
+    done = site("export", "--rows", "tags.csv", "-o", "new.csv")
+    assert done.returncode == 0, done.stderr
+    with (home / "new.csv").open(encoding="utf-8-sig", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["Image"] for row in found] == rows
+    assert {row["Note"] for row in found} == {"kept"}
+    assert all(row["cutline_status"] for row in found)
+    never = site("export", "--rows", home / "pages/index.html", "-o", "x.csv")
+    assert never.returncode in (1, 2)
+
+
+def test_lint_tells_errors_by_its_exit_code(home: Path) -> None:
+    site("scan", "pages")
+    done = site("lint")
+    assert done.returncode == 1
+    assert 'index.html: error: 4.png: "DSC0004.JPG" is the name of a file' in done.stdout
+    lines = [json.loads(line) for line in site("lint", "--json").stdout.splitlines()]
+    assert {line["rule"] for line in lines} >= {"image-alt"}
+    (home / "pages/index.html").write_text('<img src="1.png" alt="A dog on a beach at dusk">')
+    site("scan", "pages")
+    assert site("lint").returncode == 0
+
+
+def test_wrong_use_is_told_in_a_line(home: Path) -> None:
+    for words, said in {
+        ("draft",): "got no site.cutline; expected a site's record",
+        ("run", "nowhere"): "got nowhere; expected https://",
+        ("draft", "--store", "pages/index.html"): "no site's record",
+        ("report", "--store", "pages/index.html"): "got neither --output nor --json",
+    }.items():
+        done = site(*words)
+        assert done.returncode in (1, 2)
+        assert done.stderr.startswith("cutline: ")
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert not (home / "site.cutline").exists()
+    site("scan", "pages")
+    for glossary in ("pages/1.png", "nowhere"):
+        assert site("draft", "--glossary", glossary).returncode == 2
+
+
+def test_a_glossary_is_remembered(home: Path) -> None:
+    (home / "words.txt").write_text("picture = painting\n")
+    site("scan", "pages")
+    site("draft", "--glossary", "words.txt")
+    assert "Nothing left" in site("draft").stderr
+    assert "painting" in site("export").stdout
+
+
+def test_every_command_has_help_with_examples(home: Path) -> None:
+    names = "crawl scan import draft lint review apply undo export report status run".split()
+    for name in names:
+        done = site(name, "--help")
+        assert done.returncode == 0
+        assert f"$ cutline site {name}" in done.stdout
+
+
+def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(
+    home: Path, captioned: list[str]
+) -> None:
+    random = np.random.default_rng(1)
+    for number in range(5, 30):
+        coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), np.uint8))
+        coarse.resize((160, 120)).save(home / f"pages/{number}.png")
+    images = "".join(f"<p>{number}</p><img src={number}.png>" for number in range(5, 30))
+    (home / "pages/index.html").write_text(images)
+    site("run", "pages", "--store", "whole")
+    env = environment(STANDIN_KILL="20.png")
+    killed = subprocess.run(command("run", "pages", "--store", "cut"), env=env, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    captioned.clear()
+    site("run", "pages", "--store", "cut")
+    found = []
+    for name in ("whole", "cut"):
+        with Store(home / name) as store:
+            found.append([(each.use, each.draft) for each in store.uses()])
+    assert found[0] == found[1]
+    assert 0 < len(captioned) < 25
+
+
+def test_ctrl_c_says_how_to_go_on(home: Path) -> None:
+    site("scan", "pages")
+    env = environment(STANDIN_DELAY="30", STANDIN_LOG=str(home / "log"))
+    with subprocess.Popen(
+        command("draft"), cwd=home, env=env, stderr=subprocess.PIPE, text=True
+    ) as process:
+        with Store(home / "site.cutline") as store:
+            deadline_s = time.monotonic() + 60
+            while store.setting("model") is None and time.monotonic() < deadline_s:
+                time.sleep(0.02)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopped; all up to here is kept. To go on: the same command." in said
+    assert "Traceback" not in said
