@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from cutline.fetch import MAX_URL_CHARS
 from cutline.site.records import Kind, Origin, Purpose
 
 MAX_BEAM = 20
 MAX_LABELS = 50
 MAX_CONTEXT = 4000
-MAX_URL = 8192
+MAX_URL = MAX_URL_CHARS
 MAX_NAME = 255
+
+
+def _flag(value: Any) -> Any:
+    """In a form or a query only the two words that the document has, not `0`, `on` or `yes`."""
+    if isinstance(value, str) and value not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+_NULL: dict[str, Any] = {"type": "null"}
 
 
 class _Model(BaseModel):
@@ -40,7 +52,7 @@ class Options(_Model):
     ] = None
     temperature: Annotated[
         float | None,
-        Field(gt=0, le=10, description="Draw at random instead: below 1 safer, above 1 wilder."),
+        Field(ge=0.01, le=10, description="Draw at random instead: below 1 safer, above 1 wilder."),
     ] = None
     top_p: Annotated[
         float | None,
@@ -54,10 +66,10 @@ class Options(_Model):
         int, Field(ge=0, le=MAX_LABELS, description="ImageNet labels for each picture.")
     ] = 5
     attention: Annotated[
-        bool, Field(description="Also tell where the model looked as it chose each word.")
+        Flag, Field(description="Also tell where the model looked as it chose each word.")
     ] = False
     alt: Annotated[
-        bool, Field(description="Also draft an alt text, as POST /v1/alt does without a page.")
+        Flag, Field(description="Also draft an alt text, as POST /v1/alt does without a page.")
     ] = False
     context: Annotated[
         str,
@@ -85,6 +97,18 @@ class UrlQuery(Options):
 
 class ImageSource(_Model):
     """One picture: by URL or as Base64."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["url"], "properties": {"url": {"type": "string"}, "base64": _NULL}},
+                {
+                    "required": ["base64"],
+                    "properties": {"base64": {"type": "string"}, "url": _NULL},
+                },
+            ]
+        }
+    )
 
     url: Annotated[
         str | None,
@@ -139,7 +163,7 @@ class PageContext(_Model):
     ] = ""
     title: Annotated[str, Field(max_length=MAX_CONTEXT, description="Its title attribute.")] = ""
     role: Annotated[str, Field(max_length=100, description="Its role attribute.")] = ""
-    hidden: Annotated[bool, Field(description="aria-hidden or not displayed.")] = False
+    hidden: Annotated[Flag, Field(description="aria-hidden or not displayed.")] = False
     width_px: Annotated[int | None, Field(ge=0, le=100_000, description="As the page says.")] = None
     height_px: Annotated[int | None, Field(ge=0, le=100_000, description="As the page says.")] = (
         None
@@ -150,7 +174,7 @@ class PageContext(_Model):
     link_text: Annotated[
         str, Field(max_length=MAX_CONTEXT, description="The link's or button's other text.")
     ] = ""
-    button: Annotated[bool, Field(description="Whether it stands in a button, or is one.")] = False
+    button: Annotated[Flag, Field(description="Whether it stands in a button, or is one.")] = False
     caption: Annotated[str, Field(max_length=MAX_CONTEXT, description="Its figcaption's text.")] = (
         ""
     )
@@ -175,7 +199,7 @@ class AltOptions(_Model):
         float | None,
         Field(ge=0, le=1, description="Below this confidence nothing is suggested; null: ever."),
     ] = 0.35
-    sentence: Annotated[bool, Field(description="Whether descriptions end in a full stop.")] = True
+    sentence: Annotated[Flag, Field(description="Whether descriptions end in a full stop.")] = True
     glossary: Annotated[
         str,
         Field(
