@@ -129,6 +129,26 @@ def test_a_later_review_replaces_what_an_earlier_one_wrote(site: Site) -> None:
     assert path.read_text() == '<img src="i.png"><img src="i.png">'
 
 
+def test_what_was_taken_back_can_be_written_again_after_a_scan_in_between(site: Site) -> None:
+    page = "<img src=a><svg role=img></svg><img src=a>"
+    path = one(site, page, "A dog", "Logo", "A cat")
+    site.apply()
+    written = path.read_text()
+    site.scan()
+    site.undo()
+    assert path.read_text() == page
+    assert site.apply().uses == 3
+    assert path.read_text() == written
+
+
+def test_words_that_somebody_wrote_meanwhile_stay(site: Site) -> None:
+    path = one(site, "<img src=a>", "A dog")
+    path.write_text('<p>New</p><img src=a alt="A wolf">')
+    assert site.reasons() == ["somebody's words stand there: 'A wolf'"]
+    assert site.apply(overwrite=True).uses == 1
+    assert path.read_text() == '<p>New</p><img src=a alt="A dog">'
+
+
 def test_a_crash_between_file_and_record_is_made_good(site: Site) -> None:
     one(site, '<img src="a.png">', "A dog")
     [change] = site.plan()
@@ -466,6 +486,22 @@ def test_the_diff_shows_the_lines_around(site: Site) -> None:
     (site.root / "a.html").write_text("other")
     with pytest.raises(OutputError, match="changed"):
         change.diff()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_the_diff_cuts_long_lines_and_the_patch_does_not(site: Site, encoding: str) -> None:
+    filler = "é" * 500
+    page = f"<meta charset={encoding}>\n{filler}\n{filler}<img src=a>{filler}<img src=b>{filler}\n"
+    one(site, page.encode(encoding), "A dog", "A cat")
+    [change] = site.plan()
+    near = "é" * 60
+    mark = chr(0xFEFF) if encoding == "utf-16" else ""
+    assert change.diff().partition("@@\n")[2] == (
+        f" {mark}<meta charset={encoding}>\n {near * 2}…\n"
+        f"-…{near}<img src=a>{near}…{near}<img src=b>{near}…\n"
+        f'+…{near}<img src=a alt="A dog">{near}…{near}<img src=b alt="A cat">{near}…\n'
+    )
+    assert filler.encode(encoding.replace("16", "16-le")) in writeback.patch([change])
 
 
 def test_progress_reaches_its_end(site: Site) -> None:

@@ -11,6 +11,7 @@ from itertools import accumulate, takewhile
 from cutline.errors import OutputError
 
 _CONTEXT_LINES = 3
+_NEAR = 60  # characters
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 _ODD_NAME = re.compile(rb'[\x00-\x1f\x7f"\\]')
 
@@ -105,6 +106,34 @@ def hunks(content: bytes, edits: Sequence[Edit]) -> bytes:
         found += [b"@@ -%d,%d +%d,%d @@\n" % place, *body]
         grown += added
     return b"".join(found)
+
+
+def shown(content: bytes, edits: Sequence[Edit], encoding: str) -> str:
+    """The edits as hunks for people: of a long line, only what stands near an edit."""
+    text, position = b"", 0
+    short: list[Edit] = []
+    for edit in edits:
+        text += _brief(content[position : edit.start], encoding, bool(short), True)
+        before, after = (
+            piece.decode(encoding, "replace").encode() for piece in (edit.before, edit.after)
+        )
+        short.append(replace(edit, start=len(text), before=before, after=after))
+        text += before
+        position = edit.start + len(edit.before)
+    text += _brief(content[position:], encoding, bool(short), False)
+    return hunks(text, short).decode()
+
+
+def _brief(gap: bytes, encoding: str, follows: bool, precedes: bool) -> bytes:
+    """The bytes between two edits in UTF-8, each line cut to what stands near one of them."""
+    lines = gap.decode(encoding, "replace").split("\n")
+    for number, line in enumerate(lines):
+        head = _NEAR if follows and number == 0 else 0
+        tail = _NEAR if precedes and number == len(lines) - 1 else 0
+        head = head or (0 if tail else 2 * _NEAR)
+        if len(line) > head + tail + 1:
+            lines[number] = f"{line[:head]}…{line[len(line) - tail :]}"
+    return "\n".join(lines).encode()
 
 
 def _marked(mark: bytes, line: bytes) -> bytes:

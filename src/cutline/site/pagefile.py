@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from codecs import getincrementalencoder
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -136,24 +136,19 @@ class PageText:
             markup, kind, alt, ascii_only=self._ascii_only, in_markdown=self.is_markdown
         )
 
-    def alt(self, markup: str, use: ImageUse, ours: Iterable[str]) -> str | None:
-        """The words that stand for the image; None if there are none."""
-        if use.kind is not Kind.MARKDOWN:
-            there = alt_in(markup, use.kind)
-            return use.name or None if there is None and use.kind in NAMED else there
-        if markup == use.markup:
+    def alt(self, use: ImageUse) -> str | None:
+        """The words that stand for a use of this file; None if there are none."""
+        if use.kind is Kind.MARKDOWN:
             return use.alt or None  # Markdown has no way to leave it out
-        return next((each for each in ours if self.with_alt(markup, use.kind, each) == markup), "")
+        there = alt_in(use.markup, use.kind)
+        return use.name or None if there is None and use.kind in NAMED else there
 
-    def locate(
-        self, store: Store, use: ImageUse, ours: Iterable[str], same: bool
-    ) -> tuple[int, str]:
-        """Where a use stands, and its markup there, which may have one of our alts by now.
+    def locate(self, store: Store, use: ImageUse, same: bool) -> ImageUse:
+        """A use as it stands here now: in the same tag, whatever its alt has become.
 
         Args:
             store: knows the page's other uses.
             use: as it was when the page was read.
-            ours: what was approved for it, now or earlier.
             same: the file is as it was then.
 
         Raises:
@@ -162,16 +157,16 @@ class PageText:
         if not use.markup:
             raise OutputError("only an export names it; write it back as a table")
         if not (same and self.text.startswith(use.markup, use.offset)) or use.offset < 0:
-            use = self._moved(store, use, ours)
+            use = self._moved(store, use)
         if any(start < use.offset < end for start, end in self._code):
             raise OutputError("it stands within template code, which a quote could break")
-        return use.offset, use.markup
+        return use
 
-    def _moved(self, store: Store, use: ImageUse, ours: Iterable[str]) -> ImageUse:
-        markups = {use.markup, *(self.with_alt(use.markup, use.kind, each) for each in ours)}
+    def _moved(self, store: Store, use: ImageUse) -> ImageUse:
+        bare = self.with_alt(use.markup, use.kind, "-")
         if self._now is None:
             self._now = self.uses(self.text, use.page)
-        alike = [each for each in self._now if each.kind is use.kind and each.markup in markups]
+        alike = [each for each in self._now if self._is_but_for_alt(bare, use, each)]
         if not alike:
             raise OutputError("it changed since the scan, or is gone; scan the page again")
         near = [each for each in alike if _surroundings(each) == _surroundings(use)]
@@ -182,9 +177,17 @@ class PageText:
             there = self._now[[each.position for each in known].index(use.position)]
             if there in alike:
                 return there
-        if len(alike) > 1 or [each.markup for each in known].count(use.markup) > 1:
+        if len(alike) > 1 or [_what(each) for each in known].count(_what(use)) > 1:
             raise OutputError("the page changed and shows several like it; scan the page again")
         return alike[0]
+
+    def _is_but_for_alt(self, bare: str, use: ImageUse, other: ImageUse) -> bool:
+        if _what(other) != _what(use):
+            return False
+        try:
+            return self.with_alt(other.markup, other.kind, "-") == bare
+        except OutputError:
+            return False
 
     def edits(self, wishes: Mapping[int, Wish]) -> tuple[Edit, ...]:
         """The changes in bytes, each such that it leaves all others as they are."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cutline.errors import CutlineError, OptionError, OutputError, StoreError
-from cutline.site.edits import Edit, edited, header, hunks
+from cutline.site.edits import Edit, edited, header, hunks, shown
 from cutline.site.journal import Journal, JournalError, replacing
 from cutline.site.markup import clean
 from cutline.site.pagefile import PageFiles, PageText, Wish
@@ -69,11 +69,14 @@ class FileChange:
         return edited(self.before, self.edits)
 
     def diff(self) -> str:
-        """What changes, as a unified diff for people to read; raises as `before` does."""
+        """What changes, as a unified diff for people, long lines cut; raises as `before` does.
+
+        `patch` gives one for programs.
+        """
         if not self.edits:
             return ""
-        shown = hunks(self.before, self.edits).decode(self.encoding, "replace")
-        return header(self.path).decode("utf-8", "replace") + shown
+        name = header(self.path).decode("utf-8", "replace")
+        return name + shown(self.before, self.edits, self.encoding)
 
 
 @dataclass(frozen=True)
@@ -304,10 +307,10 @@ def _plan_file(
         alt = clean(approved)
         ours = {clean(each.alt) for each in store.history(stored.id) if each.alt is not None}
         try:
-            offset, markup = source.locate(store, use, {alt} | ours, same)
-            present = source.alt(markup, use, ours)
-            after = source.with_alt(markup, use.kind, alt)
-            if after == markup or present == alt:
+            there = source.locate(store, use, same)
+            present = source.alt(there)
+            after = source.with_alt(there.markup, use.kind, alt)
+            if after == there.markup or present == alt:
                 standing.append(stored.id)
                 continue
             if present is not None and present not in ours and not overwrite:
@@ -315,10 +318,10 @@ def _plan_file(
                     raise OutputError(f"somebody's words stand there: {present!r}")
                 if not present and not fill_empty:
                     raise OutputError('alt="" stands there: somebody decided it is decorative')
-            wish = Wish(stored.id, approved, markup, after)
-            if wishes.setdefault(offset, wish).after != after:
+            wish = Wish(stored.id, approved, there.markup, after)
+            if wishes.setdefault(there.offset, wish).after != after:
                 raise OutputError("another page leads to this file and wants another alt there")
-            if wishes[offset] is not wish:
+            if wishes[there.offset] is not wish:
                 standing.append(stored.id)
         except OutputError as error:
             refused.append((stored, str(error)))
