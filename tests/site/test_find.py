@@ -69,7 +69,7 @@ def test_in_xhtml_elements_close_themselves() -> None:
     html = """<?xml version="1.0"?><html><head><title/><script src="x"/></head><body><!-- <b/> -->
       <a href="/x"/><p/><img src="é.png" alt="1 > 2"/><div hidden=""/><br/>
       <svg><path/></svg><img src="b.png"/></body></html>"""
-    _, uses = uses_in_html(html, page=PAGE, xhtml=True)
+    _, uses = uses_in_html(html, page="a/b.XHTML", base=PAGE)
     assert [(use.markup, use.link, use.hidden) for use in uses] == [
         ('<img src="é.png" alt="1 > 2"/>', "", False),
         ("<svg>", "", False),

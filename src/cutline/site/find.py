@@ -98,14 +98,10 @@ def scan(
         except OSError as error:
             yield Page(page, error=error.strerror or str(error)), []
             continue
-        suffix, base, root = path.suffix.lower(), path.as_uri(), f"{top.as_uri()}/"
-        if suffix in MARKDOWN_SUFFIXES:
-            text, _ = decode(content, "utf-8")
-            found, uses = uses_in_markdown(text, page=page, base=base, root=root)
-        else:
-            text, _ = decode(content)
-            xhtml = suffix == ".xhtml"
-            found, uses = uses_in_html(text, page=page, base=base, root=root, xhtml=xhtml)
+        markdown = path.suffix.lower() in MARKDOWN_SUFFIXES
+        text, _ = decode(content, "utf-8" if markdown else "")
+        read = uses_in_markdown if markdown else uses_in_html
+        found, uses = read(text, page=page, base=path.as_uri(), root=f"{top.as_uri()}/")
         yield replace(found, sha256=hashlib.sha256(content).hexdigest()), uses
 
 

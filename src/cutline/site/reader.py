@@ -63,7 +63,7 @@ _NOSCRIPT_END = re.compile(r"</noscript[\s/>]", re.IGNORECASE)
 
 
 def uses_in_html(
-    html: str, *, page: str, base: str | None = None, root: str = "", xhtml: bool = False
+    html: str, *, page: str, base: str | None = None, root: str = "", xhtml: bool | None = None
 ) -> tuple[Page, list[ImageUse]]:
     """Every image use in a page, in document order.
 
@@ -75,12 +75,15 @@ def uses_in_html(
         page: its URL or path, for the records.
         base: what its relative URLs are relative to; `page` if None. `<base href>` is honoured.
         root: where URLs that begin with a slash start, for pages in a folder; "" for the host.
-        xhtml: whether `<a/>` closes itself, as in XHTML that is not served as HTML.
+        xhtml: whether `<a/>` closes itself, as in XHTML that is not served as HTML; None: if the
+            page's name ends in ".xhtml".
 
     Returns:
         The page, its checksum that of the text in UTF-8, and its uses. For every use whose offset
         is known, `html[use.offset : use.offset + len(use.markup)] == use.markup`.
     """
+    if xhtml is None:
+        xhtml = page.lower().endswith(".xhtml")
     reader = _Reader(html, page, page if base is None else base, root, xhtml)
     return reader.page(), reader.uses()
 
