@@ -14,6 +14,7 @@ Three rules keep a person's work safe:
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -70,6 +71,7 @@ _STAGES = {
     Stage.FOUND: "d.use_id IS NULL",
     Stage.DRAFTED: "d.suggests AND r.id IS NULL",
     Stage.ASKED: "d.suggests = 0 AND d.purpose <> 'kept' AND r.id IS NULL",
+    Stage.WAITING: "d.purpose <> 'kept' AND r.id IS NULL",
     Stage.REVIEWED: "r.id IS NOT NULL",
     Stage.APPLIED: _APPLIED,
     Stage.FAILED: "i.status = 'failed'",
@@ -84,6 +86,17 @@ _COLUMNS: Mapping[str, tuple[str, Any]] = {
     "group": ("ifnull(c.group_id, c.id)", int),
     "origin": ("p.origin", plain),
 }
+_SURE = "json_extract(d.record, '$.confidence')"
+_SEARCHED = {
+    "u": "page source alt title link link_text caption heading before after page_title",
+    "d": "alt",
+    "r": "alt",
+}
+_SAID = " || char(10) || ".join(
+    f"ifnull(json_extract({table}.record, '$.{name}'), '')"
+    for table, names in _SEARCHED.items()
+    for name in names.split()
+)
 
 
 class Only(TypedDict, total=False):
@@ -112,6 +125,16 @@ class Only(TypedDict, total=False):
 
     origin: str | None
     """The export that names it; "" is of pages that were read."""
+
+    search: str | None
+    """Words that all stand in its page's address, its source, the text around it, its alt, draft
+    or review, in any order; capitals matter only beyond ASCII."""
+
+    least: float | None
+    """The draft's confidence is this or more."""
+
+    most: float | None
+    """The draft's confidence is less than this, or there is none."""
 
 
 class Store:
@@ -228,6 +251,18 @@ class Store:
         where, values = _where(only)
         [(number,)] = self._database.rows(f"SELECT count(*) {_FROM} WHERE {where}", values)
         return int(number)
+
+    def index(self, **only: Unpack[Only]) -> list[tuple[int, float | None]]:
+        """The ids of the uses that `uses` would give, in that order, in little memory.
+
+        Returns:
+            Each id with the confidence of the suggestion that waits for a review; None if none
+            waits, or none was measured.
+        """
+        where, values = _where(only)
+        sql = f"""SELECT u.id, CASE WHEN d.suggests AND r.id IS NULL THEN {_SURE} END {_FROM}
+            WHERE {where} ORDER BY u.page_id, u.position, u.id"""
+        return [(row[0], row[1]) for row in self._database.rows(sql, values)]
 
     def use(self, id: int) -> StoredUse:
         """One use.
@@ -420,6 +455,24 @@ class Store:
         """
         with self._database.writing() as connection:
             return self._undo(connection, "reviews", "review_id", "verdict, record", use_id, now())
+
+    def undo_newest(self) -> list[int]:
+        """Take back what a person did last: the newest review and all of the same moment.
+
+        Returns:
+            The uses' ids; none if there was nothing to take back.
+        """
+        standing = """FROM reviews t WHERE undoes IS NULL
+            AND NOT EXISTS (SELECT 1 FROM reviews u WHERE u.undoes = t.id)"""
+        with self._database.writing() as connection:
+            newest = connection.execute(f"SELECT at {standing} ORDER BY id DESC").fetchone()
+            if newest is None:
+                return []
+            sql = f"SELECT DISTINCT use_id {standing} AND at = ? ORDER BY use_id"
+            found = [int(row[0]) for row in connection.execute(sql, (newest["at"],)).fetchall()]
+            for use_id in found:
+                self._undo(connection, "reviews", "review_id", "verdict, record", use_id, now())
+            return found
 
     def history(self, use_id: int) -> list[Review]:
         """Every review that a use ever had, oldest first, those taken back included."""
@@ -675,10 +728,19 @@ def _select_use(where: str) -> str:
 
 
 def _where(only: Only) -> tuple[str, list[Any]]:
-    conditions, values = [_LIVE], []
+    conditions: list[str] = [_LIVE]
+    values: list[Any] = []
     for name, value in only.items():
         if name == "stage" and value is not None:
             conditions.append(_STAGES[Stage(_one_of(Stage, value))])
+        elif name == "search":
+            for word in str(value or "").split():
+                escaped = re.sub(r"([\\%_])", r"\\\1", plain(word))
+                conditions.append(f"({_SAID}) LIKE ? ESCAPE '\\'")
+                values.append(f"%{escaped}%")
+        elif name in ("least", "most") and value is not None:
+            conditions.append(f"{_SURE} >= ?" if name == "least" else f"ifnull({_SURE}, 0) < ?")
+            values.append(value)
         elif value is not None:
             column, kind = _COLUMNS[name]
             conditions.append(f"{column} = ?")

@@ -32,6 +32,7 @@ class Stage(StrEnum):
     FOUND = "found"  # no draft yet
     DRAFTED = "drafted"  # a suggestion waits for a person
     ASKED = "asked"  # there is none: a person must write it
+    WAITING = "waiting"  # either of these two
     REVIEWED = "reviewed"
     APPLIED = "applied"
     FAILED = "failed"  # its picture could not be had

@@ -1,0 +1,864 @@
+// The review page. The list holds ids only; rows, details and pictures come as they are looked at.
+// Whatever is shown is set as text, never as markup.
+
+const PAGE = 40;
+const WAITING = new Set(["waiting", "asked", "drafted", "found"]);
+const OPEN = new Set(["asked", "drafted", "found"]);
+const MAX = Number(document.body.dataset.max);
+const STATES = {
+  asked: ["needs your words", "warn"],
+  drafted: ["suggested", ""],
+  found: ["not drafted yet", ""],
+  kept: ["left as it is", ""],
+  approved: ["approved", "good"],
+  edited: ["edited", "good"],
+  decorative: ["decorative", "good"],
+  skipped: ["skipped", "warn"],
+};
+const PURPOSES = {
+  decorative: "Decorative",
+  redundant: "Said beside it already",
+  functional: "A link or button",
+  text: "An image of text",
+  informative: "Informative",
+  complex: "A chart, map or diagram",
+  kept: "Has an alt already",
+  unknown: "Unclear",
+};
+const ORIGINS = { page: "from the page", glossary: "from the glossary" };
+
+const $ = (id) => document.getElementById(id);
+const filter = $("filter");
+const article = $("article");
+const state = { ids: [], sure: [], at: -1, rows: new Map(), use: null, busy: false };
+const selected = new Set();
+const done = new Set(); // decided since the list was made: they stay in it, but are passed over
+const edits = new Map(JSON.parse(sessionStorage.getItem("edits") || "[]"));
+const items = new Map(); // id -> the <li> that is shown
+const tabs = new BroadcastChannel(location.pathname);
+let anchor = null;
+
+// Small things
+
+function h(tag, properties, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "data") Object.assign(element.dataset, value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((each) => each !== null && each !== undefined));
+  return element;
+}
+
+const number = (value) => value.toLocaleString("en");
+const several = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
+const percent = (share) => `${Math.floor(share * 100 + 1e-9)} %`;
+const clip = (text, most) => (text.length > most ? `${text.slice(0, most).trimEnd()}…` : text);
+
+let fading;
+function say(text) {
+  const live = $("live");
+  live.textContent = live.textContent === text ? `${text}\u00a0` : text;
+  $("toast").textContent = text;
+  $("toast").hidden = false;
+  clearTimeout(fading);
+  fading = setTimeout(() => ($("toast").hidden = true), 4000);
+}
+
+function ask(title, text) {
+  $("ask-title").textContent = title;
+  $("ask-text").textContent = text;
+  const dialog = $("ask");
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+// Asking the server
+
+async function get(path, parameters) {
+  const answer = await fetch(`${path}?${new URLSearchParams(parameters || {})}`);
+  if (!answer.ok) throw new Error((await answer.text()) || answer.statusText);
+  return answer.json();
+}
+
+function post(path, body) {
+  const headers = { "Content-Type": "application/json" };
+  return fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
+}
+
+/** Send until it is answered; what the person did is never dropped. Gives status and answer. */
+async function save(path, body) {
+  state.busy = true;
+  document.body.setAttribute("aria-busy", "true");
+  for (let wait = 1; ; wait = Math.min(wait * 2, 15)) {
+    let why = "the server does not answer. Is cutline site review still running?";
+    try {
+      const answer = await post(path, body);
+      const told = await answer.json();
+      if (answer.status < 500) {
+        $("trouble").hidden = true;
+        state.busy = false;
+        document.body.removeAttribute("aria-busy");
+        return [answer.status, told];
+      }
+      why = told.detail;
+    } catch {
+      // no answer, or half of one: ask again; what was written already is not written twice
+    }
+    await pause(wait, why);
+  }
+}
+
+function pause(seconds, why) {
+  return new Promise((resolve) => {
+    const again = h("button", { type: "button", onclick: resolve }, "Try now");
+    $("trouble").replaceChildren(`Not saved yet: ${why} Trying again in ${seconds} s. `, again);
+    $("trouble").hidden = false;
+    setTimeout(resolve, seconds * 1000);
+  });
+}
+
+async function trying(work) {
+  try {
+    await work();
+    if (!state.busy) $("trouble").hidden = true;
+  } catch (error) {
+    const again = h("button", { type: "button", onclick: () => trying(work) }, "Try again");
+    $("trouble").replaceChildren(`Not loaded: ${error.message}. `, again);
+    $("trouble").hidden = false;
+  }
+}
+
+// The list
+
+function asked() {
+  const fields = Object.fromEntries(new FormData(filter));
+  for (const name of Object.keys(fields)) if (!fields[name].trim()) delete fields[name];
+  return fields;
+}
+
+function query() {
+  const fields = asked();
+  for (const name of ["least", "most"]) if (fields[name]) fields[name] = Number(fields[name]) / 100;
+  return fields;
+}
+
+async function list(keep) {
+  const { ids, sure } = await get("list", query());
+  Object.assign(state, { ids, sure, rows: new Map() });
+  done.clear();
+  items.clear();
+  select([]);
+  const extra = Object.keys(asked()).filter((name) => !["show", "search"].includes(name)).length;
+  $("filtered").textContent = String(extra);
+  $("filtered").hidden = !extra;
+  $("count").textContent = ids.length ? several(ids.length, "picture") : "No pictures";
+  countSure();
+  const at = ids.indexOf(keep);
+  await show(at < 0 ? 0 : at, "stay");
+}
+
+async function rows() {
+  const start = Math.floor(Math.max(state.at, 0) / PAGE) * PAGE;
+  const ids = state.ids.slice(start, start + PAGE);
+  const missing = ids.filter((id) => !state.rows.has(id));
+  if (missing.length) {
+    for (const row of await get("rows", { ids: missing.join(",") })) state.rows.set(row.id, row);
+  }
+  const shown = ids.filter((id) => state.rows.has(id));
+  for (const id of items.keys()) if (!shown.includes(id)) items.delete(id);
+  for (const id of shown) {
+    if (!items.has(id)) items.set(id, item(state.rows.get(id)));
+    refresh(id);
+  }
+  const wanted = shown.map((id) => items.get(id));
+  const present = [...$("rows").children];
+  if (wanted.length !== present.length || wanted.some((each, i) => each !== present[i])) {
+    $("rows").replaceChildren(...wanted);
+    $("rows").setAttribute("start", start + 1);
+  }
+  const last = Math.min(start + PAGE, state.ids.length);
+  $("range").textContent = state.ids.length ? `${number(start + 1)} to ${number(last)}` : "";
+  $("earlier").disabled = start === 0;
+  $("later").disabled = last >= state.ids.length;
+}
+
+function thumbnail(row) {
+  if (row.picture === null) return h("span", { class: "thumb none", "aria-hidden": "true" }, "?");
+  const source = `pictures/${row.picture}?size=small`;
+  return h("img", { class: "thumb", src: source, alt: "", loading: "lazy", decoding: "async" });
+}
+
+function item(row) {
+  const check = h("input", {
+    type: "checkbox",
+    "aria-label": `Select ${row.name}`,
+    onclick: (event) => tick(row.id, event.shiftKey, event.target.checked),
+  });
+  const open = () => trying(() => show(state.ids.indexOf(row.id), "heading"));
+  return h(
+    "li",
+    { data: { id: row.id } },
+    h("label", { class: "tick" }, check),
+    h(
+      "button",
+      { type: "button", class: "open", onclick: open },
+      thumbnail(row),
+      h("span", { class: "about" }, h("span", { class: "say" }), h("span", { class: "meta" })),
+    ),
+  );
+}
+
+function refresh(id) {
+  const element = items.get(id);
+  if (!element) return;
+  const row = state.rows.get(id);
+  const [name, tone] = STATES[row.state];
+  element.className = `row ${row.state}`;
+  const sure = row.state === "drafted" && row.sure !== null ? percent(row.sure) : name;
+  element.querySelector(".say").textContent =
+    row.alt || (row.alt === "" ? "decorative" : row.state === "asked" ? "needs your words" : "–");
+  element.querySelector(".say").classList.toggle("unsaid", !row.alt);
+  element
+    .querySelector(".meta")
+    .replaceChildren(h("span", { class: `mark ${tone}` }, sure), " ", h("span", {}, row.name));
+  element.querySelector("input").checked = selected.has(id);
+  const current = state.ids[state.at] === id;
+  element.classList.toggle("current", current);
+  if (current) element.querySelector("button").setAttribute("aria-current", "true");
+  else element.querySelector("button").removeAttribute("aria-current");
+}
+
+// Several at once
+
+function select(ids) {
+  selected.clear();
+  for (const id of ids) selected.add(id);
+  anchor = null;
+  selection();
+}
+
+function selection() {
+  $("bulk").hidden = !selected.size;
+  $("selected").textContent = `${number(selected.size)} selected`;
+  for (const [id, element] of items) {
+    element.classList.toggle("selected", selected.has(id));
+    element.querySelector("input").checked = selected.has(id);
+  }
+}
+
+function tick(id, range, on) {
+  const here = state.ids.indexOf(id);
+  const from = range && anchor !== null ? state.ids.indexOf(anchor) : here;
+  for (let i = Math.min(from, here); i <= Math.max(from, here); i += 1) {
+    if (on) selected.add(state.ids[i]);
+    else selected.delete(state.ids[i]);
+  }
+  anchor = id;
+  selection();
+  say(`${number(selected.size)} selected`);
+}
+
+async function bulk(verdict, ids, least) {
+  const [status, told] = await save("reviews", { ids, verdict, least });
+  if (status !== 200) return say(`Not done: ${told.detail}`);
+  progress(told.progress);
+  tabs.postMessage("changed");
+  await trying(() => list(state.ids[state.at]));
+  const left = told.left ? `; ${number(told.left)} left as they were` : "";
+  say(`${several(told.done, "picture")} ${STATES[verdict][0]}${left}. Undo takes all of it back.`);
+}
+
+async function bulkSelected(verdict) {
+  const many = selected.size > 20;
+  const what = { approved: "Approve the suggestions for", decorative: "Make decorative:", skipped: "Skip" };
+  if (many && !(await ask(`${what[verdict]} ${number(selected.size)} pictures?`, "Undo takes it back."))) {
+    return;
+  }
+  await bulk(verdict, [...selected], null);
+}
+
+function sureIds() {
+  const least = Number($("least").value) / 100;
+  return state.ids.filter((id, i) => {
+    return state.sure[i] !== null && state.sure[i] >= least - 1e-9 && !done.has(id);
+  });
+}
+
+function countSure() {
+  const count = sureIds().length;
+  $("sure-go").textContent = `Approve ${number(count)}`;
+  $("sure-go").disabled = !count;
+  $("sure").hidden = !state.sure.some((each) => each !== null);
+}
+
+// One picture
+
+async function show(at, focus) {
+  state.at = state.ids.length ? Math.max(0, Math.min(at, state.ids.length - 1)) : -1;
+  const id = state.ids[state.at];
+  const old = document.activeElement;
+  const held = old?.dataset?.act;
+  const inQueue = $("rows").contains(old) && focus !== "heading";
+  place(id);
+  if (id === undefined) {
+    await rows();
+    return end("Nothing here", "No picture fits these filters.", focus);
+  }
+  const [use] = await Promise.all([get(`uses/${id}`), rows()]);
+  if (state.ids[state.at] !== id) return; // gone on meanwhile
+  state.use = use;
+  state.rows.set(id, use);
+  refresh(id);
+  paint();
+  const row = items.get(id);
+  const queue = $("rows");
+  if (row) {
+    const inside = { top: row.offsetTop - queue.clientHeight / 3, left: row.offsetLeft - 80 };
+    queue.scrollTo(inside);
+  }
+  const again = held && article.querySelector(`[data-act="${held}"]:not(:disabled)`);
+  if (inQueue && row) row.querySelector("button").focus({ preventScroll: true });
+  else if (again) again.focus({ preventScroll: true });
+  else if (focus !== "stay" || (old && !old.isConnected)) heading();
+  const next = state.rows.get(state.ids[state.at + 1]);
+  if (next && next.picture !== null) new Image().src = `pictures/${next.picture}`;
+}
+
+function heading() {
+  $("name").focus({ preventScroll: true });
+  if (matchMedia("(max-width: 60rem)").matches) article.scrollIntoView({ block: "start" });
+  else article.scrollTop = 0;
+}
+
+function place(id) {
+  const fields = new URLSearchParams(asked());
+  if (id !== undefined) fields.set("at", id);
+  history.replaceState(null, "", `#${fields}`);
+}
+
+function end(title, text, focus) {
+  state.use = null;
+  article.hidden = true;
+  $("end").hidden = false;
+  $("end-title").textContent = title;
+  $("end-text").textContent = text;
+  $("all").hidden = asked().show === "all" && Object.keys(asked()).length === 1;
+  if (focus !== "stay") $("end").focus();
+}
+
+const words = () => (state.use ? (edits.get(state.use.id) ?? state.use.alt) : null);
+const edited = () => edits.has(state.use.id) && edits.get(state.use.id) !== (state.use.alt ?? "");
+
+function keep(text) {
+  if (text === null) edits.delete(state.use.id);
+  else edits.set(state.use.id, text);
+  sessionStorage.setItem("edits", JSON.stringify([...edits]));
+}
+
+function paint() {
+  const use = state.use;
+  $("end").hidden = true;
+  article.hidden = false;
+  const [name, tone] = STATES[use.state];
+  const position = `${number(state.at + 1)} of ${number(state.ids.length)}`;
+  article.replaceChildren(
+    h(
+      "header",
+      { class: "about" },
+      h("h2", { id: "name", tabindex: "-1", "aria-describedby": "words" }, use.name),
+      h(
+        "p",
+        { class: "meta" },
+        h("span", { class: `badge ${tone}` }, name),
+        use.stale ? h("span", { class: "badge warn" }, "suggestion out of date") : null,
+        use.applied ? h("span", { class: "badge good" }, "in the page") : null,
+        h("span", { class: "faint" }, position),
+        use.same ? h("button", { type: "button", class: "plain", data: { act: "same" }, onclick: onlyPicture }, `also in ${several(use.same, "other place")}`) : null,
+      ),
+    ),
+    clipping(use),
+    h(
+      "div",
+      { class: "side" },
+      h("section", { class: "answer", id: "answer", "aria-label": "Alt text" }),
+      choices(use),
+      because(use),
+    ),
+  );
+  answer();
+}
+
+function clipping(use) {
+  const about = use.context;
+  const size = use.size.length ? `${use.size[0]} × ${use.size[1]} px` : "";
+  const picture =
+    use.picture === null
+      ? h("div", { class: "absent" }, use.error || (about.kind === "svg" ? "drawn in the page itself" : "no picture to show"))
+      : h("img", { class: "picture", src: `pictures/${use.picture}`, alt: `The picture itself, ${use.name}` });
+  const address = /^https?:\/\//.test(use.page);
+  return h(
+    "figure",
+    { class: "clipping", "aria-label": "Where it stands" },
+    h(
+      "p",
+      { class: "bar" },
+      address
+        ? h("a", { href: use.page, target: "_blank", rel: "noreferrer" }, about.page_title || use.page)
+        : h("span", {}, about.page_title || use.page),
+      h("button", { type: "button", class: "plain", data: { act: "page" }, title: use.page, onclick: onlyPage }, filter.elements.page.value ? "all pages" : "only this page"),
+    ),
+    h(
+      "div",
+      { class: "sheet" },
+      about.heading ? h("p", { class: "heading" }, about.heading) : null,
+      about.before ? h("p", { class: "near" }, about.before) : null,
+      h(
+        "div",
+        { class: about.link || about.button ? "shot linked" : "shot" },
+        picture,
+        about.link || about.button
+          ? h("p", { class: "leads" }, about.link ? `Leads to ${clip(about.link, 90)}` : "A button", about.link_text ? `, beside “${clip(about.link_text, 60)}”` : "")
+          : null,
+      ),
+      about.caption ? h("figcaption", {}, about.caption) : null,
+      about.after ? h("p", { class: "near" }, about.after) : null,
+    ),
+    size ? h("p", { class: "faint size" }, [size, about.language].filter(Boolean).join(" · ")) : null,
+  );
+}
+
+function answer() {
+  const use = state.use;
+  const text = words();
+  const writing = edits.has(use.id) || (text === null && use.state !== "kept");
+  $("answer").replaceChildren(
+    writing ? field(text ?? "") : shown(use, text),
+    h(
+      "p",
+      { class: "gauge" },
+      h("span", { id: "length" }),
+      use.sure !== null && use.sure !== undefined && !writing
+        ? h("span", { class: "sureness", title: "How often suggestions this sure fit" }, h("meter", { min: 0, max: 1, value: use.sure, "aria-hidden": "true" }), `${percent(use.sure)} sure`)
+        : null,
+    ),
+    h("ul", { id: "findings", class: "findings", "aria-live": "polite", "aria-label": "Checks" }),
+    buttons(use),
+  );
+  measure(text);
+  findings(use.findings);
+  if (writing && text) check();
+}
+
+function shown(use, text) {
+  if (text === "") return h("p", { id: "words", class: "big unsaid" }, "Decorative: no words, ", h("code", {}, 'alt=""'));
+  if (text === null) return h("p", { id: "words", class: "big unsaid" }, "It has no alt.");
+  const marked = text === use.draft ? use.words : [];
+  const origins = new Set(marked.map(([, origin]) => origin).filter((each) => ORIGINS[each]));
+  const spoken = marked.length
+    ? marked.flatMap(([word, origin]) => [h("span", { class: `from-${origin}`, title: ORIGINS[origin] }, word), " "])
+    : [text];
+  return h(
+    "div",
+    {},
+    h("p", { id: "words", class: "big", onclick: edit }, ...spoken),
+    origins.size
+      ? h("p", { class: "legend" }, "Underlined: ", [...origins].map((each) => h("span", { class: `from-${each}` }, ORIGINS[each])).flatMap((each, i) => (i ? [", ", each] : [each])))
+      : null,
+  );
+}
+
+function field(text) {
+  const area = h("textarea", {
+    id: "words",
+    class: "big",
+    rows: 3,
+    "aria-label": "Alt text",
+    "aria-describedby": "length",
+    placeholder: state.use.purpose === "functional" ? "Where does it lead? What does it do?" : "What does it show, for somebody who does not see it?",
+    oninput: (event) => {
+      keep(event.target.value);
+      measure(event.target.value);
+      article.querySelector('[data-act="approve"]').disabled = !event.target.value.trim();
+      clearTimeout(checking);
+      checking = setTimeout(check, 150);
+    },
+  });
+  area.value = text;
+  const draft = state.use.draft;
+  return h("div", {}, area, draft && draft !== text ? h("p", { class: "faint small" }, `Suggested: ${draft}`) : null);
+}
+
+function measure(text) {
+  const length = [...(text ?? "").trim()].length;
+  $("length").textContent = `${length} of ${MAX} characters`;
+  $("length").className = length > MAX ? "warn" : "faint";
+}
+
+let checking;
+async function check() {
+  const { id } = state.use;
+  const text = words() ?? "";
+  try {
+    const told = await (await post(`uses/${id}/lint`, { alt: text })).json();
+    if (state.use?.id === id && (words() ?? "") === text) findings(text.trim() ? told : []);
+  } catch {
+    // the words are kept, and are checked again with the next key
+  }
+}
+
+function findings(found) {
+  const shown = found.map((each) =>
+    h("li", { class: each.severity }, h("strong", {}, `${each.severity[0].toUpperCase()}${each.severity.slice(1)}: `), each.message, h("span", { class: "faint" }, ` (${each.reference})`)),
+  );
+  $("findings").replaceChildren(...shown);
+  $("findings").hidden = !shown.length;
+}
+
+function buttons(use) {
+  const text = words();
+  const act = (name, key, label, work, more) =>
+    h("button", { type: "button", data: { act: name }, "aria-keyshortcuts": key, onclick: work, ...more }, `${label} `, h("kbd", { "aria-hidden": "true" }, key));
+  const writing = edits.has(use.id) || text === null;
+  const nothing = text === null || (edits.has(use.id) && !text.trim()) || (use.state === "kept" && !edits.has(use.id));
+  return h(
+    "div",
+    { class: "acts", role: "group", "aria-label": "Decide" },
+    act("approve", "a", writing ? "Save" : "Approve", approve, { class: "primary", disabled: nothing }),
+    act("edit", "e", "Edit", edit),
+    act("decorative", "d", "Decorative", () => decide("decorative", "")),
+    act("skip", "s", "Skip", () => decide("skipped", null)),
+  );
+}
+
+function choices(use) {
+  if (!use.candidates.length) return null;
+  return h(
+    "section",
+    { class: "choices-of", "aria-labelledby": "or" },
+    h("h3", { id: "or" }, use.abstained ? "Too unsure to suggest" : "Or take"),
+    h(
+      "ol",
+      {},
+      use.candidates.map((each, i) =>
+        h(
+          "li",
+          {},
+          h(
+            "button",
+            { type: "button", data: { act: `take${i}` }, "aria-keyshortcuts": String(i + 1), onclick: () => take(i) },
+            h("kbd", { "aria-hidden": "true" }, String(i + 1)),
+            h("span", { class: "words" }, each.text),
+            h("span", { class: "faint small" }, each.from),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+function because(use) {
+  const about = use.context;
+  const today = {
+    missing: "no alt",
+    empty: 'alt="", somebody\'s decision',
+    whitespace: "an alt of spaces",
+    present: `“${about.alt}”`,
+  }[about.alt_state];
+  const facts = [
+    ["Why", use.purpose ? [h("span", { class: "badge" }, PURPOSES[use.purpose]), ` ${use.evidence}`, h("span", { class: "faint small" }, ` ${use.rule}`)] : null],
+    ["Note", use.notes.length ? use.notes.flatMap((each, i) => (i ? [h("br"), each] : [each])) : null],
+    ["Today", [today, about.title ? `; title “${about.title}”` : "", about.name ? `; named “${about.name}”` : "", about.hidden ? "; hidden from screen readers" : ""]],
+    ["Seen in it", use.labels.length ? [use.labels.join(", ")] : null],
+    ["Reviewed", use.review ? [`${STATES[use.review.verdict][0]} by ${use.review.who || "somebody"}, ${new Date(use.review.when).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })}`] : null],
+    ["By", use.model ? [use.model] : null],
+    ["Markup", about.markup ? [h("code", {}, clip(about.markup, 400))] : null],
+  ].filter(([, value]) => value);
+  return h("dl", { class: "because" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+// What a person does
+
+function edit() {
+  if (!state.use) return;
+  if (!edits.has(state.use.id) && words() !== null) keep(words());
+  answer();
+  const area = article.querySelector("textarea");
+  if (!area) {
+    keep("");
+    return edit();
+  }
+  area.focus();
+  area.setSelectionRange(area.value.length, area.value.length);
+}
+
+function leave() {
+  if (!edited()) keep(null);
+  answer();
+  heading();
+}
+
+function take(i) {
+  const candidate = state.use?.candidates[i];
+  if (!candidate) return;
+  keep(candidate.text);
+  answer();
+  check();
+  article.querySelector('[data-act="approve"]').focus({ preventScroll: true });
+  say(`Taken: ${candidate.text} Approve it, or edit it.`);
+}
+
+function approve() {
+  const text = words();
+  if (text === null || (edits.has(state.use.id) && !text.trim())) {
+    edit();
+    return say("It needs your words first.");
+  }
+  if (state.use.state === "kept" && !edits.has(state.use.id)) {
+    return say("Nothing to approve: it is left as it is. Edit it to say otherwise.");
+  }
+  return decide("approved", text);
+}
+
+async function decide(verdict, alt) {
+  if (state.busy || !state.use) return;
+  const { id, seen } = state.use;
+  const [status, told] = await save(`uses/${id}/review`, { verdict, alt, seen });
+  if (status === 409) {
+    state.rows.set(id, told.row);
+    await trying(() => show(state.at, "heading"));
+    return say(`Not saved: another tab has ${STATES[told.row.state][0]} it meanwhile. Look, and decide again.`);
+  }
+  if (status !== 200) return say(`Not saved: ${told.detail}`);
+  keep(null);
+  state.rows.set(id, told.row);
+  done.add(id);
+  refresh(id);
+  progress(told.progress);
+  countSure();
+  tabs.postMessage("changed");
+  const name = told.row.state;
+  say(`${name[0].toUpperCase()}${name.slice(1)}. ${number(told.progress.total - told.progress.reviewed)} left.`);
+  await trying(next);
+}
+
+async function next() {
+  if (!WAITING.has(asked().show)) {
+    if (state.at + 1 < state.ids.length) return show(state.at + 1, "next");
+    return show(state.at, "next");
+  }
+  const after = state.ids.findIndex((id, i) => i > state.at && !done.has(id));
+  const any = after < 0 ? state.ids.findIndex((id) => !done.has(id)) : after;
+  if (any >= 0) return show(any, "next");
+  for (const id of items.keys()) refresh(id);
+  end("That was the last one here", "Everything in this list is decided and kept. Write it into your pages with cutline site apply.", "end");
+}
+
+async function move(by) {
+  const at = state.at + by;
+  if (at < 0 || at >= state.ids.length) return say(by < 0 ? "This is the first." : "This is the last.");
+  await show(at, "next");
+}
+
+async function undo() {
+  if (state.busy) return;
+  const [status, told] = await save("undo", {});
+  if (status !== 200) return say(`Not undone: ${told.detail}`);
+  progress(told.progress);
+  tabs.postMessage("changed");
+  if (!told.ids.length) return say("Nothing to undo.");
+  const [first] = told.ids;
+  for (const id of told.ids) {
+    done.delete(id);
+    state.rows.delete(id);
+  }
+  if (told.ids.length > 1 || !state.ids.includes(first)) {
+    await trying(() => list(first));
+    if (!state.ids.includes(first)) {
+      state.ids.splice(Math.max(state.at, 0), 0, first);
+      state.sure.splice(Math.max(state.at, 0), 0, null);
+    }
+  }
+  await trying(() => show(state.ids.indexOf(first), "next"));
+  say(told.ids.length > 1 ? `Undone: ${several(told.ids.length, "picture")}.` : `Undone: ${state.use?.name}.`);
+}
+
+function onlyPage() {
+  if (!state.use) return;
+  filter.elements.page.value = filter.elements.page.value ? "" : state.use.page;
+  return trying(() => list(state.use.id));
+}
+
+function onlyPicture() {
+  if (!state.use?.group) return;
+  const group = filter.elements.group;
+  group.value = group.value ? "" : state.use.group;
+  if (group.value) $("show").value = "all";
+  return trying(() => list(state.use.id));
+}
+
+function progress(told) {
+  $("bar").max = Math.max(told.total, 1);
+  $("bar").value = told.reviewed;
+  const asking = told.asked === 1 ? "1 needs" : `${number(told.asked)} need`;
+  $("progress").textContent = `${number(told.reviewed)} of ${number(told.total)} reviewed; ${asking} your words`;
+}
+
+// Keys
+
+const KEYS = {
+  a: () => (selected.size ? bulkSelected("approved") : approve()),
+  Enter: () => (selected.size ? null : approve()),
+  e: edit,
+  d: () => (selected.size ? bulkSelected("decorative") : decide("decorative", "")),
+  s: () => (selected.size ? bulkSelected("skipped") : decide("skipped", null)),
+  u: undo,
+  j: () => trying(() => move(1)),
+  k: () => trying(() => move(-1)),
+  J: () => extend(1),
+  K: () => extend(-1),
+  n: () => trying(next),
+  x: () => state.use && tick(state.use.id, false, !selected.has(state.use.id)),
+  A: () => {
+    select(state.ids);
+    say(`${number(selected.size)} selected`);
+  },
+  "[": () => trying(() => turn(-1)),
+  "]": () => trying(() => turn(1)),
+  "/": () => $("search").focus(),
+  f: () => {
+    $("more").open = true;
+    $("more").querySelector("select").focus();
+  },
+  g: onlyPage,
+  p: onlyPicture,
+  "?": () => $("help").showModal(),
+};
+
+async function extend(by) {
+  if (!state.use) return;
+  selected.add(state.use.id);
+  await trying(() => move(by));
+  selected.add(state.use.id);
+  anchor = state.use.id;
+  selection();
+}
+
+function turn(by) {
+  const start = Math.floor(Math.max(state.at, 0) / PAGE) * PAGE + by * PAGE;
+  if (start >= 0 && start < state.ids.length) return show(start, "next");
+}
+
+const TYPED = "textarea, select, input:not([type=checkbox])";
+
+document.addEventListener("keydown", (event) => {
+  if (document.querySelector("dialog[open]")) return;
+  const typing = event.target.matches?.(TYPED);
+  if (event.key === "Escape") {
+    if (event.target.id === "words") leave();
+    else if (typing) event.target.blur();
+    else if (selected.size) select([]);
+    else return;
+    event.preventDefault();
+    return;
+  }
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.id === "words") {
+    event.preventDefault();
+    approve();
+    return;
+  }
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (!$("single").checked && event.key !== "?") return;
+  if (event.key === "Enter" && event.target.closest("button, a, summary, label, input")) return;
+  const work = /^[1-9]$/.test(event.key) ? () => take(Number(event.key) - 1) : KEYS[event.key];
+  if (!work || (event.repeat && !"jkJK".includes(event.key))) return;
+  event.preventDefault();
+  work();
+});
+
+// The page's other controls
+
+let searching;
+filter.addEventListener("submit", (event) => event.preventDefault());
+filter.addEventListener("input", (event) => {
+  clearTimeout(searching);
+  if (event.target.id === "page") {
+    trying(async () => {
+      const found = await get("pages", { like: event.target.value });
+      $("pages").replaceChildren(...found.map((url) => h("option", { value: url })));
+    });
+  }
+  const wait = event.target.matches("select") ? 0 : 250;
+  if (!filter.checkValidity()) return;
+  searching = setTimeout(() => trying(() => list(state.use?.id)), wait);
+});
+$("clear").addEventListener("click", () => {
+  const shown = $("show").value;
+  filter.reset();
+  filter.elements.group.value = "";
+  $("show").value = shown;
+  trying(() => list(state.use?.id));
+});
+$("all").addEventListener("click", () => {
+  filter.reset();
+  filter.elements.group.value = "";
+  $("show").value = "all";
+  trying(async () => {
+    await list();
+    heading();
+  });
+});
+$("bulk").addEventListener("click", (event) => {
+  const verdict = event.target.dataset.bulk;
+  if (verdict) bulkSelected(verdict);
+});
+$("unselect").addEventListener("click", () => select([]));
+$("undo").addEventListener("click", undo);
+$("keys").addEventListener("click", () => $("help").showModal());
+$("earlier").addEventListener("click", () => trying(() => turn(-1)));
+$("later").addEventListener("click", () => trying(() => turn(1)));
+$("least").addEventListener("input", countSure);
+$("sure").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const ids = sureIds();
+  const least = Number($("least").value);
+  const title = `Approve ${several(ids.length, "suggestion")}?`;
+  const text = `Those of this list that are at least ${least} % sure, unseen. Undo takes all of it back.`;
+  if (await ask(title, text)) await bulk("approved", ids, least / 100);
+});
+$("single").checked = localStorage.getItem("single") !== "off";
+$("single").addEventListener("change", (event) => {
+  localStorage.setItem("single", event.target.checked ? "on" : "off");
+});
+
+async function again() {
+  if (state.busy) return;
+  progress(await get("progress"));
+  const shown = [...items.keys()];
+  if (shown.length) {
+    for (const row of await get("rows", { ids: shown.join(",") })) {
+      state.rows.set(row.id, row);
+      refresh(row.id);
+    }
+  }
+  const use = state.use && (await get(`uses/${state.use.id}`));
+  const typing = article.contains(document.activeElement);
+  if (use && state.use?.id === use.id && use.seen !== state.use.seen && !typing) {
+    state.use = use;
+    paint();
+  }
+}
+tabs.addEventListener("message", () => trying(again));
+document.addEventListener("visibilitychange", () => document.hidden || trying(again));
+
+trying(async () => {
+  const start = new URLSearchParams(location.hash.slice(1));
+  for (const [name, value] of start) if (filter.elements[name]) filter.elements[name].value = value;
+  progress(await get("progress"));
+  await list(Number(start.get("at")));
+});
