@@ -88,7 +88,7 @@ def test_another_format_is_refused(tmp_path: Path, number: Any) -> None:
         ({"preprocessing": 260}, "preprocessing: got nothing unknown, mean, scale, side_px"),
         ({"search": []}, "search: got .*; expected dict"),
         ({"files": {"encoder.onnx": 1}}, r"files\.encoder\.onnx: got 1; expected str"),
-        ({"files": {"encoder.onnx": "0"}}, "got no README.md, labels.onnx, .*; expected all"),
+        ({"files": {"encoder.onnx": "0"}}, "got no README.md, start.onnx, .*; expected all"),
         ({"word_bias": 1, "files": dict.fromkeys(tiny.files().keys() - {"prior.npy"}, "")},
          "got no prior.npy"),
         ({"files": dict.fromkeys([*tiny.files(), "../secret"], "")}, "expected"),

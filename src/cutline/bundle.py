@@ -28,8 +28,10 @@ DEFAULT = "flickr8k-lite2-v1"
 """The newest of the embedded bundles."""
 
 MAX_BYTES = 45_000_000
-GRAPHS = ("encoder.onnx", "labels.onnx", "start.onnx", "step.onnx")
-WORDS = ("vocabulary.txt", "labels.txt")
+GRAPHS = ("encoder.onnx", "start.onnx", "step.onnx")
+WORDS = "vocabulary.txt"
+LABELS = ("labels.onnx", "labels.txt")
+"""Both or neither."""
 CARD = "README.md"
 PRIOR = "prior.npy"
 
@@ -144,7 +146,8 @@ class Bundle:
         if not path.is_file():
             raise BundleNotFoundError(f"got {folder}; expected a folder with a manifest.json")
         manifest = Manifest.read(path)
-        needed = {*GRAPHS, *WORDS, CARD} | ({PRIOR} if manifest.word_bias else set())
+        needed = {*GRAPHS, WORDS, CARD} | ({PRIOR} if manifest.word_bias else set())
+        needed |= {*LABELS} if manifest.files.keys() & {*LABELS} else set()
         if missing := sorted(needed - manifest.files.keys()):
             raise BundleError(f"{path}: got no {', '.join(missing)} under files; expected all")
         for name, expected in manifest.files.items():
@@ -185,7 +188,9 @@ class Bundle:
         return vocabulary
 
     def labels(self) -> tuple[str, ...]:
-        """The ImageNet names, in the order of the label logits."""
+        """The ImageNet names, in the order of the label logits; none if it tells no labels."""
+        if "labels.txt" not in self.manifest.files:
+            return ()
         return tuple(self.path("labels.txt").read_text(encoding="utf-8").splitlines())
 
     def bias(self) -> NDArray[np.float32] | None:
@@ -226,10 +231,11 @@ def find(model: str | Path | None = None) -> Bundle:
     """Open a bundle by name or path.
 
     Args:
-        model: a name among `models()`, or a bundle's folder; None is the embedded default.
+        model: a name among `models()`, a bundle's folder, or a training run's with one bundle in
+            it; None is the embedded default.
 
     Raises:
-        BundleNotFoundError: it is neither.
+        BundleNotFoundError: it is none of these.
         BundleError: it is there, but damaged or of an unknown kind.
     """
     installed = models()
@@ -237,6 +243,9 @@ def find(model: str | Path | None = None) -> Bundle:
     if wanted in installed:
         return Bundle.open(installed[wanted])
     if model is not None and Path(wanted).is_dir():
+        inside = sorted(Path(wanted).glob("*-v*/manifest.json"))
+        if len(inside) == 1 and not (Path(wanted) / "manifest.json").is_file():
+            return Bundle.open(inside[0].parent)
         return Bundle.open(wanted)
     names = ", ".join(installed) or "none is installed"
     raise BundleNotFoundError(
@@ -244,16 +253,22 @@ def find(model: str | Path | None = None) -> Bundle:
     )
 
 
-def write_bundle(folder: Path, files: Mapping[str, bytes | Path], manifest: Manifest) -> Bundle:
+def write_bundle(
+    folder: Path,
+    files: Mapping[str, bytes | Path],
+    manifest: Manifest,
+    max_bytes: int | None = MAX_BYTES,
+) -> Bundle:
     """Write a new bundle, whole or not at all.
 
     Args:
         folder: where it will be; its last part is the manifest's name.
         files: contents by name, as bytes or as the file to copy; all but manifest.json.
         manifest: what it says about itself; its checksums are filled in here.
+        max_bytes: how much it may be in all; by default what may be embedded.
 
     Raises:
-        BundleError: the name differs, a file is missing, or it is more than 45 MB in all.
+        BundleError: the name differs, a file is missing, or it is more than `max_bytes`.
         OutputError: something of that name is there already, or the disk refuses.
     """
     folder = Path(folder)
@@ -268,8 +283,8 @@ def write_bundle(folder: Path, files: Mapping[str, bytes | Path], manifest: Mani
         len(content) if isinstance(content, bytes) else content.stat().st_size
         for content in files.values()
     )
-    if size_bytes > MAX_BYTES:
-        raise BundleError(f"got {size_bytes:,} bytes in all; expected at most {MAX_BYTES:,}")
+    if max_bytes is not None and size_bytes > max_bytes:
+        raise BundleError(f"got {size_bytes:,} bytes in all; expected at most {max_bytes:,}")
     temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
     try:
         temporary.mkdir(parents=True)

@@ -368,7 +368,7 @@ class BundleCaptioner:
         rgb = load_image(bare, around_px=self._transform.via_px, limits=options.limits)
         encoded = self.runtime.encode(self._transform(rgb)[None])
         labels: tuple[Label, ...] = ()
-        if options.labels:
+        if options.labels and self._labels:
             logits = self.runtime.logits(encoded.mid)[0].astype(np.float64)
             weights = np.exp(logits - logits.max())
             probabilities = weights / weights.sum()

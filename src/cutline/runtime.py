@@ -39,7 +39,7 @@ class Encoded:
     Attributes:
         features: (B, N, D), a vector for each region of the grid.
         embedding: (B, E), one vector for the whole picture.
-        mid: (B, C, H, W), what the labels are told from.
+        mid: (B, C, H, W), what the labels are told from; empty if none are told.
     """
 
     features: Floats
@@ -83,8 +83,10 @@ class Runtime:
         self.threads = cores() if threads is None else threads
         if self.threads < 1:
             raise OptionError(f"got threads={threads}; expected at least 1")
-        self._encoder = self._open("encoder", ["pixels"], ["features", "embedding", "mid"])
-        self._labels = self._open("labels", ["mid"], ["logits"])
+        self._encoder = self._open("encoder", ["pixels"], ["features", "embedding"])
+        self._labels = (
+            self._open("labels", ["mid"], ["logits"]) if "mid" in self._encoder.outputs else None
+        )
         self._start = self._open("start", ["features"], [])
         self._memory = [name for name in self._start.outputs if name.startswith("memory_")]
         self._rows = [name for name in self._start.outputs if name.startswith("state_")]
@@ -96,10 +98,16 @@ class Runtime:
     def encode(self, pixels: Floats) -> Encoded:
         """Look at pictures: pixels (B, 3, S, S), as `Transform` makes them."""
         got = self._encoder({"pixels": pixels})
-        return Encoded(got["features"], got["embedding"], got["mid"])
+        return Encoded(got["features"], got["embedding"], got.get("mid", np.empty(0, np.float32)))
 
     def logits(self, mid: Floats) -> Floats:
-        """Tell ImageNet logits (B, 1000) from `Encoded.mid`."""
+        """Tell ImageNet logits (B, 1000) from `Encoded.mid`.
+
+        Raises:
+            OptionError: the bundle tells no labels.
+        """
+        if self._labels is None:
+            raise OptionError(f"got {self.bundle.name}, which tells no labels; expected labels=0")
         return self._labels({"mid": mid})["logits"]
 
     def start(self, features: Floats) -> State:

@@ -1,6 +1,16 @@
 """The command line: each command parses, makes one library call and prints."""
 
-from cutline.cli import caption, compare, data, explain, metrics, model, serve, site  # noqa: F401
+from cutline.cli import (  # noqa: F401
+    caption,
+    compare,
+    data,
+    explain,
+    lab,
+    metrics,
+    model,
+    serve,
+    site,
+)
 from cutline.cli.app import app, main
 
 __all__ = ["app", "main"]

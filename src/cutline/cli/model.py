@@ -1,4 +1,4 @@
-"""The commands about models: `models`, `doctor`, `evaluate`, `train`, `export`."""
+"""The commands about models: `models`, `doctor`, `evaluate`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from cutline.cli.app import (
     THREADS,
     app,
     examples,
-    given,
-    wording,
     writing,
 )
 from cutline.errors import BundleNotFoundError, MissingExtraError
@@ -178,93 +176,6 @@ def evaluate(
         write_whole(markdown, table)
     print(table, end="")
     raise typer.Exit(1 if report.failed else 0)
-
-
-@app.command(
-    epilog=examples(
-        "cutline train recipes/flickr8k-lite2.toml --data flickr8k/ --run runs/first",
-        "cutline train recipes/flickr8k-lite2.toml --data flickr8k/ --run runs/first --resume",
-    )
-)
-def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train and how.")],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="A Flickr8k folder.")],
-    run: Annotated[Path, typer.Option(metavar="DIR", help="For checkpoints, curves and records.")],
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Cache of what the frozen encoder sees; by default beside the run.",
-            show_default=False,
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
-    ] = False,
-) -> None:
-    """Train a captioner from a recipe."""
-    from cutline.data import read_flickr8k
-
-    with _needing("train", "training"):
-        from cutline.learn.recipe import Recipe
-        from cutline.learn.train import train
-
-        best = train(
-            Recipe.read(recipe),
-            read_flickr8k(data),
-            run,
-            features=features or run.parent / "features",
-            resume=resume,
-        )
-    print(best)
-
-
-@app.command(
-    epilog=examples(
-        "cutline export runs/first --data flickr8k/ --output models/mine-v1",
-        "cutline export runs/first --data flickr8k/ -o models/mine-v2 --beam 3 --word-bias 0.2",
-    )
-)
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder.")],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="The Flickr8k folder it learnt from.")],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR/NAME-vN", help="The bundle's new folder."),
-    ],
-    summary: Annotated[str, typer.Option(help="One sentence for `cutline models`.")] = "",
-    card: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A model card in Markdown.", show_default=False),
-    ] = None,
-    beam: Annotated[
-        int | None, wording("--beam", min=1, help="Its default: hypotheses kept alive.")
-    ] = None,
-    length_penalty: Annotated[
-        float | None,
-        wording("--length-penalty", help="Its default: less favours short captions."),
-    ] = None,
-    word_bias: Annotated[
-        float, wording("--word-bias", help="How strongly common words are held back.")
-    ] = 0.0,
-) -> None:
-    """Turn a training run into a bundle, unless the two would caption differently."""
-    from cutline.data import read_flickr8k
-    from cutline.search import SearchOptions
-
-    with _needing("train", "exporting"):
-        from cutline.learn.export import export
-
-        bundle = export(
-            run,
-            read_flickr8k(data),
-            output,
-            summary=summary,
-            options=SearchOptions(**given(beam_size=beam, length_penalty=length_penalty)),
-            card=card.read_text(encoding="utf-8") if card else "",
-            word_bias=word_bias,
-        )
-    print(bundle.folder)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Learning curves as a picture."""
+"""A run's figures by epoch, and learning curves as a picture of them."""
 
 from __future__ import annotations
 
@@ -10,28 +10,36 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+Series = dict[str, list[tuple[int, float]]]
+"""(epoch from 1, value) by the metric's name."""
 
-def plot_curves(metrics: Path, picture: Path) -> None:
-    """Draw loss and dev CIDEr-D by epoch from a run's `metrics.csv` into a PNG."""
-    series: dict[str, list[tuple[int, float]]] = {}
+
+def read_metrics(metrics: Path) -> Series:
+    """The figures in a run's `metrics.csv`; of an epoch that was begun twice, the later ones."""
+    series: dict[str, dict[int, float]] = {}
     with metrics.open(newline="") as file:
         for row in csv.DictReader(file):
             for name, value in row.items():
                 if value and name not in ("epoch", "step"):
-                    series.setdefault(name, []).append((int(row["epoch"]) + 1, float(value)))
+                    series.setdefault(name, {})[int(row["epoch"]) + 1] = float(value)
+    return {name: sorted(values.items()) for name, values in series.items()}
 
+
+def plot_curves(metrics: Path, picture: Path) -> None:
+    """Draw loss and dev CIDEr-D by epoch from a run's `metrics.csv` into a PNG."""
+    series = read_metrics(metrics)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for name, label in (("train_loss", "train"), ("dev_loss", "dev")):
-        left.plot(
-            *zip(*series.get(name, [(1, float("nan"))]), strict=True), marker=".", label=label
-        )
+        points = series.get(name, [(1, float("nan"))])
+        left.plot(*zip(*points, strict=True), marker=".", label=label)
     left.set(xlabel="epoch", ylabel="loss (nats per token)")
     left.legend(frameon=False)
     points = series.get("dev_cider", [(1, float("nan"))])
     right.plot(*zip(*points, strict=True), marker=".", color="tab:green")
-    right.set(xlabel="epoch", ylabel="dev CIDEr-D, beam 3")
+    right.set(xlabel="epoch", ylabel="dev CIDEr-D")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(picture, dpi=110)
     plt.close(figure)

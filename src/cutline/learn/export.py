@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,9 @@ from cutline.bundle import Bundle, DataEntry, Manifest, VocabularyEntry, write_b
 from cutline.captioner import BundleCaptioner, CaptionOptions
 from cutline.data import Collection, Example
 from cutline.errors import MissingExtraError, ParityError
-from cutline.image import Transform, load_image
-from cutline.learn.decoders import Decoder, TorchStepper, build
-from cutline.learn.encoders import SIDE_PX, Backbone
-from cutline.learn.recipe import Recipe
+from cutline.image import load_image
+from cutline.learn.decoders import Decoder, TorchStepper
+from cutline.learn.trained import Trained
 from cutline.metrics import (
     CiderD,
     bleu,
@@ -44,88 +43,6 @@ from cutline.search import SearchOptions, search
 from cutline.text import Vocabulary, normalise
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A run's weights, put together again.
-
-    Attributes:
-        backbone: the frozen backbone, whose top tells the labels.
-        top: the backbone's top as training left it.
-    """
-
-    recipe: Recipe
-    vocabulary: Vocabulary
-    backbone: Backbone
-    top: nn.Module
-    decoder: Decoder
-    grid: tuple[int, int]
-
-    @property
-    def parameters(self) -> dict[str, int]:
-        """How many weights each part has; `labels` are those only labels need."""
-        parts: dict[str, list[nn.Module]] = {
-            "encoder": [self.backbone.trunk, self.top],
-            "labels": [self.backbone.top, self.backbone.classifier],
-            "decoder": [self.decoder],
-        }
-        return {
-            name: sum(p.numel() for module in modules for p in module.parameters())
-            for name, modules in parts.items()
-        }
-
-    @property
-    def transform(self) -> Transform:
-        """What a picture goes through before the encoder."""
-        return Transform(side_px=SIDE_PX[self.recipe.encoder.backbone])
-
-    @classmethod
-    def read(cls, run: Path, checkpoint: str = "best.ckpt") -> Trained:
-        """Read a run folder that `train` wrote."""
-        recipe = Recipe.from_dict(json.loads((run / "recipe.json").read_text()))
-        vocabulary = Vocabulary.read(run / "vocabulary.txt")
-        backbone = Backbone(recipe.encoder.backbone, recipe.encoder.cut)
-        top = Backbone(recipe.encoder.backbone, recipe.encoder.cut).top
-        weights = torch.load(run / checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        parts: dict[str, dict[str, Tensor]] = {"top": {}, "decoder": {}}
-        for name, tensor in weights.items():
-            part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = tensor
-        top.load_state_dict(parts["top"])
-        side = SIDE_PX[recipe.encoder.backbone]
-        with torch.no_grad():
-            _, width, *grid = top(backbone.trunk(torch.zeros(1, 3, side, side))).shape
-        decoder = build(len(vocabulary), width, recipe.decoder)
-        decoder.load_state_dict(parts["decoder"])
-        return cls(
-            recipe, vocabulary, backbone.eval(), top.eval(), decoder.eval(), (grid[0], grid[1])
-        )
-
-
-class _Encode(nn.Module):
-    """pixels -> features (B,N,D), embedding (B,D), mid (B,C,H,W)."""
-
-    def __init__(self, trained: Trained) -> None:
-        super().__init__()
-        self.trunk, self.top = trained.backbone.trunk, trained.top
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mid = self.trunk(pixels)
-        features = self.top(mid).flatten(2).transpose(1, 2)
-        return features, features.mean(1), mid
-
-
-class _Labels(nn.Module):
-    """mid -> ImageNet logits (B,1000), by the top as it was before training."""
-
-    def __init__(self, trained: Trained) -> None:
-        super().__init__()
-        self.top, self.classifier = trained.backbone.top, trained.backbone.classifier
-
-    def forward(self, mid: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.top(mid).mean((2, 3)))
-        return logits
-
-
 class _Start(nn.Module):
     """features -> memory and state, as a tuple."""
 
@@ -139,7 +56,7 @@ class _Start(nn.Module):
 
 
 class _Step(nn.Module):
-    """tokens, memory and state -> logprobs, attention and the next state, as a tuple."""
+    """tokens, memory and state -> logprobs, attention if there is any, and the next state."""
 
     def __init__(self, decoder: Decoder, memory: Sequence[str], state: Sequence[str]) -> None:
         super().__init__()
@@ -150,24 +67,35 @@ class _Step(nn.Module):
         state = dict(zip(self.state, rest[len(self.memory) :], strict=True))
         hidden, attention, after = self.decoder.advance(tokens, memory, state)
         logprobs = self.decoder.logits(hidden).log_softmax(-1)
-        return (logprobs, attention, *(after[name] for name in self.state))
+        looked = () if attention is None else (attention,)
+        return (logprobs, *looked, *(after[name] for name in self.state))
 
 
 def write_graphs(trained: Trained, folder: Path) -> None:
-    """The four graphs of a bundle in float32; batch and beam axes are dynamic."""
+    """The graphs of a bundle in float32; batch and beam axes are dynamic, so is a growing cache."""
     images, rows = torch.export.Dim("images", min=1), torch.export.Dim("rows", min=1)
+    read = torch.export.Dim("read", min=0)
     side = trained.transform.side_px
+    tokens = torch.full((2, 3), Vocabulary.bos)
     with torch.no_grad():
         pixels = torch.zeros(2, 3, side, side)
-        features, _, mid = _Encode(trained)(pixels)
+        features, *_ = trained.encoder(pixels)
         memory, state = trained.decoder.start(features)
         state = {
             name: rows_.expand(-1, 3, *rows_.shape[2:]).contiguous()
             for name, rows_ in state.items()
         }
+        _, attention, next_state = trained.decoder.advance(tokens, memory, state)
+        for _ in range(2):  # so that the cache of a Transformer has a length that is not special
+            state = trained.decoder.advance(tokens, memory, state)[2]
+    per_image, per_row = {0: images}, {0: images, 1: rows}
+    state_axes = [
+        per_row
+        | {axis: read for axis in range(2, before.dim()) if before.shape[axis] != after.shape[axis]}
+        for before, after in zip(state.values(), next_state.values(), strict=True)
+    ]
     memory_names = [f"memory_{name}" for name in memory]
     state_names = [f"state_{name}" for name in state]
-    per_image, per_row = {0: images}, {0: images, 1: rows}
 
     def write(
         name: str, module: nn.Module, arguments: tuple[Tensor, ...], axes: Any,
@@ -182,21 +110,26 @@ def write_graphs(trained: Trained, folder: Path) -> None:
         assert program is not None
         program.save(str(folder / f"{name}.onnx"), external_data=False)
 
-    write(
-        "encoder", _Encode(trained), (pixels,), (per_image,),
-        ["pixels"], ["features", "embedding", "mid"],
-    )  # fmt: skip
-    write("labels", _Labels(trained), (mid,), (per_image,), ["mid"], ["logits"])
+    seen = ["features", "embedding", *(["mid"] if trained.labels else [])]
+    write("encoder", trained.encoder, (pixels,), (per_image,), ["pixels"], seen)
+    if trained.labels:
+        with torch.no_grad():
+            mid = trained.encoder(pixels)[2]
+        write("labels", trained.labels, (mid,), (per_image,), ["mid"], ["logits"])
     write(
         "start", _Start(trained.decoder), (features,), (per_image,),
         ["features"], [*memory_names, *state_names],
     )  # fmt: skip
     write(
         "step", _Step(trained.decoder, list(memory), list(state)),
-        (torch.zeros(2, 3, dtype=torch.int64), *memory.values(), *state.values()),
-        (per_row, (*[per_image] * len(memory), *[per_row] * len(state))),
+        (tokens, *memory.values(), *state.values()),
+        (per_row, (*[per_image] * len(memory), *state_axes)),
         ["tokens", *memory_names, *state_names],
-        ["logprobs", "attention", *(f"next_{name}" for name in state_names)],
+        [
+            "logprobs",
+            *([] if attention is None else ["attention"]),
+            *(f"next_{name}" for name in state_names),
+        ],
     )  # fmt: skip
 
 
@@ -226,23 +159,27 @@ def check_parity(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]
         ParityError: they differ by more than rounding.
     """
     with torch.no_grad():
-        features, embedding, mid = _Encode(trained)(torch.from_numpy(pixels))
-        logits = _Labels(trained)(mid)
+        features, embedding, *mid = trained.encoder(torch.from_numpy(pixels))
         stepper = TorchStepper(trained.decoder)
         state = stepper.start(features)
         bos = np.full((len(pixels), 1), Vocabulary.bos)
         logprobs, attention, _ = stepper.step(state, bos)
         said = _captions(stepper, state, len(pixels))
+        logits = trained.labels(mid[0]) if trained.labels else None
     encoded = runtime.encode(pixels)
     start = runtime.start(encoded.features)
     ran, looked, _ = runtime.step(start, bos)
     for what, ours, theirs in (
         ("features", features, encoded.features),
         ("embedding", embedding, encoded.embedding),
-        ("labels", logits, runtime.logits(encoded.mid)),
+        ("labels", logits, runtime.logits(encoded.mid) if trained.labels else None),
         ("logprobs", logprobs, ran),
         ("attention", attention, looked),
     ):
+        if (ours is None) != (theirs is None):
+            raise ParityError(f"got {what} from one of torch and ONNX; expected both or neither")
+        if ours is None or theirs is None:
+            continue
         apart = float(np.abs(np.asarray(ours) - theirs).max() / np.abs(np.asarray(ours)).max())
         if not apart <= 1e-3:
             raise ParityError(f"got {what} {apart:.2g} apart, relatively; expected at most 0.001")
@@ -333,6 +270,7 @@ def export(
     """
     trained = Trained.read(run, checkpoint)
     recipe, transform = trained.recipe, trained.transform
+    graphs = ["encoder", "start", "step", *(["labels"] if trained.labels else [])]
     train, dev = collection.split(*recipe.data.train), collection.split(recipe.data.dev)
     manifest = Manifest(
         name=output.name,
@@ -354,8 +292,9 @@ def export(
         folder = Path(scratch)
         write_graphs(trained, folder)
         trained.vocabulary.write(folder / "vocabulary.txt")
-        names = (ImageNetInfo().index_to_description(k).split(",")[0] for k in range(1000))
-        (folder / "labels.txt").write_text("".join(f"{name}\n" for name in names))
+        if trained.labels:
+            names = (ImageNetInfo().index_to_description(k).split(",")[0] for k in range(1000))
+            (folder / "labels.txt").write_text("".join(f"{name}\n" for name in names))
         np.save(folder / "prior.npy", np.exp(log_prior(trained.vocabulary, train)))
 
         staged = Bundle(folder, manifest)
@@ -363,7 +302,7 @@ def export(
         check_parity(trained, Runtime(staged, "onnxruntime"), pixels)
         before = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
 
-        for name in ("encoder", "labels", "start", "step"):
+        for name in graphs:
             _halve(folder / f"{name}.onnx")
         after = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
 
@@ -374,4 +313,6 @@ def export(
         table = f"| {recipe.data.dev} | float32 | as shipped |\n| --- | --- | --- |\n{rows}"
         (folder / "README.md").write_text(f"{card or f'# {output.name}'}\n\n## Measured\n\n{table}")
         files = {path.name: path for path in folder.iterdir()}
-        return write_bundle(output, files, replace(manifest, scores=scores, speed=speed))
+        return write_bundle(
+            output, files, replace(manifest, scores=scores, speed=speed), max_bytes=None
+        )

@@ -137,6 +137,7 @@ def extract(
     view: View,
     folder: Path,
     progress: Progress | None = None,
+    unreadable: Unreadable | None = None,
 ) -> NDArray[np.float16]:
     """The trunk's output for one view of every example, kept as `frozen` keeps features.
 
@@ -144,7 +145,7 @@ def extract(
         (len(examples), C, H, W) float16, memory-mapped.
 
     Raises:
-        ImageError: an image cannot be read.
+        ImageError: an image cannot be read, and nobody listens to `unreadable`.
     """
     side = transform.side_px
     what = {
@@ -158,7 +159,7 @@ def extract(
     store = FeatureStore(folder, what, examples, shape)
     trunk = backbone.trunk.to(memory_format=torch.channels_last).to(DEVICE)
     try:
-        return store.fill(_look(transform, view), _see(trunk), progress)
+        return store.fill(_look(transform, view), _see(trunk), progress, unreadable)
     finally:
         trunk.cpu()
 

@@ -2,52 +2,137 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from cutline.errors import RecipeError
-from cutline.learn.decoders import DecoderOptions
+from cutline.learn.decoders import DECODERS, DecoderOptions
+from cutline.learn.encoders import SIDE_PX
+from cutline.text import CLEAN_UPS
+
+_PACKAGE = Path(__file__).parents[1]
+_FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parents[1] / "recipes")
+"""Where recipes are: in a wheel inside the package, in a checkout beside `src`."""
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which captions are learnt."""
+    """Which captions are learnt.
+
+    Attributes:
+        train: splits to learn from; those that are not there are passed over, but for the first.
+        dev: the split to judge by.
+        clean_up: a name of `text.CLEAN_UPS`.
+        min_count: how often a word must occur to be learnt; of pieces, how often two must meet.
+        top_k: how many words or pieces are learnt at most, four marks among them; 0 is no limit.
+        subwords: whether pieces of words are learnt instead of words.
+        max_tokens: where longer captions are cut.
+        made_up: draw so many pictures of coloured shapes where no data is given; 0 draws none.
+    """
 
     train: tuple[str, ...] = ("train", "rest")
     dev: str = "dev"
+    clean_up: str = "cutline"
     min_count: int = 5
+    top_k: int = 0
+    subwords: bool = False
     max_tokens: int = 18
+    made_up: int = 0
 
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """What looks at the pictures; stages from `cut` on are trained when their rate is not 0."""
+    """What looks at the pictures.
+
+    Attributes:
+        backbone: "efficientnet_lite0" to "efficientnet_lite2", whose stages from `cut` on are
+            trained if their learning rate is not 0; or any model of timm, which stays frozen.
+        features: "grid", a vector for each cell; "pooled", one for the picture; or "regions", read
+            from the file that `regions` names.
+        cut: how many of a Lite backbone's seven stages are always frozen.
+        views: how many views of each picture: plain, mirrored, then random crops.
+        weights: a file with a timm model's weights; "" takes those it is known for.
+        side_px: side of the square a timm model sees; 0 is its own.
+        regions: a file or folder of detected regions, for features "regions"; "" detects them
+            with torchvision's Faster R-CNN.
+    """
 
     backbone: str = "efficientnet_lite2"
+    features: str = "grid"
     cut: int = 5
     views: int = 2
+    weights: str = ""
+    side_px: int = 0
+    regions: str = ""
+
+    @property
+    def tunable(self) -> bool:
+        """Whether it is a Lite backbone as its package has it, in a trunk and a top."""
+        return self.backbone in SIDE_PX and self.features != "regions" and not self.weights
 
 
 @dataclass(frozen=True)
 class FitOptions:
     """How it is learnt.
 
-    `objective` is "cross-entropy" or "self-critical" (Rennie et al., 2017, with the mean of the
-    other samples as the baseline: Luo, 2020); `start_from` names a run whose weights come first.
+    Attributes:
+        objective: "cross-entropy", or "self-critical" (Rennie et al., 2017, with the mean of the
+            other samples as the baseline: Luo, 2020).
+        start_from: a bundle's name or folder, a run, or a checkpoint, whose architecture, words
+            and weights come first; new words are added to its vocabulary.
+        vectors: a text file of word vectors (`word x1 x2 ...`, as GloVe's) for the embedding.
+        epochs: how often every picture is seen.
+        batch_images: pictures a step, over all processes together.
+        captions_per_image: captions drawn of each.
+        learning_rate: of the decoder, at its highest.
+        encoder_learning_rate: of a Lite backbone's last stages; 0 leaves them as they are.
+        weight_decay: of AdamW.
+        schedule: "cosine" towards 0; "plateau", which takes a tenth after `plateau` epochs
+            without progress; or "constant".
+        plateau: for that schedule.
+        warmup_steps: steps until the highest rate, but for the schedule "plateau".
+        patience: epochs without progress after which training ends; 0 never ends it early.
+        monitor: progress is a higher "dev_cider" or a lower "dev_loss"; the best epoch is kept.
+        dev_beam: hypotheses kept alive when the dev split is captioned after an epoch.
+        label_smoothing: share of a target that goes to all words alike.
+        scheduled_sampling: chance of the decoder's own word in place of the given one, reached
+            linearly by the last epoch (Bengio et al., 2015).
+        attention_weight: of the doubly stochastic penalty (Xu et al., 2015, eq. 14).
+        reinforce_weight: of hard attention's REINFORCE term (eq. 12).
+        entropy_weight: of hard attention's entropy (eq. 12).
+        concept_weight: of a loss that tells the captions' words from the mean feature.
+        ema_decay: of the moving average of the weights that is kept; 0 keeps the weights.
+        clip_norm: gradients are scaled down to this norm.
+        samples: captions drawn of each picture in self-critical training.
+        cross_entropy_weight: what stays of it in self-critical training.
+        precision: "32-true", "bf16-mixed" or "16-mixed".
+        seed: of everything random.
     """
 
     objective: str = "cross-entropy"
     start_from: str = ""
+    vectors: str = ""
     epochs: int = 20
     batch_images: int = 16
     captions_per_image: int = 5
     learning_rate: float = 5e-4
     encoder_learning_rate: float = 5e-5
     weight_decay: float = 0.01
+    schedule: str = "cosine"
+    plateau: int = 2
     warmup_steps: int = 400
+    patience: int = 0
+    monitor: str = "dev_cider"
+    dev_beam: int = 3
     label_smoothing: float = 0.0
+    scheduled_sampling: float = 0.0
+    attention_weight: float = 0.0
+    reinforce_weight: float = 1.0
+    entropy_weight: float = 0.01
     concept_weight: float = 0.0
     ema_decay: float = 0.999
     clip_norm: float = 1.0
@@ -82,6 +167,32 @@ class Recipe:
         return cls.from_dict({"name": path.stem, **tables})
 
     @classmethod
+    def find(cls, name: str) -> Recipe:
+        """A recipe by its path, or one that comes with Cutline by its name.
+
+        Raises:
+            RecipeError: there is none, or it is unreadable.
+        """
+        if name.endswith(".toml"):
+            return cls.read(name)
+        known = {path.stem: path for folder in _FOLDERS for path in sorted(folder.glob("*.toml"))}
+        if name not in known:
+            raise RecipeError(f"got recipe {name!r}; expected FILE.toml or {', '.join(known)}")
+        return cls.read(known[name])
+
+    @classmethod
+    def of_run(cls, run: Path) -> Recipe:
+        """What a run was trained by.
+
+        Raises:
+            RecipeError: there is no run in that folder.
+        """
+        record = run / "recipe.json"
+        if not record.is_file():
+            raise RecipeError(f"got {run} without recipe.json; expected a folder of `train`")
+        return cls.from_dict(json.loads(record.read_text(encoding="utf-8")))
+
+    @classmethod
     def from_dict(cls, tables: dict[str, Any]) -> Recipe:
         """The inverse of `to_dict`; absent options take their defaults."""
         kinds = {
@@ -103,6 +214,27 @@ class Recipe:
             values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
             parts[name] = kinds[name](**values)
         return cls(**parts)
+
+    def check(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            RecipeError: an option has a value there is not.
+        """
+        choices: dict[str, tuple[str, Iterable[str]]] = {
+            "data.clean_up": (self.data.clean_up, CLEAN_UPS),
+            "decoder.kind": (self.decoder.kind, DECODERS),
+            "encoder.features": (self.encoder.features, ("grid", "pooled", "regions")),
+            "fit.objective": (self.fit.objective, ("cross-entropy", "self-critical")),
+            "fit.schedule": (self.fit.schedule, ("cosine", "plateau", "constant")),
+            "fit.monitor": (self.fit.monitor, ("dev_cider", "dev_loss")),
+            "fit.precision": (self.fit.precision, ("32-true", "bf16-mixed", "16-mixed")),
+        }
+        for name, (value, valid) in choices.items():
+            if value not in valid:
+                raise RecipeError(f"got {name} {value!r}; expected one of {', '.join(valid)}")
+        if self.fit.objective == "self-critical" and self.fit.samples < 2:
+            raise RecipeError(f"got fit.samples {self.fit.samples}; expected at least 2")
 
     def to_dict(self) -> dict[str, Any]:
         """Every option with its value, in JSON's types."""

@@ -2,272 +2,368 @@
 
 from __future__ import annotations
 
-import copy
+import datetime
 import json
 import logging
-import math
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from numpy.typing import NDArray
 from rich.progress import Progress
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
-from torch.utils.data import DataLoader
+from torch import nn
 
 from cutline.data import Collection, Example, digest
-from cutline.errors import RecipeError
+from cutline.errors import DataError, ImageError, RecipeError
 from cutline.image import Transform
-from cutline.learn.curves import plot_curves
-from cutline.learn.decoders import TorchStepper, build
+from cutline.learn.curves import plot_curves, read_metrics
 from cutline.learn.encoders import SIDE_PX, Backbone
-from cutline.learn.features import View, extract
+from cutline.learn.features import FeatureOptions, View, extract, frozen, readable
+from cutline.learn.learner import Learner, Words, moving_average
 from cutline.learn.recipe import Recipe
-from cutline.metrics import CiderD
-from cutline.search import Hypothesis, SearchOptions, search
-from cutline.text import Vocabulary, normalise
+from cutline.learn.regions import detect, regions
+from cutline.learn.start import Start, word_vectors
+from cutline.learn.subwords import Subwords
+from cutline.text import CleanUp, Vocabulary
 
-Batch = dict[str, Tensor]
+Views = list[NDArray[np.float16]]
 
 
-class Batches:
-    """One epoch of training batches: every image once, in one of its views, with its captions.
+@dataclass(frozen=True)
+class Run:
+    """What a run came to, by its best epoch.
 
-    The order, the views and the captions drawn depend on seed and epoch alone, so a resumed
-    epoch is the epoch it would have been.
+    Attributes:
+        folder: where everything is.
+        best: the checkpoint of the best epoch.
+        epochs: how many there were.
+        best_epoch: which was the best, from 1.
+        dev_loss: its mean negative log-likelihood per token on the dev split, nats.
+        dev_cider: its CIDEr-D there.
+        parameters: trained weights.
+        epoch_s: median wall time of an epoch, in seconds, without validation.
     """
 
-    def __init__(
-        self,
-        views: Sequence[NDArray[np.float16]],
-        captions: Sequence[Sequence[Sequence[int]]],
-        recipe: Recipe,
-        epoch: int,
-    ) -> None:
-        self.views, self.captions, self.recipe = views, captions, recipe
-        self.rng = np.random.default_rng([recipe.fit.seed, epoch])
-        self.order = self.rng.permutation(len(captions))
+    folder: Path
+    best: Path
+    epochs: int
+    best_epoch: int
+    dev_loss: float
+    dev_cider: float
+    parameters: int
+    epoch_s: float
 
-    def __len__(self) -> int:
-        return math.ceil(len(self.captions) / self.recipe.fit.batch_images)
-
-    def __iter__(self) -> Iterator[Batch]:
-        size, per_image = self.recipe.fit.batch_images, self.recipe.fit.captions_per_image
-        for start in range(0, len(self.order), size):
-            images = self.order[start : start + size]
-            views = self.rng.integers(len(self.views), size=len(images))
-            chosen = [
-                [self.captions[i][j] for j in self._draw(len(self.captions[i]), per_image)]
-                for i in images
-            ]
-            mid = np.stack([self.views[v][i] for v, i in zip(views, images, strict=True)])
-            yield {
-                "images": torch.from_numpy(images),
-                "mid": torch.from_numpy(mid),
-                "tokens": pad(chosen, self.recipe.data.max_tokens),
-            }
-
-    def _draw(self, available: int, wanted: int) -> NDArray[np.int64]:
-        """Which captions of an image: without repetition as far as there are enough."""
-        rounds = [self.rng.permutation(available) for _ in range(math.ceil(wanted / available))]
-        return np.concatenate(rounds)[:wanted]
-
-
-def pad(captions: Sequence[Sequence[Sequence[int]]], max_tokens: int) -> Tensor:
-    """Token ids by image and caption -> (B,K,T): bos first, eos last unless cut, pad behind."""
-    length = min(max_tokens + 1, max(len(c) for image in captions for c in image) + 2)
-    out = torch.full((len(captions), len(captions[0]), length), Vocabulary.pad)
-    for b, image in enumerate(captions):
-        for k, caption in enumerate(image):
-            ids = [Vocabulary.bos, *caption, Vocabulary.eos][:length]
-            out[b, k, : len(ids)] = torch.tensor(ids)
-    return out
-
-
-class Learner(lightning.LightningModule):
-    """The trained parts, the top of the encoder and the decoder, with losses and validation."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        top: nn.Module,
-        vocabulary: Vocabulary,
-        train: Sequence[Example],
-        dev: Sequence[Example],
-        train_views: Sequence[NDArray[np.float16]],
-        dev_view: NDArray[np.float16],
-    ) -> None:
-        super().__init__()
-        self.recipe, self.vocabulary = recipe, vocabulary
-        tuned = recipe.fit.encoder_learning_rate > 0
-        self.top = copy.deepcopy(top).requires_grad_(tuned).to(memory_format=torch.channels_last)
-        with torch.no_grad():
-            width = self.encode(torch.from_numpy(dev_view[:1])).shape[-1]
-        self.decoder = build(len(vocabulary), width, recipe.decoder)
-        self.concepts = nn.Linear(width, len(vocabulary)) if recipe.fit.concept_weight else None
-
-        self.train_views, self.dev_view = train_views, dev_view
-        words = [[normalise(caption) for caption in example.captions] for example in train]
-        self.train_captions = [[vocabulary.encode(c) for c in image if c] for image in words]
-        self.dev_captions = [
-            [vocabulary.encode(normalise(c)) for c in example.captions] for example in dev
-        ]
-        self.dev_cider = CiderD([[normalise(c) for c in example.captions] for example in dev])
-        self.reward = CiderD(words) if recipe.fit.objective == "self-critical" else None
-
-    def encode(self, mid: Tensor) -> Tensor:
-        """The trunk's output (B,C,H,W) -> region features (B,N,D)."""
-        grid: Tensor = self.top(mid.float().contiguous(memory_format=torch.channels_last))
-        return grid.flatten(2).transpose(1, 2)
-
-    def train_dataloader(self) -> Batches:  # noqa: D102
-        return Batches(self.train_views, self.train_captions, self.recipe, self.current_epoch)
-
-    def val_dataloader(self) -> DataLoader[Batch]:  # noqa: D102
-        batches = []
-        for start in range(0, len(self.dev_view), 50):
-            captions = self.dev_captions[start : start + 50]
-            most = max(map(len, captions))
-            whole = [[*image, *image[: most - len(image)]] for image in captions]
-            batches.append(
-                {
-                    "mid": torch.from_numpy(self.dev_view[start : start + 50]),
-                    "tokens": pad(whole, self.recipe.data.max_tokens),
-                }
-            )
-        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-
-    def on_train_epoch_start(self) -> None:  # noqa: D102
-        torch.manual_seed(self.recipe.fit.seed * 100_003 + self.current_epoch)
-
-    def training_step(self, batch: Batch, _: int) -> Tensor:  # noqa: D102
-        features = self.encode(batch["mid"])
-        loss = self.cross_entropy(features, batch["tokens"], self.recipe.fit.label_smoothing)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(features))
-        if self.reward is not None:
-            advantage, reward = self.self_critical(features, batch["images"])
-            self.log(
-                "reward", reward, on_step=False, on_epoch=True, prog_bar=True,
-                batch_size=len(features),
-            )  # fmt: skip
-            loss = advantage + self.recipe.fit.cross_entropy_weight * loss
-        if self.concepts is not None:
-            loss = loss + self.recipe.fit.concept_weight * self.concept_loss(
-                features, batch["tokens"]
-            )
-        return loss
-
-    def cross_entropy(self, features: Tensor, tokens: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Mean negative log-likelihood per token, in nats; features (B,N,D), tokens (B,K,T)."""
-        hidden, _ = self.decoder(features, tokens[:, :, :-1])
-        targets = tokens[:, :, 1:]
-        told = targets != Vocabulary.pad
-        logits = self.decoder.logits(hidden[told])
-        return F.cross_entropy(logits, targets[told], label_smoothing=smoothing)
-
-    def self_critical(self, features: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """REINFORCE on CIDEr-D (Rennie et al., 2017, eq. 7); the loss and the mean reward."""
-        assert self.reward is not None
-        samples = self.recipe.fit.samples
-        options = SearchOptions(
-            temperature=1.0, n_best=samples, max_tokens=20, no_repeat_ngram=0,
-            seed=int(torch.randint(2**31, ()).item()),
-        )  # fmt: skip
-        drawn = self.describe(features.detach(), options)
-        rewards = torch.tensor(
-            [
-                [self.reward.score(self.vocabulary.decode(h.tokens), int(i)) for h in hypotheses]
-                for i, hypotheses in zip(images, drawn, strict=True)
-            ]
-        )  # (B,S)
-        baseline = (rewards.sum(1, keepdim=True) - rewards) / (samples - 1)
-        tokens = pad([[h.tokens for h in hypotheses] for hypotheses in drawn], options.max_tokens)
-        hidden, _ = self.decoder(features, tokens[:, :, :-1])
-        targets = tokens[:, :, 1:]
-        told = targets != Vocabulary.pad  # (B,S,T)
-        advantage = (rewards - baseline).unsqueeze(-1).expand_as(targets)[told]
-        surprise = F.cross_entropy(
-            self.decoder.logits(hidden[told]), targets[told], reduction="none"
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """A run that `train` wrote."""
+        recipe = Recipe.of_run(folder)
+        series = read_metrics(folder / "metrics.csv")
+        loss, cider = dict(series["dev_loss"]), dict(series["dev_cider"])
+        if recipe.fit.monitor == "dev_cider":
+            best = max(cider, key=lambda epoch: cider[epoch])
+        else:
+            best = min(loss, key=lambda epoch: loss[epoch])
+        parameters = int(series["parameters"][0][1])
+        epoch_s = float(np.median([seconds for _, seconds in series["epoch_s"]]))
+        checkpoint = folder / "best.ckpt"
+        return cls(
+            folder, checkpoint, len(loss), best, loss[best], cider[best], parameters, epoch_s
         )
-        return (advantage * surprise).mean(), rewards.mean()
-
-    def concept_loss(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Which words will people use? Binary cross-entropy from the mean feature, summed."""
-        assert self.concepts is not None
-        said = torch.zeros(len(tokens), len(self.vocabulary))
-        said.scatter_(1, tokens.flatten(1), 1.0)
-        logits = self.concepts(features.mean(1))
-        loss = F.binary_cross_entropy_with_logits(logits[:, 4:], said[:, 4:], reduction="sum")
-        return loss / len(tokens)
-
-    @torch.no_grad()
-    def describe(self, features: Tensor, options: SearchOptions) -> list[list[Hypothesis]]:
-        """Captions for region features (B,N,D), by the one search."""
-        training = self.decoder.training
-        self.decoder.eval()
-        stepper = TorchStepper(self.decoder)
-        found = search(
-            stepper, stepper.start(features), len(features), options,
-            bos=Vocabulary.bos, eos=Vocabulary.eos,
-            banned=(Vocabulary.pad, Vocabulary.bos, Vocabulary.unk),
-        )  # fmt: skip
-        self.decoder.train(training)
-        return found
-
-    def on_validation_epoch_start(self) -> None:  # noqa: D102
-        self.said: list[list[str]] = []
-
-    def validation_step(self, batch: Batch, _: int) -> None:  # noqa: D102
-        features = self.encode(batch["mid"])
-        loss = self.cross_entropy(features, batch["tokens"])
-        self.log("dev_loss", loss, batch_size=len(features))
-        for hypotheses in self.describe(features, SearchOptions(beam_size=3)):
-            self.said.append(self.vocabulary.decode(hypotheses[0].tokens))
-
-    def on_validation_epoch_end(self) -> None:  # noqa: D102
-        if self.trainer.sanity_checking:
-            return
-        cider = float(np.mean([self.dev_cider.score(c, i) for i, c in enumerate(self.said)]))
-        self.log("dev_cider", cider, prog_bar=True)
-        self.log("dev_words", float(len({word for c in self.said for word in c})))
-        self.log("dev_unique", len({tuple(c) for c in self.said}) / len(self.said))
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:  # noqa: D102
-        fit = self.recipe.fit
-        top = [p for p in self.top.parameters() if p.requires_grad]
-        rest = [p for name, p in self.named_parameters() if not name.startswith("top.")]
-        groups = [{"params": rest, "lr": fit.learning_rate}]
-        if top:
-            groups.append({"params": top, "lr": fit.encoder_learning_rate})
-        optimizer = torch.optim.AdamW(groups, weight_decay=fit.weight_decay)
-        total = int(self.trainer.estimated_stepping_batches)
-
-        def rate(step: int) -> float:
-            if step < fit.warmup_steps:
-                return (step + 1) / fit.warmup_steps
-            done = (step - fit.warmup_steps) / max(1, total - fit.warmup_steps)
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """An exponential moving average of weights that forgets its random start quickly."""
+def train(
+    recipe: Recipe,
+    collection: Collection,
+    run: Path,
+    *,
+    features: Path,
+    resume: bool = False,
+    devices: int = 1,
+) -> Run:
+    """Train what a recipe says on a collection; a killed run goes on with `resume`.
 
-    def average(mean: Tensor, weight: Tensor, count: Tensor | int) -> Tensor:
-        keep = min(decay, (1 + float(count)) / (10 + float(count)))
-        return torch.lerp(weight, mean, keep)
+    Args:
+        recipe: what to train and how.
+        collection: the captioned images; the recipe names its splits.
+        run: a folder for everything the run writes; must not hold a run unless resumed.
+        features: a folder that caches what frozen parts see, between runs.
+        resume: go on from the run's last checkpoint.
+        devices: how many GPUs, or processes where there is none, share every batch.
 
-    return average
+    Raises:
+        RecipeError: the run folder holds a run already, or one of another recipe; or the recipe
+            says something impossible.
+        DataError: the collection lacks a split, or has no captions in one.
+        KeyboardInterrupt: it was stopped; what the last whole epoch reached is kept.
+    """
+    recipe.check()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    _join_torchrun()
+    start = Start.read(recipe.fit.start_from) if recipe.fit.start_from else None
+    if start is not None:
+        recipe = _going_on(recipe, start.recipe)
+    if _rank() == 0:
+        _open_run(run, recipe, resume)
+    lightning.seed_everything(recipe.fit.seed, verbose=False)
+    with _first_of_processes():
+        seen = _see(recipe, collection, features, start)
+    clean_up = CleanUp.named(recipe.data.clean_up)
+    words, dev_words = _words(clean_up, seen.train), _words(clean_up, seen.dev)
+    vocabulary = _vocabulary(recipe, words)
+    if start is not None:
+        start = start.extended(vocabulary)
+        vocabulary = start.vocabulary
+    if _rank() == 0:
+        vocabulary.write(run / "vocabulary.txt")
+        _describe_data(run, collection, seen.train)
+
+    learner = Learner(recipe, seen.top, vocabulary, words, dev_words, seen.views, seen.dev_view)
+    if start is not None:
+        lost = learner.load_state_dict(start.weights, strict=False)
+        if lost.unexpected_keys or any(n.startswith("decoder.") for n in lost.missing_keys):
+            raise RecipeError(f"got weights in {recipe.fit.start_from} that do not fit: {lost}")
+    elif recipe.fit.vectors:
+        table = learner.decoder.embedding.weight
+        filled, count = word_vectors(Path(recipe.fit.vectors), vocabulary, table.detach())
+        table.data.copy_(filled)
+        print(f"word vectors: {count} of {len(vocabulary) - 4} words", file=sys.stderr)
+    last = run / "last.ckpt"
+    trainer = _trainer(recipe, run, seen.dev, devices)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.|torch\.")
+        try:
+            trainer.fit(learner, ckpt_path=str(last) if resume and last.exists() else None)
+        except SystemExit as stopped:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from stopped
+    return Run.read(run)
+
+
+def _going_on(recipe: Recipe, before: Recipe) -> Recipe:
+    """The recipe with the architecture of the one it goes on from."""
+    keep = recipe.decoder
+    decoder = replace(before.decoder, dropout=keep.dropout, word_dropout=keep.word_dropout)
+    encoder = replace(before.encoder, views=recipe.encoder.views)
+    return replace(recipe, decoder=decoder, encoder=encoder)
+
+
+def _open_run(run: Path, recipe: Recipe, resume: bool) -> None:
+    """Make the run's folder and write its recipe, unless another run is there."""
+    run.mkdir(parents=True, exist_ok=True)
+    record = run / "recipe.json"
+    if record.exists() and not (resume and Recipe.of_run(run) == recipe):
+        raise RecipeError(f"got run folder {run} of an earlier run; resume it, or name another")
+    record.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n")
+
+
+def _describe_data(run: Path, collection: Collection, examples: Sequence[Example]) -> None:
+    source = {"name": collection.name, "licence": collection.licence, "images": len(examples)}
+    source |= {"captions": sum(len(e.captions) for e in examples), "sha256": digest(examples)}
+    (run / "data.json").write_text(json.dumps(source, indent=2) + "\n")
+
+
+def _vocabulary(recipe: Recipe, words: Words) -> Vocabulary:
+    captions = (caption for image in words for caption in image)
+    kind = Subwords if recipe.data.subwords else Vocabulary
+    return kind.build(captions, recipe.data.min_count, recipe.data.top_k or None)
+
+
+def _words(clean_up: CleanUp, examples: Sequence[Example]) -> list[list[list[str]]]:
+    captions = [[clean_up.words(caption) for caption in example.captions] for example in examples]
+    return [[words for words in image if words] for image in captions]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the frozen part sees of all pictures that can be used, and the part after it.
+
+    Attributes:
+        top: turns views into a grid, where they are not features yet; None if there is none.
+        train, dev: the pictures.
+        views: of the training pictures, each (I,C,H,W), or (I,N,D) features.
+        dev_view: the plain view of the dev pictures.
+    """
+
+    top: nn.Module | None
+    train: list[Example]
+    dev: list[Example]
+    views: Views
+    dev_view: NDArray[np.float16]
+
+
+def _see(recipe: Recipe, collection: Collection, folder: Path, start: Start | None) -> _Seen:
+    """Look at all pictures, or read what was seen before from the folder; into memory.
+
+    Pictures that cannot be read are told and left out, and so are those without words.
+    """
+    encoder = recipe.encoder
+    clean_up = CleanUp.named(recipe.data.clean_up)
+    first, *others = recipe.data.train
+    names = [first, *(name for name in others if name in collection.splits)]
+    train, dev = collection.split(*names), collection.split(recipe.data.dev)
+    views = [View(number) for number in range(encoder.views)]
+    with Progress(disable=_rank() != 0) as bar:
+        task = bar.add_task("looking", total=len(dev) + len(views) * len(train))
+        look = _look(recipe, folder, start, lambda count: bar.advance(task, count))
+        seen_dev, seen_train = look(dev, View(0)), [look(train, view) for view in views]
+
+    def usable(examples: Sequence[Example], seen: NDArray[np.float16]) -> list[int]:
+        worded = [any(map(clean_up.words, example.captions)) for example in examples]
+        kept = [i for i, there in enumerate(readable(seen)) if there and worded[i]]
+        if not kept:
+            raise DataError(
+                f"got {len(examples)} pictures of which none can be read and has words; "
+                f"expected some to learn from and some for {recipe.data.dev}"
+            )
+        if len(kept) < len(examples) and _rank() == 0:
+            print(
+                f"left out {len(examples) - len(kept)} of {len(examples)} pictures that cannot be "
+                "read or have no words; `cutline data check` lists them",
+                file=sys.stderr,
+            )
+        return kept
+
+    good, good_dev = usable(train, seen_train[0]), usable(dev, seen_dev)
+    if len(good) < len(train):
+        seen_train = [seen[good] for seen in seen_train]
+    top = _top(recipe, start) if recipe.encoder.tunable else None
+    return _Seen(
+        top, [train[i] for i in good], [dev[i] for i in good_dev], seen_train, seen_dev[good_dev]
+    )
+
+
+def _look(
+    recipe: Recipe, folder: Path, start: Start | None, progress: Callable[[int], None]
+) -> Callable[[Sequence[Example], View], NDArray[np.float16]]:
+    """How pictures are looked at: examples and a view -> (I,C,H,W) or (I,N,D), NaN if unreadable.
+
+    What is trained further is looked at up to there; all else up to its features.
+    """
+    encoder = recipe.encoder
+    pooled = encoder.features == "pooled"
+
+    def ignore(position: int, error: ImageError) -> None:
+        pass  # its row is NaN
+
+    def look_for_regions(examples: Sequence[Example], view: View) -> NDArray[np.float16]:
+        if view.number:
+            raise RecipeError(f"got {encoder.views} views of regions; expected encoder.views = 1")
+        if encoder.regions:
+            return regions(Path(encoder.regions), examples, folder, progress=progress).features
+        return detect(examples, folder, progress=progress, unreadable=ignore).features
+
+    def look_at_all(examples: Sequence[Example], view: View) -> NDArray[np.float16]:
+        weights = Path(encoder.weights) if encoder.weights else None
+        options = FeatureOptions(encoder.backbone, pooled, weights, encoder.side_px or None)
+        return frozen(
+            options, examples, folder, view=view.number, progress=progress, unreadable=ignore
+        )
+
+    def look_at_half(examples: Sequence[Example], view: View) -> NDArray[np.float16]:
+        backbone = Backbone(encoder.backbone, encoder.cut)
+        transform = Transform(side_px=SIDE_PX[encoder.backbone])
+        half = extract(backbone, transform, examples, view, folder, progress, ignore)
+        return half if _tuned(recipe) else _finished(_top(recipe, start), half, pooled)
+
+    if encoder.features == "regions":
+        look = look_for_regions
+    elif _tuned(recipe) or (encoder.tunable and start is not None):
+        look = look_at_half
+    else:
+        look = look_at_all
+    return lambda examples, view: np.array(look(examples, view))
+
+
+def _tuned(recipe: Recipe) -> bool:
+    return recipe.encoder.tunable and recipe.fit.encoder_learning_rate > 0
+
+
+def _top(recipe: Recipe, start: Start | None) -> nn.Module:
+    """The top of the encoder as training begins."""
+    top = Backbone(recipe.encoder.backbone, recipe.encoder.cut).top
+    if start is not None:
+        weights = start.weights.items()
+        top.load_state_dict({n.removeprefix("top."): w for n, w in weights if n.startswith("top.")})
+    return top
+
+
+@torch.inference_mode()
+def _finished(top: nn.Module, half: NDArray[np.float16], pooled: bool) -> NDArray[np.float16]:
+    """The trunk's output (I,C,H,W) -> features (I,N,D)."""
+    parts = []
+    for first in range(0, len(half), 32):
+        grid = top(torch.from_numpy(np.array(half[first : first + 32])).float())
+        features = grid.flatten(2).transpose(1, 2)  # (B,N,D)
+        features = features.mean(1, keepdim=True) if pooled else features
+        parts.append(features.half().numpy())
+    return np.concatenate(parts)
+
+
+def _rank() -> int:
+    """Which of the processes that train together this is."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+
+
+def _join_torchrun() -> None:
+    """Meet the other processes if `torchrun` started this one; Lightning starts its own later."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and not torch.distributed.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend, timeout=datetime.timedelta(days=1))
+
+
+@contextmanager
+def _first_of_processes() -> Iterator[None]:
+    """The first process goes ahead, and the others follow in what it has written."""
+    together = torch.distributed.is_initialized()
+    if together and _rank():
+        torch.distributed.barrier()
+    yield
+    if together and not _rank():
+        torch.distributed.barrier()
+
+
+def _trainer(recipe: Recipe, run: Path, dev: Sequence[Example], devices: int) -> lightning.Trainer:
+    fit = recipe.fit
+    mode = "max" if fit.monitor == "dev_cider" else "min"
+    kept: dict[str, Any] = {"dirpath": run, "enable_version_counter": False}
+    callbacks: list[Callback] = [
+        WeightAveraging(avg_fn=moving_average(fit.ema_decay)),
+        ModelCheckpoint(filename="best", monitor=fit.monitor, mode=mode, **kept),
+        ModelCheckpoint(filename="last", **kept),
+        Pictures(run, dev),
+    ]
+    if fit.patience:
+        callbacks.append(EarlyStopping(fit.monitor, mode=mode, patience=fit.patience))
+    loggers: list[Logger] = [CSVLogger(run, name="", version="")]
+    if find_spec("tensorboard") or find_spec("tensorboardX"):
+        loggers.append(TensorBoardLogger(run, name="", version="tensorboard"))
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
+    return lightning.Trainer(
+        accelerator="auto",
+        devices=processes,
+        num_nodes=int(os.environ.get("WORLD_SIZE", processes)) // processes,
+        strategy="ddp" if processes > 1 else "auto",
+        max_epochs=fit.epochs,
+        precision=fit.precision,  # type: ignore[arg-type]
+        gradient_clip_val=fit.clip_norm,
+        logger=loggers,
+        callbacks=callbacks,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        enable_model_summary=False,
+    )
 
 
 class Pictures(Callback):
@@ -276,92 +372,29 @@ class Pictures(Callback):
     def __init__(self, run: Path, dev: Sequence[Example], count: int = 10) -> None:
         self.run, self.dev, self.count = run, dev, count
 
-    def on_validation_epoch_end(  # noqa: D102
+    def on_validation_end(  # noqa: D102
         self, trainer: lightning.Trainer, learner: lightning.LightningModule
     ) -> None:
-        if trainer.sanity_checking or not isinstance(learner, Learner):
+        if not trainer.is_global_zero or not isinstance(learner, Learner):
             return
         lines = [f"epoch {trainer.current_epoch}"]
         for example, words in list(zip(self.dev, learner.said, strict=True))[: self.count]:
             lines += [f"  {example.name}: {' '.join(words)}"]
         with (self.run / "samples.txt").open("a") as file:
             file.write("\n".join(lines) + "\n")
+
+    def on_train_epoch_start(  # noqa: D102
+        self, trainer: lightning.Trainer, learner: lightning.LightningModule
+    ) -> None:
+        self._draw(trainer)
+
+    def on_train_end(  # noqa: D102
+        self, trainer: lightning.Trainer, learner: lightning.LightningModule
+    ) -> None:
+        self._draw(trainer)
+
+    def _draw(self, trainer: lightning.Trainer) -> None:
+        """Only now are the last epoch's metrics on disk."""
         metrics = self.run / "metrics.csv"
-        if metrics.exists():
+        if trainer.is_global_zero and metrics.exists():
             plot_curves(metrics, self.run / "curves.png")
-
-
-def train(
-    recipe: Recipe, collection: Collection, run: Path, *, features: Path, resume: bool = False
-) -> Path:
-    """Train what a recipe says on a collection; a killed run goes on with `resume`.
-
-    Args:
-        recipe: what to train and how.
-        collection: the captioned images; the recipe names its splits.
-        run: a folder for everything the run writes; must not hold a run unless resumed.
-        features: a folder that caches the frozen trunk's output between runs.
-        resume: go on from the run's last checkpoint.
-
-    Returns:
-        The checkpoint that described the dev split best, by CIDEr-D.
-
-    Raises:
-        RecipeError: the run folder holds a run already, or one of another recipe.
-        DataError: the collection lacks a split.
-    """
-    run.mkdir(parents=True, exist_ok=True)
-    record, last = run / "recipe.json", run / "last.ckpt"
-    if record.exists() and not (
-        resume and Recipe.from_dict(json.loads(record.read_text())) == recipe
-    ):
-        raise RecipeError(f"got run folder {run} of an earlier run; resume it, or name another")
-    examples = collection.split(*recipe.data.train)
-    dev = collection.split(recipe.data.dev)
-    words = (normalise(caption) for example in examples for caption in example.captions)
-    vocabulary = Vocabulary.build(words, recipe.data.min_count)
-    vocabulary.write(run / "vocabulary.txt")
-    record.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n")
-    source = {"name": collection.name, "licence": collection.licence, "images": len(examples)}
-    source |= {"captions": sum(len(e.captions) for e in examples), "sha256": digest(examples)}
-    (run / "data.json").write_text(json.dumps(source, indent=2) + "\n")
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    lightning.seed_everything(recipe.fit.seed, verbose=False)
-    backbone = Backbone(recipe.encoder.backbone, recipe.encoder.cut)
-    transform = Transform(side_px=SIDE_PX[recipe.encoder.backbone])
-    with Progress() as bar:
-        total = len(dev) + recipe.encoder.views * len(examples)
-        task = bar.add_task("trunk features", total=total)
-
-        def load(part: Sequence[Example], view: int) -> NDArray[np.float16]:
-            advance = lambda n: bar.advance(task, n)  # noqa: E731
-            return np.array(extract(backbone, transform, part, View(view), features, advance))
-
-        dev_view = load(dev, 0)
-        train_views = [load(examples, view) for view in range(recipe.encoder.views)]
-
-    learner = Learner(recipe, backbone.top, vocabulary, examples, dev, train_views, dev_view)
-    if recipe.fit.start_from:
-        weights = torch.load(recipe.fit.start_from, map_location="cpu", weights_only=True)
-        learner.load_state_dict(weights["state_dict"], strict=False)
-    kept: dict[str, Any] = {"dirpath": run, "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor="dev_cider", mode="max", **kept)
-    newest = ModelCheckpoint(filename="last", **kept)
-    average = WeightAveraging(avg_fn=moving_average(recipe.fit.ema_decay))
-    trainer = lightning.Trainer(
-        accelerator="auto",
-        max_epochs=recipe.fit.epochs,
-        precision=recipe.fit.precision,  # type: ignore[arg-type]
-        gradient_clip_val=recipe.fit.clip_norm,
-        logger=CSVLogger(run, name="", version=""),
-        callbacks=[average, best, newest, Pictures(run, dev)],
-        reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        enable_model_summary=False,
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\.|torch\.optim")
-        trainer.fit(learner, ckpt_path=str(last) if resume and last.exists() else None)
-    return run / "best.ckpt"
