@@ -258,7 +258,8 @@ def test_sentence_or_fragment() -> None:
     "prefix",
     [
         "A photo of ", "An image of ", "a picture of a photo of ", "Photograph: ",
-        "The image shows ", "This is a picture of ", "A close-up photo of ", "Picture showing ", "A photography of ",
+        "The image shows ", "This is a picture of ", "A close-up photo of ", "Picture showing ",
+        "A photography of ",
     ],
 )  # fmt: skip
 def test_nothing_begins_with_what_screen_readers_say_already(prefix: str) -> None:

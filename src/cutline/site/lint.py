@@ -82,25 +82,36 @@ def says_nothing(text: str) -> bool:
 
 
 def _unnamed(use: ImageUse) -> Iterator[Finding]:
-    attributes = _attributes(use.markup)
-    silent = use.role.lower().split()[:1] in (["presentation"], ["none"])
-    if silent or (use.kind is Kind.IMG and use.alt == ""):
-        yield from _conflict(use, attributes, silent)
+    decorative = use.role.lower().split()[:1] in (["presentation"], ["none"])
+    loud = "" if use.hidden else _loud(use.markup)
+    if loud and (decorative or (use.kind is Kind.IMG and use.alt == "")):
+        yield Finding(
+            "presentation-role-conflict",
+            Severity.WARNING,
+            f"it is marked as decorative, but {loud} makes browsers show it; drop one of them",
+            "WCAG 1.1.1, F39",
+        )
+    if use.alt == "" and use.title.strip() and use.kind is Kind.IMG and not decorative:
+        yield Finding(
+            "decorative-title",
+            Severity.WARNING,
+            f'alt="" says that it is decorative, its title "{use.title.strip()}" that it is not',
+            "WCAG 1.1.1, H67",
+        )
     if use.hidden or use.noscript or use.kind in (Kind.CSS, Kind.ROW):
         return
-    named = bool(use.name.strip() or use.title.strip())
-    if use.alt_state is Alt.WHITESPACE and not named:
+    if use.name.strip() or use.title.strip() or use.alt_state is Alt.PRESENT:
+        return
+    if use.alt_state is Alt.WHITESPACE:
         yield Finding(
             "whitespace",
             Severity.ERROR,
             'its alt holds nothing but spaces; describe it, or write alt="" if it is decorative',
             "WCAG 1.1.1, F65, H67",
         )
-    elif use.alt_state is not Alt.PRESENT and not named and not silent:
-        yield from _without_alt(use, attributes)
-    if not use.link or use.link_text.strip() or use.kind is Kind.AREA:
-        return
-    if not named and use.alt_state is not Alt.PRESENT:
+    elif not decorative or loud:
+        yield from _without_alt(use)
+    if use.link and not use.link_text.strip() and use.kind is not Kind.AREA:
         yield Finding(
             "link-name",
             Severity.ERROR,
@@ -109,9 +120,8 @@ def _unnamed(use: ImageUse) -> Iterator[Finding]:
         )
 
 
-def _without_alt(use: ImageUse, attributes: dict[str, str]) -> Iterator[Finding]:
-    missing = use.alt_state is Alt.MISSING
-    if use.kind in (Kind.IMG, Kind.MARKDOWN) and missing:
+def _without_alt(use: ImageUse) -> Iterator[Finding]:
+    if use.kind in (Kind.IMG, Kind.MARKDOWN) and use.alt is None:
         yield Finding(
             "image-alt",
             Severity.ERROR,
@@ -152,29 +162,6 @@ def _without_alt(use: ImageUse, attributes: dict[str, str]) -> Iterator[Finding]
             Severity.ERROR,
             "an object without a name; give it an aria-label or a title",
             "WCAG 1.1.1, H53",
-        )
-
-
-def _conflict(use: ImageUse, attributes: dict[str, str], silent: bool) -> Iterator[Finding]:
-    """Decorative by alt or role, and yet with what makes browsers show it to screen readers."""
-    loud = [
-        name
-        for name in attributes
-        if name in _GLOBAL_ARIA or (name == "tabindex" and attributes[name].strip())
-    ]
-    if loud and not use.hidden:
-        yield Finding(
-            "presentation-role-conflict",
-            Severity.WARNING,
-            f"it is marked as decorative, but {loud[0]} makes browsers show it; drop one of them",
-            "WCAG 1.1.1, F39",
-        )
-    if use.alt == "" and use.title.strip() and use.kind is Kind.IMG and not silent:
-        yield Finding(
-            "decorative-title",
-            Severity.WARNING,
-            f'alt="" says that it is decorative, its title "{use.title.strip()}" that it is not',
-            "WCAG 1.1.1, H67",
         )
 
 
@@ -220,17 +207,13 @@ def _worded(alt: str, use: ImageUse) -> Iterator[Finding]:
             f'screen readers say that it is an image; leave out "{found[0].strip()}"',
             "WCAG 1.1.1, H37",
         )
-    beside = {"link's text": use.link_text, "figcaption": use.caption}
-    beside |= {"text before it": use.before, "text after it": use.after}
-    for where, text in beside.items():
-        if plain and plain == _plain(text):
-            yield Finding(
-                "image-redundant-alt",
-                Severity.WARNING,
-                f'the {where} says the same, so it is read twice; write alt=""',
-                "WCAG 1.1.1, H2",
-            )
-            break
+    if where := _says_same(plain, use):
+        yield Finding(
+            "image-redundant-alt",
+            Severity.WARNING,
+            f'the {where} says the same, so it is read twice; write alt=""',
+            "WCAG 1.1.1, H2",
+        )
     common = Counter(word for word in words if len(word) > 3).most_common(1)
     listed = len(re.findall(r"[^,;|]+[,;|]", alt)) >= 5 and len(words) <= 3 * alt.count(",") + 3
     if (common and common[0][1] >= _STUFFED) or listed:
@@ -251,6 +234,20 @@ def _worded(alt: str, use: ImageUse) -> Iterator[Finding]:
         yield Finding(
             "stray-space", Severity.NOTE, "spaces or line breaks that nobody reads", "WCAG 1.1.1"
         )
+
+
+def _says_same(plain: str, use: ImageUse) -> str:
+    """Which text beside an image repeats its alt."""
+    if plain and plain == _plain(use.link_text):
+        return "link's text"
+    if plain and plain == _plain(use.caption):
+        return "figcaption"
+    if len(plain.split()) > 1:  # a single word is there by chance
+        if f" {_plain(use.before)}".endswith(f" {plain}"):
+            return "text before it"
+        if f"{_plain(use.after)} ".startswith(f"{plain} "):
+            return "text after it"
+    return ""
 
 
 def _repeated(uses: Sequence[ImageUse]) -> Iterator[Finding]:
@@ -292,19 +289,20 @@ def _plain(text: str) -> str:
 
 
 class _StartTag(HTMLParser):
-    found: dict[str, str] | None = None
+    loud = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if self.found is None:
-            self.found = {name: value or "" for name, value in attrs}
+        for name, value in attrs:
+            if name in _GLOBAL_ARIA or (name == "tabindex" and (value or "").strip()):
+                self.loud = self.loud or name
 
 
-def _attributes(markup: str) -> dict[str, str]:
-    if not markup.startswith("<"):
-        return {}
+def _loud(markup: str) -> str:
+    """Which attribute makes browsers show an element that is marked as decorative."""
     reader = _StartTag()
-    reader.feed(markup)
-    return reader.found or {}
+    if markup.startswith("<"):
+        reader.feed(markup)
+    return reader.loud
 
 
 _CAMERA = re.compile(
