@@ -19,6 +19,7 @@ import pytest
 from cutline.errors import DataError, OptionError
 from cutline.site.crawl import CrawlOptions, CrawlSummary, crawl
 from cutline.site.records import ImageUse, Page
+from cutline.site.spider import on_site
 
 QUICK = CrawlOptions(throttle=False, retries=0, timeout_s=5)
 
@@ -260,6 +261,23 @@ def test_a_kill_ends_both_processes_and_loses_nothing(site: Site, tmp_path: Path
     crawl(site.url, options, lambda page, uses: taken.append(page.url))
     assert set(taken) == {f"{site.url}{path}" for path in site.pages}
     assert len(taken) <= len(site.pages) + 1
+
+
+@pytest.mark.parametrize(
+    ("url", "subdomains", "expected"),
+    [
+        ("https://example.org/x", False, True),
+        ("http://www.example.org/", False, True),
+        ("https://shop.example.org/", False, False),
+        ("https://shop.example.org/", True, True),
+        ("https://badexample.org/", True, False),
+        ("https://example.org:8080/", True, False),
+        ("https://example.org@evil.invalid/", False, False),
+        ("file://example.org/", False, False),
+    ],
+)
+def test_what_belongs_to_a_site(url: str, subdomains: bool, expected: bool) -> None:
+    assert on_site(url, ["example.org"], subdomains) is expected
 
 
 @pytest.mark.parametrize("start", ["ftp://example.org/", "file:///etc/", ""])

@@ -25,7 +25,8 @@ _PIXELS = re.compile(r"\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*", re.IGNORECASE)
 
 def attribute_of(element: Element, name: str) -> str:
     """An attribute's value without the blanks around it; "" if there is none."""
-    return printable(element.attrs.get(name) or "").strip()
+    value = element.attrs.get(name)
+    return printable(value).strip() if value else ""
 
 
 def role_of(element: Element) -> str:
