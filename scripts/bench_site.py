@@ -112,7 +112,11 @@ def serve(folder: str) -> None:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            pass  # a killed client
+
+    server = Server(("127.0.0.1", 0), partial(Handler, directory=folder))
     print(server.server_port, flush=True)
     server.serve_forever()
 

@@ -410,3 +410,20 @@ def test_alt_states_do_not_change_by_drafting(site: Site, store: Store) -> None:
     site.page(store, "1", "a.jpg")
     run(store)
     assert store.counts().by_alt[Alt.MISSING] == 1
+
+
+def test_an_empty_alt_is_a_gap_only_in_a_list_or_if_asked(site: Site, store: Store) -> None:
+    site.save("a.jpg", noise(1))
+    site.page(store, "1", "a.jpg", alt="")
+    store.put_export("x.csv", [(0, replace(next(store.uses()).use, page="x.csv"))])
+    run(store)
+    [read], [listed] = store.uses(origin=""), store.uses(origin="x.csv")
+    assert read.draft is not None
+    assert read.draft.decision.purpose is Purpose.KEPT
+    assert listed.draft is not None
+    assert listed.draft.alt == "A dog 160 by 120."
+    assert "somebody's decision" in listed.draft.notes[0]
+    assert listed.use.alt == ""
+    assert run(store).drafts == 0
+    run(store, fill_empty=True)
+    assert {each.draft.alt for each in store.uses() if each.draft} == {"A dog 160 by 120."}

@@ -66,6 +66,10 @@ PRIVATE = fetching(
 GLOSSARY = wording(
     "--glossary", metavar="FILE", help="The site's own words, a line each: sheep = alpaca"
 )
+FILL_EMPTY = wording(
+    "--fill-empty/--keep-empty",
+    help='Is alt="" a gap? By default in an imported list, not on a page that was read.',
+)
 THRESHOLD = wording("--threshold", min=0, max=1, help="Suggest nothing less sure than this.")
 MAX_CHARS = wording("--max-chars", min=1, help="The longest suggestion; by default 125.")
 LANGUAGE = wording("--language", metavar="TAG", help="What the model speaks; by default en.")
@@ -190,6 +194,7 @@ def draft(
     max_chars: Annotated[int | None, MAX_CHARS] = None,
     language: Annotated[str | None, LANGUAGE] = None,
     context_nats: Annotated[float, CONTEXT] = 0.0,
+    fill_empty: Annotated[bool | None, FILL_EMPTY] = None,
     redo: Annotated[bool, wording("--redo", help="Draft all anew that nobody reviewed.")] = False,
     refresh: Annotated[bool, fetching("--refresh", help="Ask whether pictures changed.")] = False,
     delay: Annotated[float, DELAY] = 0.0,
@@ -214,6 +219,7 @@ def draft(
             glossary=glossary,
             words=given(threshold=threshold, max_chars=max_chars, language=language)
             | {"context_nats": context_nats},
+            fill_empty=fill_empty,
             redo=redo,
             refresh=refresh,
             network=given(host_delay_s=delay, host_concurrency=concurrency, private=private),
@@ -323,7 +329,7 @@ def review(
             raise typer.Exit(1 if sheet.problems else 0)
         else:
             with needing_site("cutline site review"):
-                from cutline.web.review import serve  # type: ignore[import-not-found, unused-ignore]
+                from cutline.web.review import serve
             serve(record, port=port, browser=browser, who=who or getpass.getuser())
 
 

@@ -228,6 +228,7 @@ def draft_alts(
     network: dict[str, Any],
     load: Callable[[], Any],
     glossary: Path | None = None,
+    fill_empty: bool | None = None,
     redo: bool = False,
     refresh: bool = False,
 ) -> int:
@@ -241,7 +242,9 @@ def draft_alts(
     public = not (_starts_in_private(store) if private is None else private)
     fetch = FetchOptions(public_only=public, robots=store.setting("robots") == "yes", **network)
     options = PipelineOptions(
-        WordingOptions(glossary=_glossary(store, glossary), **words), redo=redo
+        WordingOptions(glossary=_glossary(store, glossary), **words),
+        fill_empty=fill_empty,
+        redo=redo,
     )
     if refresh:
         options = replace(options, gather=GatherOptions(max_age_s=0.0))

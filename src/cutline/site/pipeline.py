@@ -26,7 +26,7 @@ from cutline.image import load_image
 from cutline.site.gather import SVG, GatherOptions, gather
 from cutline.site.pixels import read_text
 from cutline.site.policy import decide, with_text
-from cutline.site.records import Decision, Purpose
+from cutline.site.records import Decision, Draft, ImageUse, Purpose
 from cutline.site.store import Store, StoredUse
 from cutline.site.wording import WordingOptions, context, draft
 
@@ -54,6 +54,10 @@ class PipelineOptions:
 
     ocr: bool = True
     """Read images of text, if `cutline[ocr]` is installed."""
+
+    fill_empty: bool | None = None
+    """Whether `alt=""` is a gap. None: where an export lists the image, since whoever made the list
+    asks for alts, but not on a page that was read, where it is somebody's decision."""
 
     redo: bool = False
     """Draft again whatever nobody has reviewed."""
@@ -149,7 +153,8 @@ class _Run:
         self.progress = progress
         self.summary = Summary()
         wording = json.dumps(asdict(options.wording), sort_keys=True)
-        self.rules = f"{version('cutline')} {wording} {options.alternatives} {options.labels}"
+        others = f"{options.alternatives} {options.labels} {options.fill_empty}"
+        self.rules = f"{version('cutline')} {wording} {others}"
         self._reads_text = options.ocr
 
     def gather(self, fetcher: Fetcher) -> None:
@@ -157,7 +162,7 @@ class _Run:
         wanted = (
             each.image.id
             for each in self.store.uses()
-            if each.image and decide(each.use).purpose is not Purpose.KEPT
+            if each.image and decide(self._as_gap(each)).purpose is not Purpose.KEPT
         )
         found = gather(
             self.store,
@@ -205,6 +210,12 @@ class _Run:
                 self._captioned(task, caption)
                 self.progress(Progress("captioning", done, len(tasks), self.summary.uncaptioned))
 
+    def _as_gap(self, each: StoredUse) -> ImageUse:
+        """The use, or, where its empty alt is no decision, the use as if it had none."""
+        fill = self.options.fill_empty
+        gap = each.use.alt == "" and (bool(each.origin) if fill is None else fill)
+        return replace(each.use, alt=None) if gap else each.use
+
     def _due(self, each: StoredUse) -> bool:
         if each.review is not None:
             return False
@@ -213,7 +224,7 @@ class _Run:
     def _decided(self, each: StoredUse) -> tuple[Decision, Caption | None, int | None]:
         """The decision, the caption we have, and the picture that still needs one."""
         image = each.image
-        decision = decide(each.use, image.pixels if image else None)
+        decision = decide(self._as_gap(each), image.pixels if image else None)
         if image is None or image.content is None or decision.alt is not None:
             return decision, None, None
         if decision.purpose is Purpose.TEXT:
@@ -241,12 +252,14 @@ class _Run:
             if number == 0:
                 recipe = self._recipe(each)
                 self.store.put_caption(task.content, self.captioner.name, recipe, record)
-            decision = decide(each.use, each.image.pixels if each.image else None)
+            decision = decide(self._as_gap(each), each.image.pixels if each.image else None)
             self._draft(each, decision, _restored(record))
 
     def _draft(self, each: StoredUse, decision: Decision, caption: Caption | None) -> None:
-        found = draft(each.use, decision, caption, self.options.wording)
-        image = each.image
+        use, image = self._as_gap(each), each.image
+        found = draft(use, decision, caption, self.options.wording)
+        if use is not each.use:
+            found = _noted(found, 'its alt is "" today, which may be somebody\'s decision')
         if decision.alt is None and image is not None and decision.purpose is not Purpose.KEPT:
             if image.status == "failed":
                 found = _noted(found, f"its picture could not be had: {image.error}")
@@ -284,7 +297,7 @@ class _Run:
         return str(known["text"]) if known else ""
 
 
-def _noted(found: Any, note: str) -> Any:
+def _noted(found: Draft, note: str) -> Draft:
     notes = tuple(each for each in found.notes if each != "not captioned")
     return replace(found, notes=(note, *notes))
 
