@@ -309,11 +309,10 @@ _CAMERA = re.compile(
     r"(?i)(img|dsc[fn]?|dcim|pxl|mvc|p\d{2}|image|photo|screen ?shot|bild|foto|pic)[-_ ]?\d{3,}\w*"
 )
 _PLACEHOLDER = re.compile(
-    r"""alt|alt text|alternative text|alt text here|insert alt text( here)?|todo|tbd|tba|fixme|test
-    |untitled|undefined|null|none|nan|placeholder|lorem ipsum.*|image \d+|picture \d+|photo \d+
-    |no alt( text)?|description|image description|enter (a )?description( here)?|xxx+|asdf.*
-    |image alt( text)?|your (image|alt) (description|text)( here)?""",
-    re.VERBOSE | re.IGNORECASE,
+    r"(insert |enter |your |no |image )?alt(ernative)?( text)?( here)?"
+    r"|(enter |your |no )?(a |an )?(image )?description( here)?"
+    r"|(image|picture|photo|figure|bild) \d+|lorem ipsum.*|xxx+|asdf.*"
+    r"|todo|tbd|tba|fixme|test|untitled|undefined|null|none|nan|placeholder"
 )
 _VAGUE = frozenset(
     """a an the image images picture pictures photo photos photograph pic pics graphic graphics
@@ -321,9 +320,9 @@ _VAGUE = frozenset(
     link button read this enlarge zoom to""".split()
 )
 _DECORATION = frozenset(
-    """spacer blank bullet divider separator line hr arrow decoration decorative decorative image
-    decorative line border shadow transparent pixel gif""".split()
-) | {"decorative image", "decorative line", "blue bullet", "horizontal line", "1x1"}
+    """spacer blank bullet divider separator line hr arrow decoration decorative border shadow
+    transparent pixel 1x1""".split()
+) | {"decorative image", "decorative line", "blue bullet"}
 _GLOBAL_ARIA = frozenset(
     f"aria-{name}"
     for name in """atomic braillelabel brailleroledescription busy controls current describedby
