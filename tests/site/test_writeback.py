@@ -18,7 +18,7 @@ from justhtml import JustHTML
 
 from cutline.errors import OptionError, OutputError
 from cutline.site import journal as journals
-from cutline.site import writeback
+from cutline.site import pagefile, writeback
 from cutline.site.find import decode, scan, uses_in_html, uses_in_markdown
 from cutline.site.markup import clean
 from cutline.site.records import ImageUse, Kind, Page, Review, Verdict
@@ -329,7 +329,7 @@ def test_kill_in_the_middle_leaves_whole_files_and_a_journal_that_tells(
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from cutline.site import writeback
+        from cutline.site import pagefile, writeback
         from cutline.site.store import Store
         store, root, journal = map(Path, sys.argv[1:])
         store = Store(store)
@@ -394,6 +394,32 @@ def test_markdown(site: Site) -> None:
     assert [len(change.standing) for change in site.plan()] == [4]
     site.undo()
     assert path.read_bytes().decode() == content
+
+
+def test_markdown_that_would_read_otherwise_is_refused_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = one(site, "![](a.png) ![](b.png)", "fine", "trouble", page="zoo.md")
+    read = pagefile.uses_in_markdown
+
+    def misread(text: str, **names: str) -> tuple[Page, list[ImageUse]]:
+        return read(text.replace("trouble", "something else"), **names)
+
+    monkeypatch.setattr(pagefile, "uses_in_markdown", misread)
+    assert site.reasons() == ["its Markdown would not read as approved; change it by hand"]
+    assert site.apply().uses == 1
+    assert path.read_text() == "![fine](a.png) ![](b.png)"
+
+
+def test_what_has_no_place_in_a_file_is_refused(site: Site) -> None:
+    site.write("a.html", "<img src=a>")
+    uses = [ImageUse("a.html", 0, Kind.ROW, "a"), ImageUse("a.html", 1, Kind.IMG, "b")]
+    site.store.put_page(Page("a.html"), uses)
+    site.approve("a.html", "A dog", "A cat")
+    assert site.reasons() == [
+        "only an export names it; write it back as a table",
+        "where it stands in the file is not known; change it by hand",
+    ]
 
 
 def test_within_template_code_nothing_is_touched(site: Site) -> None:

@@ -154,8 +154,10 @@ class PageText:
         Raises:
             OutputError: it is not there, or might be one of several.
         """
-        if not use.markup:
+        if use.kind is Kind.ROW:
             raise OutputError("only an export names it; write it back as a table")
+        if not use.markup:
+            raise OutputError("where it stands in the file is not known; change it by hand")
         if not (same and self.text.startswith(use.markup, use.offset)) or use.offset < 0:
             use = self._moved(store, use)
         if any(start < use.offset < end for start, end in self._code):

@@ -325,12 +325,23 @@ def _plan_file(
                 standing.append(stored.id)
         except OutputError as error:
             refused.append((stored, str(error)))
+    try:
+        edits = source.edits(wishes)
+    except OutputError:  # some of them cannot be written: find out which
+        by_id = {stored.id: stored for stored in uses}
+        for offset, wish in list(wishes.items()):
+            try:
+                source.edits({offset: wish})
+            except OutputError as error:
+                refused.append((by_id[wish.use], str(error)))
+                del wishes[offset]
+        edits = source.edits(wishes)
     return FileChange(
         path,
         file,
         source.digests[0],
         source.encoding,
-        source.edits(wishes),
+        edits,
         tuple(refused),
         tuple(standing),
     )
