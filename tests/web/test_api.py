@@ -513,6 +513,9 @@ def test_workers_share_a_port_and_ask_for_the_keys_of_a_file(
             assert httpx.post(f"{served.url}/v1/captions", files=files).status_code == 401
             answer = httpx.post(f"{served.url}/v1/captions", files=files, headers=asked)
             assert answer.json()["results"][0]["status"] == "ok"
+        with httpx.Client(base_url=served.url, headers=asked) as client:
+            assert metric(client, 'cutline_images_total{status="ok"}') == 4  # of both together
+            assert metric(client, "cutline_queue_images") == 0
         assert served.stop() == 0
     assert "no API key" not in served.log.read_text()
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -72,7 +73,7 @@ def serve(
         bool | None, _limit("--fetch/--no-fetch", help="Whether images may be given by URL.")
     ] = None,
     threads: Annotated[
-        int | None, _work("--threads", help="Processor threads; by default one for each core.")
+        int | None, _work("--threads", help="Pictures worked on at once; by default one a core.")
     ] = None,
     workers: Annotated[
         int | None, _work("--workers", help="Processes, which share the threads; by default 1.")
@@ -101,11 +102,12 @@ def serve(
 ) -> None:
     """Serve captions over HTTP, and a page to try them on, until stopped.
 
-    Every setting can also be an environment variable, [bold]CUTLINE_SERVE_[/bold] and its name,
-    such as CUTLINE_SERVE_MAX_BODY_MB=8; docs/service.md has them all. A flag goes before.
+    Only this machine is served unless --host says otherwise. Every setting can also be an
+    environment variable, [bold]CUTLINE_SERVE_MAX_BODY_MB[/bold] for --max-body-mb, and some only
+    that: docs/service.md lists them. A flag goes before its variable.
 
-    Only this machine is served unless --host says otherwise. Ctrl-C or SIGTERM answers what was
-    accepted, then ends; SIGHUP loads the model anew without losing a request.
+    Ctrl-C or SIGTERM answers what was accepted, then ends. SIGHUP loads the model anew; no request
+    is lost.
 
     Exit codes: 0 stopped; 1 it could not start; 2 wrong use.
     """
@@ -157,25 +159,28 @@ def serve(
     log_to_stderr(settings.log_format)
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, _stopped)  # Uvicorn repeats the signal when all is answered
-    try:
-        uvicorn.run(
-            "cutline.web.api:from_environment",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            http="cutline.web.server:Connection",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=bool(settings.trusted_proxies),
-            forwarded_allow_ips=list(settings.trusted_proxies),
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
-        )
-    except SystemExit as end:
-        raise typer.Exit(1 if end.code else 0) from end
+    with TemporaryDirectory(prefix="cutline-") as figures:
+        if settings.workers > 1:  # here they put their metrics together
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = figures
+        try:
+            uvicorn.run(
+                "cutline.web.api:from_environment",
+                factory=True,
+                host=settings.host,
+                port=settings.port,
+                workers=settings.workers,
+                http="cutline.web.server:Connection",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=list(settings.trusted_proxies),
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
+            )
+        except SystemExit as end:
+            raise typer.Exit(1 if end.code else 0) from end
 
 
 def _read_keys(path: Path) -> tuple[str, ...]:

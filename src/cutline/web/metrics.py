@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -32,8 +35,9 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self.queue = Gauge(
-            "cutline_queue_images", "Images accepted and not yet answered.", registry=self.registry
-        )
+            "cutline_queue_images", "Images accepted and not yet answered.",
+            multiprocess_mode="livesum", registry=self.registry,
+        )  # fmt: skip
         self.batches = Histogram(
             "cutline_batch_images", "Images captioned together.",
             buckets=(1, 2, 4, 8, 16, 32, 64), registry=self.registry,
@@ -49,5 +53,9 @@ class Metrics:
         self.batch_seconds.observe(seconds)
 
     def text(self) -> bytes:
-        """Everything in Prometheus's text format."""
-        return generate_latest(self.registry)
+        """Everything in Prometheus's text format; of all workers together, if there are some."""
+        registry = self.registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        return generate_latest(registry)

@@ -160,7 +160,6 @@ class Service:
             ),
             self.metrics.batch,
         )
-        self.metrics.queue.set_function(lambda: self._batcher.taken)
         self._fetching = ThreadPoolExecutor(_FETCHES, thread_name_prefix="cutline-fetch")
         self._fetcher = Fetcher(
             FetchOptions(
@@ -286,7 +285,11 @@ class Service:
     def _places(self, count: int) -> Iterator[None]:
         try:
             with self._batcher.places(count):
-                yield
+                self.metrics.queue.inc(count)
+                try:
+                    yield
+                finally:
+                    self.metrics.queue.dec(count)
         except QueueFullError as error:
             raise ProblemError(
                 "busy",

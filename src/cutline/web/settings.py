@@ -36,11 +36,11 @@ class Settings:
     model: str | None = _setting(None, "A name from `cutline models`, or a bundle's folder.")
     engine: str = _setting("auto", "What runs the model: auto, onnxruntime or openvino.")
     threads: int | None = _setting(
-        None, "Batches worked on at once; by default one a core.", least=1
+        None, "Pictures worked on at once; by default one a core.", least=1
     )
-    batch_size: int = _setting(16, "Pictures worked on together, of whichever clients.", least=1)
+    batch_size: int = _setting(16, "Captions told together, of whichever clients.", least=1)
     window_ms: float = _setting(
-        100.0, "How long a picture waits for others to be told with it, at most.", least=0
+        100.0, "How long a picture may wait for others to be told with.", least=0
     )
     queue: int = _setting(256, "Pictures accepted and not yet answered; more get 503.", least=1)
     cache: int = _setting(4096, "Answers kept, by content and options; 0 keeps none.", least=0)
