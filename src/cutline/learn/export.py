@@ -27,6 +27,7 @@ from cutline.data import Collection, Example
 from cutline.errors import MissingExtraError, ParityError
 from cutline.image import load_image
 from cutline.learn.decoders import Decoder, TorchStepper
+from cutline.learn.decoders.core import spread
 from cutline.learn.trained import Trained
 from cutline.metrics import (
     CiderD,
@@ -72,65 +73,69 @@ class _Step(nn.Module):
 
 
 def write_graphs(trained: Trained, folder: Path) -> None:
-    """The graphs of a bundle in float32; batch and beam axes are dynamic, so is a growing cache."""
+    """The graphs of a bundle in float32; batch and beam axes are dynamic."""
+    write_encoder(trained, folder)
+    write_decoder(trained, folder)
+
+
+def write_encoder(trained: Trained, folder: Path) -> None:
+    """`encoder.onnx`, and `labels.onnx` where there are labels."""
+    per_image = {0: torch.export.Dim("images", min=1)}
+    pixels = torch.zeros(2, 3, *[trained.transform.side_px] * 2)
+    with torch.no_grad():
+        _, _, *mid = trained.encoder(pixels)
+    seen = ["features", "embedding", *["mid"][: len(mid)]]
+    _write(folder / "encoder.onnx", trained.encoder, (pixels,), (per_image,), ["pixels"], seen)
+    if trained.labels:
+        given = (mid[0],)
+        _write(folder / "labels.onnx", trained.labels, given, (per_image,), ["mid"], ["logits"])
+
+
+def write_decoder(trained: Trained, folder: Path) -> None:
+    """`start.onnx` and `step.onnx`; an axis that grows from word to word is dynamic too."""
     images, rows = torch.export.Dim("images", min=1), torch.export.Dim("rows", min=1)
     read = torch.export.Dim("read", min=0)
-    side = trained.transform.side_px
-    tokens = torch.full((2, 3), Vocabulary.bos)
+    decoder, tokens = trained.decoder, torch.full((2, 3), Vocabulary.bos)
     with torch.no_grad():
-        pixels = torch.zeros(2, 3, side, side)
-        features, *_ = trained.encoder(pixels)
-        memory, state = trained.decoder.start(features)
-        state = {
-            name: rows_.expand(-1, 3, *rows_.shape[2:]).contiguous()
-            for name, rows_ in state.items()
-        }
-        _, attention, next_state = trained.decoder.advance(tokens, memory, state)
-        for _ in range(2):  # so that the cache of a Transformer has a length that is not special
-            state = trained.decoder.advance(tokens, memory, state)[2]
+        features, *_ = trained.encoder(torch.zeros(2, 3, *[trained.transform.side_px] * 2))
+        memory, state = decoder.start(features)
+        state = {name: each.contiguous() for name, each in spread(state, 3).items()}
+        for _ in range(2):  # a length of 0 or 1 would be taken for a constant
+            state = decoder.advance(tokens, memory, state)[2]
+        _, attention, after = decoder.advance(tokens, memory, state)
     per_image, per_row = {0: images}, {0: images, 1: rows}
     state_axes = [
-        per_row
-        | {axis: read for axis in range(2, before.dim()) if before.shape[axis] != after.shape[axis]}
-        for before, after in zip(state.values(), next_state.values(), strict=True)
+        per_row | {axis: read for axis in range(old.dim()) if old.shape[axis] != new.shape[axis]}
+        for old, new in zip(state.values(), after.values(), strict=True)
     ]
     memory_names = [f"memory_{name}" for name in memory]
     state_names = [f"state_{name}" for name in state]
-
-    def write(
-        name: str, module: nn.Module, arguments: tuple[Tensor, ...], axes: Any,
-        inputs: list[str], outputs: list[str],
-    ) -> None:  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module.eval(), arguments, dynamo=True, dynamic_shapes=axes, verbose=False,
-                input_names=inputs, output_names=outputs,
-            )  # fmt: skip
-        assert program is not None
-        program.save(str(folder / f"{name}.onnx"), external_data=False)
-
-    seen = ["features", "embedding", *(["mid"] if trained.labels else [])]
-    write("encoder", trained.encoder, (pixels,), (per_image,), ["pixels"], seen)
-    if trained.labels:
-        with torch.no_grad():
-            mid = trained.encoder(pixels)[2]
-        write("labels", trained.labels, (mid,), (per_image,), ["mid"], ["logits"])
-    write(
-        "start", _Start(trained.decoder), (features,), (per_image,),
+    looked = [] if attention is None else ["attention"]
+    _write(
+        folder / "start.onnx", _Start(decoder), (features,), (per_image,),
         ["features"], [*memory_names, *state_names],
     )  # fmt: skip
-    write(
-        "step", _Step(trained.decoder, list(memory), list(state)),
+    _write(
+        folder / "step.onnx", _Step(decoder, list(memory), list(state)),
         (tokens, *memory.values(), *state.values()),
         (per_row, (*[per_image] * len(memory), *state_axes)),
         ["tokens", *memory_names, *state_names],
-        [
-            "logprobs",
-            *([] if attention is None else ["attention"]),
-            *(f"next_{name}" for name in state_names),
-        ],
+        ["logprobs", *looked, *(f"next_{name}" for name in state_names)],
     )  # fmt: skip
+
+
+def _write(
+    path: Path, module: nn.Module, arguments: tuple[Tensor, ...], axes: Any,
+    inputs: list[str], outputs: list[str],
+) -> None:  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(), arguments, dynamo=True, dynamic_shapes=axes, verbose=False,
+            input_names=inputs, output_names=outputs,
+        )  # fmt: skip
+    assert program is not None
+    program.save(str(path), external_data=False)
 
 
 def _halve(graph: Path, least: int = 4096) -> None:
