@@ -148,6 +148,7 @@ def crawl_site(store: Store, url: str, steps: Steps, **options: Any) -> int:
     """Read a website's pages into its record; returns how many failed."""
     from cutline.site.crawl import CrawlOptions, CrawlSummary, crawl
 
+    url = url if "://" in url else f"https://{url}"
     claim(store, url)
     store.setting("robots", "yes" if options.get("robots", True) else "no")
     job = store.path.with_name(store.path.name + "-crawl")
@@ -329,9 +330,7 @@ def claim(store: Store, source: str) -> None:
     held = store.setting("start")
 
     def site_of(name: str) -> str:
-        return (
-            urlsplit(name if "://" in name else f"https://{name}").netloc if _is_url(name) else name
-        )
+        return urlsplit(name).netloc if _is_url(name) else name
 
     if held is not None and site_of(held) != site_of(source):
         raise OptionError(
