@@ -197,8 +197,8 @@ def scan_site(store: Store, folder: Path, steps: Steps, **only: Any) -> int:
         steps.show("scanning", len(seen), None, failed)
     if not any(only.values()):
         store.retire_pages(seen)
-    uses = store.count_uses(origin="")
-    steps.say(f"Found {several(uses, 'image use')} in {several(len(seen), 'file')}.")
+    found = store.count_uses(origin="")
+    steps.say(f"Found {several(found, 'image use')} in {several(len(seen), 'file')}.")
     return failed
 
 
