@@ -5,6 +5,7 @@ import base64
 import concurrent.futures
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -378,6 +380,16 @@ def test_settings_come_from_the_environment_and_flags_go_before() -> None:
         max_body_mb=8.0, fetch=False, keys=(KEY, "another-key-of-someone"), port=9001
     )
     assert Settings.from_environment(settings.to_environment()) == settings
+
+
+def test_every_setting_is_in_the_documentation_as_it_is() -> None:
+    text = (SAMPLES.parent / "docs" / "service.md").read_text()
+    for each in fields(Settings):
+        variable, help_ = f"CUTLINE_SERVE_{each.name.upper()}", re.escape(each.metadata["help"])
+        found = re.search(rf"\| `{variable}` \| (.*) \| {help_} \|", text)
+        assert found, variable
+        default = Settings.from_environment({variable: found[1]} if found[1] else {})
+        assert default == Settings()
 
 
 @pytest.mark.parametrize(

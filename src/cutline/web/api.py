@@ -10,8 +10,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import asdict, replace
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -27,7 +25,7 @@ from cutline.fetch import Resolve
 from cutline.site import glossary
 from cutline.site.records import Draft, ImageUse
 from cutline.site.wording import WordingOptions
-from cutline.web import openapi
+from cutline.web import openapi, pages
 from cutline.web.guard import Guard
 from cutline.web.logs import log_to_stderr
 from cutline.web.openapi import ALWAYS, FETCHING, GUARDED, PICTURE, UPLOAD
@@ -86,8 +84,7 @@ def create_app(
             expose_headers=["Retry-After", "X-Request-ID"],
         )
     app.include_router(router)
-    if find_spec("cutline.web.pages") is not None:
-        app.include_router(import_module("cutline.web.pages").router)
+    app.include_router(pages.router)
     told = openapi.document(app, settings)
     app.openapi = lambda: told  # type: ignore[method-assign]
     return app
