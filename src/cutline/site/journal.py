@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -90,7 +91,7 @@ class Journal:
 
 
 @contextmanager
-def replacing(file: Path, content: bytes) -> Iterator[Callable[[], None]]:
+def replacing(file: Path, content: bytes) -> Iterator[Callable[[], object]]:
     """A file's next content, on the disk under a temporary name beside it.
 
     Args:
@@ -122,14 +123,6 @@ def replacing(file: Path, content: bytes) -> Iterator[Callable[[], None]]:
                     os.setxattr(descriptor, attribute, os.getxattr(file, attribute))
             os.fsync(descriptor)
 
-        def replace() -> None:
-            temporary.replace(file)
-            folder = os.open(file.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-
-        yield replace
+        yield partial(temporary.replace, file)
     finally:
         temporary.unlink(missing_ok=True)
