@@ -94,8 +94,9 @@ class FetchError(CutlineError, OSError):
 
     Attributes:
         url: what was asked for.
-        code: a short, stable word: scheme, url, address, port, credentials, dns, connect, timeout,
-            tls, too-large, redirects, status, robots, not-an-image, protocol.
+        code: a short, stable word: scheme, url, address, port, credentials, dns, connect, tls,
+            timeout, protocol, redirects, status, robots, too-large, not-an-image, closed; of local
+            files and data URIs also outside, missing, unreadable, data.
         reason: a sentence without the URL.
         status: the HTTP status; 0 if there was none.
     """
