@@ -377,6 +377,23 @@ def test_progress_names_each_step(site: Site, store: Store) -> None:
     }
 
 
+def test_pictures_are_grouped_even_if_the_run_that_fetched_them_ended(
+    site: Site, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.save("a.jpg", noise(1))
+    site.save("small.jpg", noise(1, 96, 72))
+    site.page(store, "1", "a.jpg", "small.jpg")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Store, "put_groups", stopped)
+        run(store)
+    assert store.counts().fetched == 2
+    assert run(store).captioned == 1
+
+
+def stopped(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_what_looks_the_same_is_grouped_and_nothing_else(tmp_path: Path) -> None:
     pictures: list[Image.Image] = []
     for seed in range(12):

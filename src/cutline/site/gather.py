@@ -107,8 +107,10 @@ def gather(
         for done, outcome in enumerate(outcomes, start=1):
             setattr(found, outcome, getattr(found, outcome) + 1)
             progress(done, len(due), found.failed)
-    if due:
-        store.put_groups(groups(store.signatures()))
+    signatures = store.signatures()
+    if store.setting("grouped") != str(len(signatures)):  # none is ever taken away
+        store.put_groups(groups(signatures))
+        store.setting("grouped", str(len(signatures)))
     return found
 
 
@@ -139,6 +141,7 @@ class _Job:
         """Look at pictures, a few at a time; closing the iterator ends it soon."""
         pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="gather")
         pending: deque[Future[str]] = deque()
+        finished = False
         try:
             for id in ids:
                 pending.append(pool.submit(self._one, id))
@@ -146,8 +149,9 @@ class _Job:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+            finished = True
         finally:
-            if pending:
+            if not finished:
                 self._stop.set()
                 self._fetcher.close()
             pool.shutdown(cancel_futures=True)
