@@ -103,8 +103,9 @@ class Encoder(nn.Module):
         self.net = net.eval().requires_grad_(False)
         with torch.inference_mode():
             probe = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-            self.grid = self._grid(probe)
-            before = self(probe)
+            seen = self._seen(probe)
+            self.grid = self._grid(seen)
+            before = self._features(seen)
             self.net = fold_batch_norm(copy.deepcopy(net)).to(memory_format=torch.channels_last)
             if not torch.allclose(self(probe), before, rtol=1e-3, atol=1e-3 * float(before.std())):
                 self.net = net
@@ -112,26 +113,31 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels (B,3,S,S) -> features (B,N,D), row by row."""
-        seen = self.net.forward_features(pixels * self.scale + self.shift)
+        return self._features(self._seen(pixels))
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        seen: Tensor = self.net.forward_features(pixels * self.scale + self.shift)
+        return seen
+
+    def _features(self, seen: Tensor) -> Tensor:
         if self.pooled:
             pooled: Tensor = self.net.forward_head(seen, pre_logits=True)
             return pooled[:, None]
-        if seen.ndim == 3:
+        if seen.ndim == 3:  # (B, prefix + N, D)
             return seen[:, getattr(self.net, "num_prefix_tokens", 0) :]
-        return seen.flatten(1, 2) if self._channels_last else seen.flatten(2).transpose(1, 2)
+        return seen.flatten(1, 2) if self._width_last else seen.flatten(2).transpose(1, 2)
 
     @property
-    def _channels_last(self) -> bool:
+    def _width_last(self) -> bool:
         return getattr(self.net, "output_fmt", "NCHW") == "NHWC"
 
-    def _grid(self, pixels: Tensor) -> tuple[int, int]:
+    def _grid(self, seen: Tensor) -> tuple[int, int]:
         if self.pooled:
             return 1, 1
-        shape = self.net.forward_features(pixels).shape
-        if len(shape) == 3:
+        if seen.ndim == 3:
             rows, columns = self.net.patch_embed.grid_size
         else:
-            rows, columns = shape[1:3] if self._channels_last else shape[2:4]
+            rows, columns = seen.shape[1:3] if self._width_last else seen.shape[2:4]
         return int(rows), int(columns)
 
 
