@@ -315,9 +315,9 @@ def review(
 
     with opened(store, there=True) as record:
         if write is not None:
-            from cutline.site.export import write_csv
+            from cutline.site.sheet import write_sheet
 
-            write_out(write, force, partial(write_csv, record), encoding="utf-8-sig")
+            write_out(write, force, partial(write_sheet, record), encoding="utf-8-sig")
         elif read is not None:
             from cutline.site.sheet import read_reviews
 

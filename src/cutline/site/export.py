@@ -22,7 +22,7 @@ COLUMNS = (
 ).split()
 """What is said of each use, in both forms; see the records for what each means."""
 
-_FORMULA = re.compile(r"[=+\-@\t\r]")
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def rows(store: Store) -> Iterator[dict[str, Any]]:
@@ -44,7 +44,7 @@ def write_csv(store: Store, stream: TextIO) -> None:
     writer = csv.writer(stream)
     writer.writerow(COLUMNS)
     for row in rows(store):
-        writer.writerow([_cell(value) for value in row.values()])
+        writer.writerow([cell(value) for value in row.values()])
 
 
 def write_json(store: Store, stream: TextIO) -> None:
@@ -172,7 +172,8 @@ def _cells(stored: StoredUse) -> list[Any]:
     ]
 
 
-def _cell(value: Any) -> str | int | float:
+def cell(value: Any) -> str | int | float:
+    """What a value is in a spreadsheet: no formula, and lists with " | " between."""
     if value is None:
         return ""
     if isinstance(value, bool):

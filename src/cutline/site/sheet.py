@@ -7,13 +7,21 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 from cutline.errors import DataError, StoreError
+from cutline.site.export import cell
 from cutline.site.records import Purpose, Review, Verdict
 from cutline.site.store import Store, StoredUse, now
 from cutline.site.tables import read_export, write_export
 
-_APOSTROPHE = re.compile(r"'(?=[=+\-@\t\r])")
+COLUMNS = (
+    "id page image context link alt draft confidence decision notes reviewed_at"
+    " verdict approved_alt"
+).split()
+"""The last two are the reviewer's; the others are for reading."""
+
+_APOSTROPHE = re.compile(r"'(?='*[=+\-@\t\r])")
 
 
 @dataclass(frozen=True)
@@ -29,10 +37,28 @@ class Sheet:
     problems: list[tuple[int, str]]
 
 
-def read_reviews(store: Store, path: Path, who: str) -> Sheet:
-    """Read back the table that `export.write_csv` gave, as any spreadsheet may have saved it.
+def write_sheet(store: Store, stream: TextIO) -> None:
+    """The uses as a table for a reviewer: a row each, with two columns to fill in at its end.
 
-    A row counts by its `id`, `verdict` and `approved_alt`; words without a verdict are an edit.
+    `verdict` takes approved, edited, decorative or skipped, `approved_alt` other words than the
+    draft. Cells that a spreadsheet would run as formulas begin with an apostrophe.
+
+    Args:
+        store: the site's record.
+        stream: where to; opened with `newline=""`, and for Excel with `encoding="utf-8-sig"`.
+    """
+    table = csv.writer(stream)
+    table.writerow(COLUMNS)
+    for stored in store.uses():
+        table.writerow([cell(value) for value in _cells(stored)])
+
+
+def read_reviews(store: Store, path: Path, who: str) -> Sheet:
+    """Read back the table that `write_sheet` gave, as any spreadsheet may have saved it.
+
+    A row counts by its `id`, `verdict` and `approved_alt`; words without a verdict are an edit,
+    approved without words is the draft that stands in the row. A row that is as it was written
+    says nothing; one that was changed, of a use that was reviewed since, is a problem.
 
     Args:
         store: the site's record that the table came from; it is not written to.
@@ -57,15 +83,16 @@ def read_reviews(store: Store, path: Path, who: str) -> Sheet:
     sheet = Sheet([], [])
     when = now()
     for row in table:
-        cells = {name: value for name, value in row.items() if isinstance(value, str)}
+        cells = {name: _plain(value) for name, value in row.items() if isinstance(value, str)}
         try:
             stored = _stored(store, cells)
             review = _review(stored, cells, who, when)
+            if review is None or _same(stored.review, review):
+                continue
+            if not _as_written(store, stored, cells, review):
+                sheet.reviews.append((stored.id, review))
         except ValueError as error:
             sheet.problems.append((table.line_num, str(error)))
-            continue
-        if review is not None and not _same(stored.review, review):
-            sheet.reviews.append((stored.id, review))
     return sheet
 
 
@@ -100,19 +127,41 @@ def answer_export(store: Store, rows: Path, target: Path) -> None:
     write_export(export, answers, target)
 
 
+def _cells(stored: StoredUse) -> list[Any]:
+    use, draft, review = stored.use, stored.draft, stored.review
+    context = (use.page_title, use.heading, use.before, "[picture]", use.caption, use.after)
+    notes = [stored.image.error] if stored.image and stored.image.error else []
+    notes += [*draft.notes, *(f"or: {other}" for other in draft.alternatives)] if draft else []
+    return [
+        stored.id,
+        use.page,
+        use.url or use.source,
+        " / ".join(filter(None, context)),
+        use.link,
+        use.alt,
+        draft.alt if draft else None,
+        draft.confidence if draft else None,
+        f"{draft.decision.purpose}: {draft.decision.evidence}" if draft else None,
+        notes,
+        review.when if review else None,
+        review.verdict if review else None,
+        review.alt if review else None,
+    ]
+
+
 def _stored(store: Store, cells: dict[str, str]) -> StoredUse:
     try:
         stored = store.use(int(cells.get("id", "")))
     except (ValueError, StoreError):
         raise ValueError(f"got id {cells.get('id', '')!r}; expected one of this record") from None
-    if "page" in cells and _plain(cells["page"]) != stored.use.page:
+    if cells.get("page", stored.use.page) != stored.use.page:
         raise ValueError(f"got page {cells['page']!r}; expected {stored.use.page!r}")
     return stored
 
 
 def _review(stored: StoredUse, cells: dict[str, str], who: str, when: str) -> Review | None:
     said = cells.get("verdict", "").strip().lower()
-    alt = " ".join(_plain(cells.get("approved_alt", "")).split())
+    alt = _words(cells.get("approved_alt", ""))
     draft = stored.draft.alt if stored.draft else None
     if not said:
         return Review(Verdict.EDITED, alt, who, when) if alt else None
@@ -124,11 +173,37 @@ def _review(stored: StoredUse, cells: dict[str, str], who: str, when: str) -> Re
         return Review(verdict, None, who, when)
     if verdict is Verdict.DECORATIVE:
         return Review(verdict, "", who, when)
-    if not alt and (draft is None or verdict is Verdict.EDITED):
+    if verdict is Verdict.APPROVED and not alt:
+        alt = _words(cells.get("draft", draft or ""))
+        if not alt and draft == "":
+            return Review(verdict, "", who, when)
+    if not alt:
         raise ValueError(f"got {said} without approved_alt; expected words, or decorative")
-    if alt and alt != draft:
-        return Review(Verdict.EDITED, alt, who, when)
-    return Review(Verdict.APPROVED, draft, who, when)
+    return Review(Verdict.APPROVED if alt == draft else Verdict.EDITED, alt, who, when)
+
+
+def _as_written(store: Store, stored: StoredUse, cells: dict[str, str], review: Review) -> bool:
+    """Whether a row repeats the review that it was written with.
+
+    Raises:
+        ValueError: it says something new, on a use that was reviewed since.
+    """
+    stamp, standing = cells.get("reviewed_at"), stored.review
+    if stamp is None:
+        return False
+    known = [old for old in store.history(stored.id) if old.when == stamp]
+    if any(_same(old, review) for old in known):
+        return True
+    if standing is not None and standing.when != stamp:
+        raise ValueError(
+            f"use {stored.id} was reviewed since the table was written ({standing.verdict}: "
+            f"{standing.alt!r}); expected a row of a new table"
+        )
+    return False
+
+
+def _words(cell: str) -> str:
+    return " ".join(cell.split())
 
 
 def _same(old: Review | None, new: Review) -> bool:
