@@ -22,6 +22,8 @@ In context    words that stand beside a picture are favoured by so many nats. `r
               one of the image's references, which is then left out of scoring; that is the best
               that a page could say. `mixed`: it stands among those of three other images. `wrong`:
               one reference of another image. The score is CIDEr-D against the other four.
+              `context_nats` is the last step up that gains with mixed words at least twice what it
+              costs with wrong ones.
 """
 
 from __future__ import annotations
@@ -115,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "curve": [
             {"threshold": round(t, 2), **_at(t, confidences, fits)} for t in np.arange(0.2, 1, 0.05)
         ],
+        "context_nats": choose_context(table),
         "context": table,
     }
     options.docs.mkdir(parents=True, exist_ok=True)
@@ -189,6 +192,17 @@ def choose_threshold(confidences: Floats) -> float:
     return round(float(min(steps, key=lambda t: abs((confidences < t).mean() - WITHHELD))), 2)
 
 
+def choose_context(table: Sequence[dict[str, Any]]) -> float:
+    """The last step up that gains with mixed words at least twice what it costs with wrong ones."""
+    mixed, wrong = (
+        np.diff([row["cider_d"] for row in table if row["words"] == words])
+        for words in ("mixed", "wrong")
+    )
+    worthwhile = mixed >= -2 * wrong
+    steps = len(worthwhile) if worthwhile.all() else int(np.argmin(worthwhile))
+    return [0.0, *CONTEXT_NATS][steps]
+
+
 def cross_validated_error(scores: Floats, fits: NDArray[np.bool_], folds: int = 5) -> float:
     """Expected calibration error of curves on images they were not fitted on."""
     said = np.empty_like(scores)
@@ -224,7 +238,7 @@ def draw(
         right.plot(steps, [share(t) for t in steps], color=color, label=label)
     right.axvline(threshold, color="tab:red", linewidth=1, label=f"default threshold {threshold}")
     right.set(xlabel="threshold (confidence)", ylabel="share of captions", ylim=(0, 1.02))
-    right.legend(frameon=False)
+    right.legend(frameon=False, ncols=3, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)

@@ -125,7 +125,8 @@ def test_pixels_decide_where_the_page_does_not() -> None:
     assert decide(use(), Pixels(300, 200, flat=True)).rule == "spacer"
     assert decide(use(), Pixels(300, 200, text_like=0.9)).purpose is Purpose.TEXT
     assert decide(use(), Pixels(300, 200, chart_like=0.9)).purpose is Purpose.COMPLEX
-    assert decide(use(), Pixels(300, 200, chart_like=0.5)).rule == "drawing"
+    drawing = decide(use(), Pixels(300, 200, chart_like=0.5))
+    assert (drawing.rule, drawing.purpose, drawing.alt) == ("drawing", Purpose.INFORMATIVE, None)
     assert decide(use(title="The settings window"), Pixels(300, 200, chart_like=0.5)).alt
     assert decide(use(), Pixels(300, 200, text_like=0.4, chart_like=0.4)).rule == "informative"
     assert decide(use(alt="Kept"), Pixels(1, 1, flat=True)).purpose is Purpose.KEPT

@@ -81,6 +81,15 @@ def test_a_model_that_was_never_calibrated_is_marked_and_not_withheld() -> None:
     assert "stranger" in found.notes[0]
 
 
+def test_a_captioner_of_photographs_suggests_nothing_for_a_drawing() -> None:
+    drawing = Decision(Purpose.INFORMATIVE, "drawing", "even patches")
+    found = draft(use(), drawing, said("A dog runs."))
+    assert (found.alt, found.abstained, found.confidence) == (None, True, None)
+    assert found.alternatives == ("A dog runs.",)
+    assert "no photograph" in found.notes[0]
+    assert draft(use(), drawing, said("A login window.", -1, "stranger")).alt == "A login window."
+
+
 def test_confidence_rises_with_the_score_and_ends_with_the_curve() -> None:
     at = [confidence(said("A dog.", score)) for score in (-5, -1, -0.5, 0, 1)]
     assert at == pytest.approx([0.2, 0.2, 0.55, 0.9, 0.9])
@@ -102,8 +111,13 @@ def test_what_the_rule_suggests_needs_no_caption() -> None:
     found = word("A dog runs.", where)
     assert found.alt == "Contact us"
     assert found.words == (("Contact", Origin.PAGE), ("us", Origin.PAGE))
+    assert not found.notes
+    short = draft(where, decide(where), None, WordingOptions(max_chars=8))
+    assert (short.alt, short.notes) == ("Contact", ('shortened from "Contact us"',))
     assert (found.confidence, found.alternatives) == (None, ("A dog runs.",))
     assert draft(where, decide(where), None).alt == "Contact us"
+    outside = use(link="https://other.net/")
+    assert draft(outside, decide(outside), None).alt == "other.net"
     spacer = use(width_px=1, height_px=1)
     assert draft(spacer, decide(spacer), None).alt == ""
 
@@ -271,6 +285,8 @@ def test_a_page_in_another_language_gets_a_note() -> None:
     assert "translate" in word("A dog.", use(language="de-AT")).notes[0]
     assert not word("A dog.", use(language="en-GB")).notes
     assert not word("Ein Hund.", use(language="de-AT"), language="de").notes
+    linked = use(language="de-AT", link="https://www.example.org/")
+    assert "check" in draft(linked, decide(linked), None).notes[0]
 
 
 def test_an_alt_of_spaces_gets_a_note() -> None:

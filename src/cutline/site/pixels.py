@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import cache
 from typing import Any
 
@@ -135,5 +134,4 @@ def _reader() -> Any:
         from rapidocr import RapidOCR
     except ImportError:
         raise MissingExtraError("Reading text in pictures", "ocr") from None
-    logging.getLogger("RapidOCR").setLevel(logging.ERROR)
-    return RapidOCR()
+    return RapidOCR(params={"Global.log_level": "critical"})

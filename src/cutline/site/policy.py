@@ -350,16 +350,6 @@ def _title(use: ImageUse, pixels: Pixels) -> _Finding | None:
     return None
 
 
-@_rule("drawing", "complex/")
-def _drawing(use: ImageUse, pixels: Pixels) -> _Finding | None:
-    """It is no photograph, but drawn by a program: a screenshot, a diagram, clip art."""
-    if pixels.chart_like >= DRAWN:
-        return _Finding(
-            Purpose.UNKNOWN, "even patches of colour, as in a screenshot, a diagram or a drawing"
-        )
-    return None
-
-
 @_rule("nothing-to-see")
 def _nothing(use: ImageUse, pixels: Pixels) -> _Finding | None:
     """There is no picture to look at."""
@@ -369,6 +359,17 @@ def _nothing(use: ImageUse, pixels: Pixels) -> _Finding | None:
         return _Finding(Purpose.UNKNOWN, "an object that may be no picture")
     if not use.url and not use.source and not pixels.width_px:
         return _Finding(Purpose.UNKNOWN, "it names no picture")
+    return None
+
+
+@_rule("drawing", "informative/")
+def _drawing(use: ImageUse, pixels: Pixels) -> _Finding | None:
+    """It is no photograph, but drawn by a program: a screenshot, a diagram, clip art."""
+    if pixels.chart_like >= DRAWN:
+        return _Finding(
+            Purpose.INFORMATIVE,
+            "even patches of colour, as in a screenshot, a diagram or a drawing",
+        )
     return None
 
 

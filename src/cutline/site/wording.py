@@ -154,6 +154,9 @@ def draft(
         alt = _text(words) if words or not decision.alt.strip() else None
     elif decision.purpose is not Purpose.INFORMATIVE:
         alt = None
+    elif sure is not None and decision.rule == "drawing":
+        sure, abstained, alt = None, True, None
+        notes.append("no photograph, and this captioner's captions were measured on those alone")
     elif sure is not None and options.threshold is not None and sure < options.threshold:
         abstained, alt = True, None
         notes.append(f"too unsure to suggest: such captions fit in {sure:.0%} of cases")
@@ -239,16 +242,19 @@ def _notes(
         yield "an image of text: the alt is that text (WCAG 1.4.5 would rather have real text)"
     if decision.purpose is Purpose.FUNCTIONAL and alt is None:
         yield "say where it leads or what it does, not what the picture shows"
-    if decision.alt and alt and len(alt) < len(" ".join(decision.alt.split())):
-        yield f'shortened from "{" ".join(decision.alt.split())}"'
+    whole = " ".join((decision.alt or "").split())
+    if alt and len(alt) < len(whole.rstrip(".,;:")):
+        yield f'shortened from "{whole}"'
     if decision.purpose is Purpose.INFORMATIVE and decision.alt is None:
         if caption is None:
             yield "not captioned"
         elif caption.error is not None:
             yield f"not captioned: {caption.error}"
     page, ours = (language.lower().split("-")[0] for language in (use.language, options.language))
-    if alt and page and page != ours and decision.rule != "title":
+    if alt and page and page != ours and decision.alt is None:
         yield f"the page is in {use.language}, this draft in {options.language}: translate it"
+    elif alt and page not in ("", "en") and decision.purpose is Purpose.FUNCTIONAL:
+        yield f"the page is in {use.language}: check that this draft is, too"
     if alt:
         for finding in lint_alt(alt, use):
             yield finding.message
@@ -318,7 +324,7 @@ def _said_beside(use: ImageUse, said: _Words) -> str:
 def _form(words: Iterable[tuple[str, Origin]], options: WordingOptions, sentence: bool) -> _Words:
     """A capital first, a full stop or none last, cut if need be where a phrase ends."""
     whole = tuple((word, origin) for word, origin in words if word)
-    if whole and whole[0][0].islower():
+    if whole and whole[0][0].islower() and not re.search(r"[.@]\w", whole[0][0]):
         whole = ((capital(whole[0][0]), whole[0][1]), *whole[1:])
     fitting = [
         kept
