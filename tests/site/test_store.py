@@ -120,6 +120,13 @@ def test_equal_sources_are_told_apart_by_their_place(store: Store) -> None:
     assert (reviewed.id, reviewed.use.before, reviewed.use.alt) == (ids[1], "two", "A dog.")
 
 
+def test_twins_keep_their_ids_when_an_alt_is_written_into_one(store: Store) -> None:
+    twin = shown("dog.jpg", before="here")
+    ids = put(store, twin, twin)
+    assert put(store, replace(twin, alt="A dog."), twin) == ids
+    assert [each.use.alt for each in store.uses()] == ["A dog.", twin.alt]
+
+
 def test_what_is_gone_comes_back_with_its_review(store: Store) -> None:
     [id] = put(store, shown("dog.jpg"))
     store.put_review(id, APPROVED)

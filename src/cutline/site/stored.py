@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -170,15 +171,23 @@ def identify(line: int | None, use: ImageUse) -> tuple[str, str, str]:
 
 
 def match(marks: Sequence[tuple[str, str, str]], known: Sequence[sqlite3.Row]) -> list[int | None]:
-    """The id that each use had before: by all, then by place, then by order among equals."""
+    """The id that each use had before: by all, then by place, then by order among equals.
+
+    Where a place has as many alike as before, they are the same in the same order, whatever was
+    written into one of them since.
+    """
     free = {row["id"]: row for row in known}
     found: list[int | None] = [None] * len(marks)
+    before = Counter((row["key"], row["place"]) for row in known if not row["gone"])
+    now = Counter(mark[:2] for mark in marks)
     for depends in (("key", "place", "seen"), ("key", "place"), ("key",)):
         waiting: dict[tuple[str, ...], list[int]] = {}
         for row in known:
             if row["id"] in free:
                 waiting.setdefault(tuple(row[name] for name in depends), []).append(row["id"])
         for number, mark in enumerate(marks):
+            if depends[-1] == "seen" and now[mark[:2]] == before[mark[:2]]:
+                continue
             equals = waiting.get(mark[: len(depends)])
             if found[number] is None and equals:
                 found[number] = equals.pop(0)
@@ -229,6 +238,7 @@ def decode_draft(text: str) -> Draft:
     record = json.loads(text)
     decision = record.pop("decision")
     words = tuple((word, Origin(origin)) for word, origin in record.pop("words", ()))
-    several = {name: tuple(record.pop(name, ())) for name in ("alternatives", "labels", "notes")}
+    for name in ("alternatives", "labels", "notes"):
+        record[name] = tuple(record.get(name, ()))
     purpose = Purpose(decision.pop("purpose"))
-    return Draft(Decision(purpose, **decision), words=words, **several, **record)
+    return Draft(Decision(purpose, **decision), words=words, **record)
