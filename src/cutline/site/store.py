@@ -333,7 +333,7 @@ class Store:
                        text_like, chart_like, signature) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
                    ON CONFLICT (sha256) DO UPDATE SET text_like = excluded.text_like,
                        chart_like = excluded.chart_like, flat = excluded.flat""",
-                (content.sha256, content.media_type, content.bytes, *size, *looks),
+                (content.sha256, content.media_type, content.size_bytes, *size, *looks),
             )
             connection.execute(
                 """UPDATE images SET status = 'ok', code = '', error = '', path = ?, etag = ?,

@@ -145,7 +145,7 @@ class Content:
 
     sha256: str
     media_type: str
-    bytes: int
+    size_bytes: int
     pixels: Pixels = field(default_factory=Pixels)
     signature: bytes = b""
 
