@@ -38,7 +38,13 @@ from cutline.data.readers import (
     json_lines,
     table,
 )
-from cutline.errors import CutlineError, DataError, ImageError
+from cutline.errors import (
+    CutlineError,
+    DataError,
+    ImageError,
+    ImageNotFoundError,
+    ImageUnreadableError,
+)
 from cutline.image import load_image
 
 if TYPE_CHECKING:
@@ -361,8 +367,10 @@ class _Maker:
         path = self._pictures.find(name, anywhere=False)
         try:
             return path.read_bytes()
+        except FileNotFoundError as error:
+            raise ImageNotFoundError(str(path), "no such file") from error
         except OSError as error:
-            raise ImageError(str(path), error.strerror or "cannot be read") from error
+            raise ImageUnreadableError(str(path), error.strerror or "cannot be read") from error
 
     def _fetched(self, url: str) -> bytes:
         with self._lock:
