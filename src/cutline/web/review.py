@@ -68,7 +68,13 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_STATIC = {"look.css": "text/css", "review.css": "text/css", "review.js": "text/javascript"}
+_STATIC = {
+    "look.css": "text/css",
+    "review.css": "text/css",
+    "review.js": "text/javascript",
+    "review-article.js": "text/javascript",
+    "review-parts.js": "text/javascript",
+}
 
 
 def serve(
@@ -175,10 +181,11 @@ class _Action(BaseModel):
 
 
 class _Bulk(BaseModel):
-    """The same for many: uses that have a review are left, approving takes what is suggested."""
+    """The same for many: uses that have a review are left; `alt` None takes what is suggested."""
 
     ids: Annotated[list[int], Field(max_length=200_000)]
     verdict: Literal[Verdict.APPROVED, Verdict.DECORATIVE, Verdict.SKIPPED]
+    alt: Annotated[str | None, Field(max_length=10_000)] = None
     least: Annotated[float | None, Field(ge=0, le=1)] = None
 
 
@@ -192,7 +199,8 @@ def _routes(desk: _Desk) -> APIRouter:
 
     @routes.get("/")
     def index() -> Response:
-        site = store.setting("start") or store.path.name
+        start = store.setting("start") or store.path.name
+        site = urlsplit(start).netloc or tail(start) or start
         html = page.render("review.html", site=site, max_chars=MAX_CHARS, purposes=list(Purpose))
         return Response(html, media_type="text/html")
 
@@ -225,7 +233,7 @@ def _routes(desk: _Desk) -> APIRouter:
     @routes.post("/uses/{id}/review")
     def review(id: int, action: _Action) -> Response:
         done = desk.review(id, action)
-        answer = {"row": _row(desk.use(id)), "progress": desk.progress()}
+        answer = {"row": _row(desk.use(id))}
         if not done:
             return JSONResponse(answer | {"detail": "it was reviewed elsewhere meanwhile"}, 409)
         return JSONResponse(answer)
@@ -233,11 +241,11 @@ def _routes(desk: _Desk) -> APIRouter:
     @routes.post("/reviews")
     def bulk(action: _Bulk) -> dict[str, Any]:
         done = desk.review_all(action)
-        return {"done": done, "left": len(action.ids) - done, "progress": desk.progress()}
+        return {"done": done, "left": len(action.ids) - done}
 
     @routes.post("/undo")
     def undo() -> dict[str, Any]:
-        return {"ids": desk.undo(), "progress": desk.progress()}
+        return {"ids": desk.undo()}
 
     @routes.get("/progress")
     def progress() -> dict[str, Any]:
@@ -299,13 +307,13 @@ class _Desk:
                 draft = stored.draft
                 if stored.review is not None:
                     continue
-                if action.verdict is Verdict.APPROVED and (draft is None or draft.alt is None):
+                alt = draft.alt if draft and action.alt is None else action.alt
+                if action.verdict is Verdict.APPROVED and alt is None:
                     continue
                 if action.least is not None and not (
                     draft and draft.confidence is not None and draft.confidence >= action.least
                 ):
                     continue
-                alt = draft.alt if draft else None
                 review = self._review(stored, action.verdict, alt)
                 reviews.append((stored.id, replace(review, when=when)))
             self.store.put_reviews(reviews)
@@ -331,6 +339,8 @@ class _Desk:
     def detail(self, stored: StoredUse) -> dict[str, Any]:
         use, draft, image = stored.use, stored.draft, stored.image
         known = {name: getattr(use, name) for name in _CONTEXT}
+        root = Path(self.store.setting("root") or "/").as_uri().rstrip("/") + "/"
+        known["link"] = use.link.removeprefix(root)
         decision = draft.decision if draft else None
         same, candidates = self._candidates(stored)
         return _row(stored) | {
@@ -404,7 +414,7 @@ class _Desk:
                 if other.use.alt and other.use.alt.strip():
                     found.setdefault(" ".join(other.use.alt.split()), _there(other.use))
         for text in draft.alternatives if draft else ():
-            found.setdefault(text, "suggested too")
+            found.setdefault(text, "also suggested")
         if stored.use.alt and stored.use.alt.strip():
             found.setdefault(" ".join(stored.use.alt.split()), "stands there today")
         found.pop(draft.alt if draft and draft.alt else "", None)
@@ -432,6 +442,7 @@ def _row(stored: StoredUse) -> dict[str, Any]:
         "page": use.page,
         "picture": image.id if image is not None and image.status == "ok" else None,
         "group": image and (image.group or image.content),
+        "whole": bool(image and not 0.5 < image.width_px / max(image.height_px, 1) < 2),
         "state": state,
         "alt": _alt(stored),
         "sure": draft.confidence if draft else None,

@@ -1,36 +1,19 @@
 // The review page. The list holds ids only; rows, details and pictures come as they are looked at.
 // Whatever is shown is set as text, never as markup.
 
+import { because, choices, clipping, shown } from "./review-article.js";
+import { $, STATES, ask, get, h, number, percent, post, save, say, server, several } from "./review-parts.js";
+
 const PAGE = 40;
 const WAITING = new Set(["waiting", "asked", "drafted", "found"]);
 const OPEN = new Set(["asked", "drafted", "found"]);
 const MAX = Number(document.body.dataset.max);
-const STATES = {
-  asked: ["needs your words", "warn"],
-  drafted: ["suggested", ""],
-  found: ["not drafted yet", ""],
-  kept: ["left as it is", ""],
-  approved: ["approved", "good"],
-  edited: ["edited", "good"],
-  decorative: ["decorative", "good"],
-  skipped: ["skipped", "warn"],
-};
-const PURPOSES = {
-  decorative: "Decorative",
-  redundant: "Said beside it already",
-  functional: "A link or button",
-  text: "An image of text",
-  informative: "Informative",
-  complex: "A chart, map or diagram",
-  kept: "Has an alt already",
-  unknown: "Unclear",
-};
-const ORIGINS = { page: "from the page", glossary: "from the glossary" };
+const DECIDED =
+  "What you decided is kept. Write it into your pages with cutline site apply, or look at the rest.";
 
-const $ = (id) => document.getElementById(id);
 const filter = $("filter");
 const article = $("article");
-const state = { ids: [], sure: [], at: -1, rows: new Map(), use: null, busy: false };
+const state = { ids: [], sure: [], at: -1, rows: new Map(), use: null };
 const selected = new Set();
 const done = new Set(); // decided since the list was made: they stay in it, but are passed over
 const edits = new Map(JSON.parse(sessionStorage.getItem("edits") || "[]"));
@@ -38,95 +21,10 @@ const items = new Map(); // id -> the <li> that is shown
 const tabs = new BroadcastChannel(location.pathname);
 let anchor = null;
 
-// Small things
-
-function h(tag, properties, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties || {})) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "data") Object.assign(element.dataset, value);
-    else element.setAttribute(name, value === true ? "" : value);
-  }
-  element.append(...children.flat().filter((each) => each !== null && each !== undefined));
-  return element;
-}
-
-const number = (value) => value.toLocaleString("en");
-const several = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
-const percent = (share) => `${Math.floor(share * 100 + 1e-9)} %`;
-const clip = (text, most) => (text.length > most ? `${text.slice(0, most).trimEnd()}…` : text);
-
-let fading;
-function say(text) {
-  const live = $("live");
-  live.textContent = live.textContent === text ? `${text}\u00a0` : text;
-  $("toast").textContent = text;
-  $("toast").hidden = false;
-  clearTimeout(fading);
-  fading = setTimeout(() => ($("toast").hidden = true), 4000);
-}
-
-function ask(title, text) {
-  $("ask-title").textContent = title;
-  $("ask-text").textContent = text;
-  const dialog = $("ask");
-  dialog.returnValue = "no";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
-  });
-}
-
-// Asking the server
-
-async function get(path, parameters) {
-  const answer = await fetch(`${path}?${new URLSearchParams(parameters || {})}`);
-  if (!answer.ok) throw new Error((await answer.text()) || answer.statusText);
-  return answer.json();
-}
-
-function post(path, body) {
-  const headers = { "Content-Type": "application/json" };
-  return fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
-}
-
-/** Send until it is answered; what the person did is never dropped. Gives status and answer. */
-async function save(path, body) {
-  state.busy = true;
-  document.body.setAttribute("aria-busy", "true");
-  for (let wait = 1; ; wait = Math.min(wait * 2, 15)) {
-    let why = "the server does not answer. Is cutline site review still running?";
-    try {
-      const answer = await post(path, body);
-      const told = await answer.json();
-      if (answer.status < 500) {
-        $("trouble").hidden = true;
-        state.busy = false;
-        document.body.removeAttribute("aria-busy");
-        return [answer.status, told];
-      }
-      why = told.detail;
-    } catch {
-      // no answer, or half of one: ask again; what was written already is not written twice
-    }
-    await pause(wait, why);
-  }
-}
-
-function pause(seconds, why) {
-  return new Promise((resolve) => {
-    const again = h("button", { type: "button", onclick: resolve }, "Try now");
-    $("trouble").replaceChildren(`Not saved yet: ${why} Trying again in ${seconds} s. `, again);
-    $("trouble").hidden = false;
-    setTimeout(resolve, seconds * 1000);
-  });
-}
-
 async function trying(work) {
   try {
     await work();
-    if (!state.busy) $("trouble").hidden = true;
+    if (!server.busy) $("trouble").hidden = true;
   } catch (error) {
     const again = h("button", { type: "button", onclick: () => trying(work) }, "Try again");
     $("trouble").replaceChildren(`Not loaded: ${error.message}. `, again);
@@ -135,6 +33,8 @@ async function trying(work) {
 }
 
 // The list
+
+const here = () => state.ids[state.at];
 
 function asked() {
   const fields = Object.fromEntries(new FormData(filter));
@@ -186,12 +86,13 @@ async function rows() {
   $("range").textContent = state.ids.length ? `${number(start + 1)} to ${number(last)}` : "";
   $("earlier").disabled = start === 0;
   $("later").disabled = last >= state.ids.length;
+  $("range").parentElement.hidden = state.ids.length <= PAGE;
 }
 
 function thumbnail(row) {
   if (row.picture === null) return h("span", { class: "thumb none", "aria-hidden": "true" }, "?");
   const source = `pictures/${row.picture}?size=small`;
-  return h("img", { class: "thumb", src: source, alt: "", loading: "lazy", decoding: "async" });
+  return h("img", { class: row.whole ? "thumb whole" : "thumb", src: source, alt: "", loading: "lazy", decoding: "async" });
 }
 
 function item(row) {
@@ -221,12 +122,11 @@ function refresh(id) {
   const [name, tone] = STATES[row.state];
   element.className = `row ${row.state}`;
   const sure = row.state === "drafted" && row.sure !== null ? percent(row.sure) : name;
-  element.querySelector(".say").textContent =
-    row.alt || (row.alt === "" ? "decorative" : row.state === "asked" ? "needs your words" : "–");
+  element.querySelector(".say").textContent = row.alt || (row.alt === "" ? 'alt=""' : row.name);
   element.querySelector(".say").classList.toggle("unsaid", !row.alt);
   element
     .querySelector(".meta")
-    .replaceChildren(h("span", { class: `mark ${tone}` }, sure), " ", h("span", {}, row.name));
+    .replaceChildren(h("span", { class: `mark ${tone}` }, sure), " ", h("span", {}, row.alt === null ? "" : row.name));
   element.querySelector("input").checked = selected.has(id);
   const current = state.ids[state.at] === id;
   element.classList.toggle("current", current);
@@ -264,12 +164,12 @@ function tick(id, range, on) {
   say(`${number(selected.size)} selected`);
 }
 
-async function bulk(verdict, ids, least) {
-  const [status, told] = await save("reviews", { ids, verdict, least });
+async function bulk(verdict, ids, more) {
+  const [status, told] = await save("reviews", { ids, verdict, ...more });
   if (status !== 200) return say(`Not done: ${told.detail}`);
-  progress(told.progress);
   tabs.postMessage("changed");
-  await trying(() => list(state.ids[state.at]));
+  progress();
+  await trying(() => list(here()));
   const left = told.left ? `; ${number(told.left)} left as they were` : "";
   say(`${several(told.done, "picture")} ${STATES[verdict][0]}${left}. Undo takes all of it back.`);
 }
@@ -280,7 +180,7 @@ async function bulkSelected(verdict) {
   if (many && !(await ask(`${what[verdict]} ${number(selected.size)} pictures?`, "Undo takes it back."))) {
     return;
   }
-  await bulk(verdict, [...selected], null);
+  await bulk(verdict, [...selected]);
 }
 
 function sureIds() {
@@ -308,6 +208,8 @@ async function show(at, focus) {
   place(id);
   if (id === undefined) {
     await rows();
+    const all = WAITING.has(asked().show) && Object.keys(asked()).length === 1;
+    if (all) return end("Nothing waits for you", DECIDED, focus);
     return end("Nothing here", "No picture fits these filters.", focus);
   }
   const [use] = await Promise.all([get(`uses/${id}`), rows()]);
@@ -382,55 +284,16 @@ function paint() {
         use.same ? h("button", { type: "button", class: "plain", data: { act: "same" }, onclick: onlyPicture }, `also in ${several(use.same, "other place")}`) : null,
       ),
     ),
-    clipping(use),
+    clipping(use, filter.elements.page.value, onlyPage),
     h(
       "div",
       { class: "side" },
       h("section", { class: "answer", id: "answer", "aria-label": "Alt text" }),
-      choices(use),
+      choices(use, take),
       because(use),
     ),
   );
   answer();
-}
-
-function clipping(use) {
-  const about = use.context;
-  const size = use.size.length ? `${use.size[0]} × ${use.size[1]} px` : "";
-  const picture =
-    use.picture === null
-      ? h("div", { class: "absent" }, use.error || (about.kind === "svg" ? "drawn in the page itself" : "no picture to show"))
-      : h("img", { class: "picture", src: `pictures/${use.picture}`, alt: `The picture itself, ${use.name}` });
-  const address = /^https?:\/\//.test(use.page);
-  return h(
-    "figure",
-    { class: "clipping", "aria-label": "Where it stands" },
-    h(
-      "p",
-      { class: "bar" },
-      address
-        ? h("a", { href: use.page, target: "_blank", rel: "noreferrer" }, about.page_title || use.page)
-        : h("span", {}, about.page_title || use.page),
-      h("button", { type: "button", class: "plain", data: { act: "page" }, title: use.page, onclick: onlyPage }, filter.elements.page.value ? "all pages" : "only this page"),
-    ),
-    h(
-      "div",
-      { class: "sheet" },
-      about.heading ? h("p", { class: "heading" }, about.heading) : null,
-      about.before ? h("p", { class: "near" }, about.before) : null,
-      h(
-        "div",
-        { class: about.link || about.button ? "shot linked" : "shot" },
-        picture,
-        about.link || about.button
-          ? h("p", { class: "leads" }, about.link ? `Leads to ${clip(about.link, 90)}` : "A button", about.link_text ? `, beside “${clip(about.link_text, 60)}”` : "")
-          : null,
-      ),
-      about.caption ? h("figcaption", {}, about.caption) : null,
-      about.after ? h("p", { class: "near" }, about.after) : null,
-    ),
-    size ? h("p", { class: "faint size" }, [size, about.language].filter(Boolean).join(" · ")) : null,
-  );
 }
 
 function answer() {
@@ -438,13 +301,13 @@ function answer() {
   const text = words();
   const writing = edits.has(use.id) || (text === null && use.state !== "kept");
   $("answer").replaceChildren(
-    writing ? field(text ?? "") : shown(use, text),
+    writing ? field(text ?? "") : shown(use, text, edit),
     h(
       "p",
       { class: "gauge" },
       h("span", { id: "length" }),
       use.sure !== null && use.sure !== undefined && !writing
-        ? h("span", { class: "sureness", title: "How often suggestions this sure fit" }, h("meter", { min: 0, max: 1, value: use.sure, "aria-hidden": "true" }), `${percent(use.sure)} sure`)
+        ? h("span", { class: "sureness", title: "How often suggestions this sure fit" }, meter(use.sure), `${percent(use.sure)} sure`)
         : null,
     ),
     h("ul", { id: "findings", class: "findings", "aria-live": "polite", "aria-label": "Checks" }),
@@ -455,22 +318,10 @@ function answer() {
   if (writing && text) check();
 }
 
-function shown(use, text) {
-  if (text === "") return h("p", { id: "words", class: "big unsaid" }, "Decorative: no words, ", h("code", {}, 'alt=""'));
-  if (text === null) return h("p", { id: "words", class: "big unsaid" }, "It has no alt.");
-  const marked = text === use.draft ? use.words : [];
-  const origins = new Set(marked.map(([, origin]) => origin).filter((each) => ORIGINS[each]));
-  const spoken = marked.length
-    ? marked.flatMap(([word, origin]) => [h("span", { class: `from-${origin}`, title: ORIGINS[origin] }, word), " "])
-    : [text];
-  return h(
-    "div",
-    {},
-    h("p", { id: "words", class: "big", onclick: edit }, ...spoken),
-    origins.size
-      ? h("p", { class: "legend" }, "Underlined: ", [...origins].map((each) => h("span", { class: `from-${each}` }, ORIGINS[each])).flatMap((each, i) => (i ? [", ", each] : [each])))
-      : null,
-  );
+function meter(share) {
+  const part = h("span", {});
+  part.style.width = `${share * 100}%`;
+  return h("span", { class: "meter", "aria-hidden": "true" }, part);
 }
 
 function field(text) {
@@ -484,7 +335,10 @@ function field(text) {
     oninput: (event) => {
       keep(event.target.value);
       measure(event.target.value);
-      article.querySelector('[data-act="approve"]').disabled = !event.target.value.trim();
+      for (const name of ["approve", "alike"]) {
+        const button = article.querySelector(`[data-act="${name}"]`);
+        if (button) button.disabled = !event.target.value.trim();
+      }
       clearTimeout(checking);
       checking = setTimeout(check, 150);
     },
@@ -529,60 +383,17 @@ function buttons(use) {
   return h(
     "div",
     { class: "acts", role: "group", "aria-label": "Decide" },
-    act("approve", "a", writing ? "Save" : "Approve", approve, { class: "primary", disabled: nothing }),
-    act("edit", "e", "Edit", edit),
+    act("approve", writing ? "Ctrl ↵" : "a", writing ? "Save" : "Approve", approve, { class: "primary", disabled: nothing, "aria-keyshortcuts": writing ? "Control+Enter" : "a" }),
+    writing ? null : act("edit", "e", "Edit", edit),
     act("decorative", "d", "Decorative", () => decide("decorative", "")),
     act("skip", "s", "Skip", () => decide("skipped", null)),
+    use.same && OPEN.has(use.state) ? act("alike", "w", "Wherever it is", () => trying(alike), { disabled: nothing }) : null,
   );
-}
-
-function choices(use) {
-  if (!use.candidates.length) return null;
-  return h(
-    "section",
-    { class: "choices-of", "aria-labelledby": "or" },
-    h("h3", { id: "or" }, use.abstained ? "Too unsure to suggest" : "Or take"),
-    h(
-      "ol",
-      {},
-      use.candidates.map((each, i) =>
-        h(
-          "li",
-          {},
-          h(
-            "button",
-            { type: "button", data: { act: `take${i}` }, "aria-keyshortcuts": String(i + 1), onclick: () => take(i) },
-            h("kbd", { "aria-hidden": "true" }, String(i + 1)),
-            h("span", { class: "words" }, each.text),
-            h("span", { class: "faint small" }, each.from),
-          ),
-        ),
-      ),
-    ),
-  );
-}
-
-function because(use) {
-  const about = use.context;
-  const today = {
-    missing: "no alt",
-    empty: 'alt="", somebody\'s decision',
-    whitespace: "an alt of spaces",
-    present: `“${about.alt}”`,
-  }[about.alt_state];
-  const facts = [
-    ["Why", use.purpose ? [h("span", { class: "badge" }, PURPOSES[use.purpose]), ` ${use.evidence}`, h("span", { class: "faint small" }, ` ${use.rule}`)] : null],
-    ["Note", use.notes.length ? use.notes.flatMap((each, i) => (i ? [h("br"), each] : [each])) : null],
-    ["Today", [today, about.title ? `; title “${about.title}”` : "", about.name ? `; named “${about.name}”` : "", about.hidden ? "; hidden from screen readers" : ""]],
-    ["Seen in it", use.labels.length ? [use.labels.join(", ")] : null],
-    ["Reviewed", use.review ? [`${STATES[use.review.verdict][0]} by ${use.review.who || "somebody"}, ${new Date(use.review.when).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })}`] : null],
-    ["By", use.model ? [use.model] : null],
-    ["Markup", about.markup ? [h("code", {}, clip(about.markup, 400))] : null],
-  ].filter(([, value]) => value);
-  return h("dl", { class: "because" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 
 // What a person does
+
+let counting = "";
 
 function edit() {
   if (!state.use) return;
@@ -626,7 +437,7 @@ function approve() {
 }
 
 async function decide(verdict, alt) {
-  if (state.busy || !state.use) return;
+  if (server.busy || !state.use) return;
   const { id, seen } = state.use;
   const [status, told] = await save(`uses/${id}/review`, { verdict, alt, seen });
   if (status === 409) {
@@ -639,11 +450,12 @@ async function decide(verdict, alt) {
   state.rows.set(id, told.row);
   done.add(id);
   refresh(id);
-  progress(told.progress);
-  countSure();
   tabs.postMessage("changed");
+  progress();
+  countSure();
   const name = told.row.state;
-  say(`${name[0].toUpperCase()}${name.slice(1)}. ${number(told.progress.total - told.progress.reviewed)} left.`);
+  const left = WAITING.has(asked().show) ? ` ${number(state.ids.length - done.size)} left.` : "";
+  say(`${name[0].toUpperCase()}${name.slice(1)}.${left}`);
   await trying(next);
 }
 
@@ -656,7 +468,7 @@ async function next() {
   const any = after < 0 ? state.ids.findIndex((id) => !done.has(id)) : after;
   if (any >= 0) return show(any, "next");
   for (const id of items.keys()) refresh(id);
-  end("That was the last one here", "Everything in this list is decided and kept. Write it into your pages with cutline site apply.", "end");
+  end("That was the last one here", DECIDED, "end");
 }
 
 async function move(by) {
@@ -666,11 +478,11 @@ async function move(by) {
 }
 
 async function undo() {
-  if (state.busy) return;
+  if (server.busy) return;
   const [status, told] = await save("undo", {});
   if (status !== 200) return say(`Not undone: ${told.detail}`);
-  progress(told.progress);
   tabs.postMessage("changed");
+  progress();
   if (!told.ids.length) return say("Nothing to undo.");
   const [first] = told.ids;
   for (const id of told.ids) {
@@ -688,6 +500,25 @@ async function undo() {
   say(told.ids.length > 1 ? `Undone: ${several(told.ids.length, "picture")}.` : `Undone: ${state.use?.name}.`);
 }
 
+/** The same words wherever this picture waits for the same purpose: logos, icons, buttons. */
+async function alike() {
+  if (server.busy || !state.use?.same) return;
+  const { id, group, purpose } = state.use;
+  const alt = words();
+  if (alt === null || (edits.has(id) && !alt.trim())) {
+    edit();
+    return say("It needs your words first.");
+  }
+  const { ids } = await get("list", { show: "waiting", group, purpose });
+  if (!ids.length) return say("No other place waits for it.");
+  const said = alt ? `“${alt}”` : "Decorative, without words";
+  if (!(await ask(`The same in ${several(ids.length, "place")}?`, `${said}, wherever this picture waits and is there for the same purpose. Undo takes all of it back.`))) {
+    return;
+  }
+  keep(null);
+  await bulk("approved", ids, { alt });
+}
+
 function onlyPage() {
   if (!state.use) return;
   filter.elements.page.value = filter.elements.page.value ? "" : state.use.page;
@@ -702,7 +533,15 @@ function onlyPicture() {
   return trying(() => list(state.use.id));
 }
 
-function progress(told) {
+/** How far the site is; it takes a moment on a large one, and nothing waits for it. */
+async function progress() {
+  if (counting) return (counting = "again");
+  counting = "now";
+  const told = await get("progress").catch(() => null);
+  const again = counting === "again";
+  counting = "";
+  if (again) progress();
+  if (!told) return;
   $("bar").max = Math.max(told.total, 1);
   $("bar").value = told.reviewed;
   const asking = told.asked === 1 ? "1 needs" : `${number(told.asked)} need`;
@@ -717,6 +556,7 @@ const KEYS = {
   e: edit,
   d: () => (selected.size ? bulkSelected("decorative") : decide("decorative", "")),
   s: () => (selected.size ? bulkSelected("skipped") : decide("skipped", null)),
+  w: () => trying(alike),
   u: undo,
   j: () => trying(() => move(1)),
   k: () => trying(() => move(-1)),
@@ -795,14 +635,14 @@ filter.addEventListener("input", (event) => {
   }
   const wait = event.target.matches("select") ? 0 : 250;
   if (!filter.checkValidity()) return;
-  searching = setTimeout(() => trying(() => list(state.use?.id)), wait);
+  searching = setTimeout(() => trying(() => list(here())), wait);
 });
 $("clear").addEventListener("click", () => {
   const shown = $("show").value;
   filter.reset();
   filter.elements.group.value = "";
   $("show").value = shown;
-  trying(() => list(state.use?.id));
+  trying(() => list(here()));
 });
 $("all").addEventListener("click", () => {
   filter.reset();
@@ -829,7 +669,7 @@ $("sure").addEventListener("submit", async (event) => {
   const least = Number($("least").value);
   const title = `Approve ${several(ids.length, "suggestion")}?`;
   const text = `Those of this list that are at least ${least} % sure, unseen. Undo takes all of it back.`;
-  if (await ask(title, text)) await bulk("approved", ids, least / 100);
+  if (await ask(title, text)) await bulk("approved", ids, { least: least / 100 });
 });
 $("single").checked = localStorage.getItem("single") !== "off";
 $("single").addEventListener("change", (event) => {
@@ -837,8 +677,8 @@ $("single").addEventListener("change", (event) => {
 });
 
 async function again() {
-  if (state.busy) return;
-  progress(await get("progress"));
+  if (server.busy) return;
+  progress();
   const shown = [...items.keys()];
   if (shown.length) {
     for (const row of await get("rows", { ids: shown.join(",") })) {
@@ -859,6 +699,6 @@ document.addEventListener("visibilitychange", () => document.hidden || trying(ag
 trying(async () => {
   const start = new URLSearchParams(location.hash.slice(1));
   for (const [name, value] of start) if (filter.elements[name]) filter.elements[name].value = value;
-  progress(await get("progress"));
+  progress();
   await list(Number(start.get("at")));
 });
