@@ -11,6 +11,8 @@ draft      `cutline site draft`: fetches, decides, captions with the embedded mo
            images/s are distinct pictures, each fetched, measured and captioned once; uses/s are
            drafts written.
 again      both once more: nothing is fetched but pages, and nothing is captioned.
+seconds    by the clock; cpu_s is what all processes of a command computed, on whichever core, which
+           other work on the machine changes less.
 peak_mb    the most that any one process of a command occupied.
 small      crawl and draft of a tenth of the pages that show the same pictures: what memory is when
            there is less to do.
@@ -122,7 +124,7 @@ def serve(folder: str) -> None:
 
 
 def run(*words: object, kill_after_s: float | None = None) -> Figures:
-    """Run a command of `cutline site`; seconds and MB of its largest process."""
+    """Run a command of `cutline site`: what it took."""
     command = [sys.executable, "-m", "cutline", "site", *map(str, words)]
     began_s = time.monotonic()
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
@@ -141,7 +143,11 @@ def run(*words: object, kill_after_s: float | None = None) -> Figures:
     if process.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}\n{said}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return {"seconds": time.monotonic() - began_s, "peak_mb": usage.ru_maxrss * unit / 1e6}
+    return {
+        "seconds": time.monotonic() - began_s,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_mb": usage.ru_maxrss * unit / 1e6,
+    }
 
 
 def contents(store: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -238,13 +244,17 @@ def main() -> None:
         small = max(1, options.pages // 10)
         generate(home / "large", options.pages, options.images)
         generate(home / "small", small, options.images)
-        results: dict[str, Any] = {"machine": machine(os.cpu_count() or 1)}
+        results: dict[str, Any] = {
+            "machine": machine(os.cpu_count() or 1),
+            "load_before": os.getloadavg()[0],  # other work on the machine
+        }
         results["small"] = measure(home / "small", home / "small.cutline", small)
         results["large"] = measure(home / "large", home / "large.cutline", options.pages)
         results["memory_large_to_small"] = {
             name: results["large"][name]["peak_mb"] / results["small"][name]["peak_mb"]
             for name in ("crawl", "draft")
         }
+        write(options.output, results)
         if options.kill:
             results["kill"] = interrupt(
                 home / "large",
@@ -253,8 +263,13 @@ def main() -> None:
                 options.pages,
                 results["large"],
             )
-    options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            write(options.output, results)
     print(json.dumps(results, indent=1))
+
+
+def write(output: Path, results: dict[str, Any]) -> None:
+    """Write what is known so far."""
+    output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
