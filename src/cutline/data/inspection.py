@@ -130,8 +130,8 @@ def duplicates(
     if not prints:
         return
     signs = np.stack([each.bits for each in prints]).astype(np.float32) * 2 - 1  # (I,128)
-    for start in range(0, len(signs), 1024):
-        agreement = signs[start : start + 1024] @ signs[start:].T
+    for start in range(0, len(signs), 256):
+        agreement = signs[start : start + 256] @ signs[start:].T
         near = np.argwhere(agreement >= signs.shape[1] - 2 * max_distance)
         for row, column in near[near[:, 0] < near[:, 1]].tolist():
             first, second = prints[start + row], prints[start + column]

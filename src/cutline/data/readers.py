@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from operator import itemgetter
 from pathlib import Path, PurePath
 from typing import Any, Literal, TextIO
@@ -61,14 +60,6 @@ _LOOKED_FOR = (
 )
 
 
-class Faults(StrEnum):
-    """What is done with images whose file or whose captions are missing."""
-
-    REFUSE = "refuse"
-    DROP = "drop"
-    KEEP = "keep"
-
-
 class _UnknownFormError(DataError):
     """A file is of no known form, so what is looked for may be in another."""
 
@@ -105,7 +96,7 @@ def read(
     fractions: Mapping[str, float] = FRACTIONS,
     seed: int = 0,
     unsplit: bool = False,
-    faults: str = "refuse",
+    faults: Literal["refuse", "drop", "keep"] = "refuse",
 ) -> Collection:
     """Read captioned images in whichever known form they are.
 
@@ -146,7 +137,7 @@ def read(
         unique = shared[PurePath(name).name] == 1
         picture = pictures.find(name, anywhere=unique)
         captions = [" ".join(caption.split()) for caption in found.captions]
-        if faults != Faults.KEEP:
+        if faults != "keep":
             captions = list(filter(None, captions))
             if not captions or not picture.is_file():
                 lacking.append(f"{name} has no {'picture' if captions else 'captions'}")
@@ -154,7 +145,7 @@ def read(
         example = Example(picture, tuple(captions), "" if unique else PurePath(name).as_posix())
         split, rank = ("all", 0) if unsplit else (found.split, found.rank)
         splits.setdefault(split, []).append((rank, example))
-    if lacking and (faults == Faults.REFUSE or not splits):
+    if lacking and (faults == "refuse" or not splits):
         raise DataError(
             f"got {len(lacking)} of {len(listing.images)} images of {path} without picture or "
             f"captions: {lacking[0]}; expected both; `cutline data check` lists them all"
