@@ -338,8 +338,10 @@ def test_a_full_queue_says_when_to_come_back(serve: Serve) -> None:
         httpx.Client(base_url=url, timeout=20) as client,
         concurrent.futures.ThreadPoolExecutor(2) as pool,
     ):
-        accepted = [pool.submit(httpx.post, f"{url}/v1/captions", files=form(pngs(2)))] * 1
-        accepted.append(pool.submit(httpx.post, f"{url}/v1/captions", files=form(pngs(2))))
+        accepted = [
+            pool.submit(httpx.post, f"{url}/v1/captions", files=form(pngs(2)), timeout=30)
+            for _ in range(2)
+        ]
         until(lambda: metric(client, "cutline_queue_images") == 4)
         refused = client.post("/v1/captions", files=form(pngs(1)))
         assert (refused.status_code, refused.json()["code"]) == (503, "busy")

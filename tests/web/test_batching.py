@@ -83,6 +83,28 @@ def test_items_of_many_clients_are_told_together_and_each_gets_its_own_answer() 
     assert all(name.startswith("cutline-") for name in group.threads)
 
 
+def test_those_at_the_door_are_waited_for_but_not_long() -> None:
+    group = Doubler()
+
+    async def test(batcher: Batcher) -> None:
+        with batcher.at_door():
+            first = asyncio.ensure_future(batcher.submit(group, 1))
+            await asyncio.sleep(0.05)
+            assert not first.done()
+            second = asyncio.ensure_future(batcher.submit(group, 2))
+            await asyncio.sleep(0)
+        assert await asyncio.gather(first, second) == [2, 4]
+
+    run(test, linger_s=60.0)
+    assert group.told == [[1, 2]]
+
+    async def slow(batcher: Batcher) -> None:
+        with batcher.at_door():
+            assert await batcher.submit(group, 3) == 6
+
+    run(slow, linger_s=0.01)
+
+
 def test_groups_are_not_mixed() -> None:
     one, other = Doubler(), Doubler()
 

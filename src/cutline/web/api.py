@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import asdict, replace
@@ -94,6 +95,7 @@ def from_environment() -> FastAPI:
     """The application that the variables CUTLINE_SERVE_* describe, for Uvicorn's `--factory`."""
     settings = Settings.from_environment(os.environ)
     log_to_stderr(settings.log_format)
+    sys.setswitchinterval(0.0005)  # the event loop needs little time, but at once
     return create_app(settings)
 
 
@@ -155,7 +157,8 @@ async def caption(request: Request) -> Response:
     """
     began_s = time.monotonic()
     service = _service(request)
-    given, options = await read_captions(request, service.settings)
+    with service.at_door():
+        given, options = await read_captions(request, service.settings)
     return await _captions(request, given, options, began_s)
 
 

@@ -3,8 +3,9 @@
 Captioning has two halves. Looking at a picture takes as long however many there are; telling
 captions takes less for each the more are told together. So a free thread first tells a batch that
 is full, or that has waited long enough; else it looks at the next picture; and if none is left and
-nobody else is looking at one, it tells what there is. A lone picture waits for nothing, and the
-busier the service the larger its batches.
+nobody else is looking at one, it tells what there is, unless more are at the door, for which it
+waits some milliseconds. A lone picture waits for nothing, and the busier the service the larger its
+batches.
 """
 
 from __future__ import annotations
@@ -42,8 +43,11 @@ class BatchLimits:
     batch_size: int = 16
     """Pictures in one batch."""
 
-    window_s: float = 0.1
+    window_s: float = 0.5
     """How long a picture that was looked at waits for others while there are more to look at."""
+
+    linger_s: float = 0.01
+    """How long it waits for those at the door when there is nothing else to look at."""
 
     places: int = 256
     """Pictures accepted and not yet answered."""
@@ -94,6 +98,7 @@ class Batcher:
         self._look_seconds = self._seconds_each = 0.05  # of one thread, for one item, lately
         self.taken = 0
         """Places taken."""
+        self._at_door = 0
         self._threads = [
             threading.Thread(target=self._run, name=f"cutline-{number}", daemon=True)
             for number in range(limits.threads)
@@ -117,6 +122,18 @@ class Batcher:
         finally:
             self.taken -= count
 
+    @contextmanager
+    def at_door(self) -> Iterator[None]:
+        """While the block runs, items are about to come."""
+        with self._changed:
+            self._at_door += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._at_door -= 1
+                self._changed.notify()
+
     async def submit(self, group: Group, item: Any) -> Any:
         """The item's answer; a caller who is cancelled leaves the line."""
         waiting = _Waiting(group, item, self._loop.create_future())
@@ -138,9 +155,9 @@ class Batcher:
             with self._changed:
                 self._idle += 1
                 while (task := self._next()) is None:
-                    if self._closed:
+                    if self._closed and not self._seen:
                         return
-                    self._changed.wait()
+                    self._changed.wait(self._limits.linger_s if self._seen else None)
                 self._idle -= 1
             task()
 
@@ -156,17 +173,18 @@ class Batcher:
         full = (g for g, line in self._seen.items() if len(line) >= self._limits.batch_size)
         if (group := next(full, None)) is not None:
             return self._batch(group, self._limits.batch_size)
+        waited_s = 0.0 if oldest is None else time.monotonic() - self._seen[oldest][0].since_s
+        if oldest is not None and self._unseen and waited_s > self._limits.window_s:
+            return self._batch(oldest, self._limits.batch_size)
         if self._unseen:
-            if oldest is not None:
-                waited_s = time.monotonic() - self._seen[oldest][0].since_s
-                if waited_s > self._limits.window_s:
-                    return self._batch(oldest, self._limits.batch_size)
             self._looking += 1
             waiting = self._unseen.popleft()
             return lambda: self._look(waiting)
-        if oldest is not None and not self._looking:
-            return self._batch(oldest, math.ceil(len(self._seen[oldest]) / self._idle))
-        return None
+        if oldest is None or self._looking:
+            return None
+        if self._at_door and waited_s < self._limits.linger_s:
+            return None
+        return self._batch(oldest, math.ceil(len(self._seen[oldest]) / self._idle))
 
     def _batch(self, group: Group, size: int) -> Callable[[], None]:
         line = self._seen[group]

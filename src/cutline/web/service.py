@@ -8,7 +8,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -206,6 +206,10 @@ class Service:
         self._captioner = captioner
         self._answers.clear()
         log.info("model loaded", extra={"model": captioner.name})
+
+    def at_door(self) -> AbstractContextManager[None]:
+        """While a request is being read: pictures are about to come."""
+        return self._batcher.at_door()
 
     async def reload(self) -> None:
         """As `load`, but a failure is only logged."""

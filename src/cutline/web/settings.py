@@ -40,7 +40,7 @@ class Settings:
     )
     batch_size: int = _setting(16, "Captions told together, of whichever clients.", least=1)
     window_ms: float = _setting(
-        100.0, "How long a picture may wait for others to be told with.", least=0
+        500.0, "How long a picture may wait for others to be told with.", least=0
     )
     queue: int = _setting(256, "Pictures accepted and not yet answered; more get 503.", least=1)
     cache: int = _setting(4096, "Answers kept, by content and options; 0 keeps none.", least=0)
