@@ -1,5 +1,6 @@
 """Captioned images: in memory and split, in files of many forms, and what is wrong with them."""
 
+from cutline.data.coco import write_coco
 from cutline.data.collection import Collection, Example, digest, split_by_image
 from cutline.data.inspection import (
     Fingerprint,
@@ -11,7 +12,7 @@ from cutline.data.inspection import (
     inspect,
     leaks,
 )
-from cutline.data.readers import read, read_flickr8k, write_coco
+from cutline.data.readers import read, read_flickr8k
 
 __all__ = [
     "Collection",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path, PurePath
 from typing import Any, Literal, TextIO
-
-from PIL import Image
 
 from cutline.data.collection import FRACTIONS, Collection, Example, split_by_image
 from cutline.errors import DataError
@@ -46,7 +42,9 @@ _FOLDERS = (
     *("train2014", "val2014", "train2017", "val2017", "images/train2014", "images/val2014"),
     *("images/train2017", "images/val2017", "train", "val", "test"),
 )  # fmt: skip
-_CONTRIBUTOR = "cutline"
+CONTRIBUTOR = "cutline"
+"""By which a COCO file that `write_coco` wrote is known."""
+
 _PLAIN_STEMS = ("captions", "metadata", "results", "data", "dataset", "index")
 _LICENCES = {
     "flickr8k": "Flickr8k: research use; captions by Hodosh, Young and Hockenmaier (2013)",
@@ -260,7 +258,7 @@ def _read_coco(content: dict[str, Any], path: Path, listing: _Listing) -> None:
     told = re.search(r"(train|val|test)\d{4}", path.stem)
     try:
         info = content.get("info") or {}
-        if info.get("contributor") == _CONTRIBUTOR:
+        if info.get("contributor") == CONTRIBUTOR:
             listing.name = str(info["description"])
             listing.licence = str(content["licenses"][0]["name"])
         by_id: dict[Any, _Found] = {}
@@ -507,58 +505,3 @@ def _parse(text: str | bytes, what: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise _UnknownFormError(f"got {what}, which is no JSON: {error}") from error
-
-
-def write_coco(collection: Collection, folder: Path | str) -> Path:
-    """Write `captions.json` in COCO's form (Chen et al., 2015), which `read(folder)` gives back.
-
-    Every image names its split in the field `split`, which other readers pass over. Pictures stay
-    where they are, and are named as seen from `folder/images` if they are in there, else from
-    `folder`.
-
-    Args:
-        collection: what is written.
-        folder: where; made if need be.
-
-    Returns:
-        The file's path; it is written under another name first.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for split, examples in collection.splits.items():
-        for example in examples:
-            number = len(images) + 1
-            name = _relative(example.image, folder)
-            images.append({"id": number, "file_name": name, "license": 1, "split": split})
-            images[-1] |= _size(example.image)
-            for caption in example.captions:
-                entry = {"id": len(annotations) + 1, "image_id": number, "caption": caption}
-                annotations.append(entry)
-    content = {
-        "info": {"description": collection.name, "contributor": _CONTRIBUTOR, "version": "1"},
-        "licenses": [{"id": 1, "name": collection.licence, "url": ""}],
-        "images": images,
-        "annotations": annotations,
-    }
-    path = folder / "captions.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
-    return path
-
-
-def _relative(image: Path, folder: Path) -> str:
-    base = folder / "images"
-    inside = image.resolve().is_relative_to(base.resolve())
-    return Path(os.path.relpath(image, base if inside else folder)).as_posix()
-
-
-def _size(path: Path) -> dict[str, int]:
-    """COCO's width and height, from the header; nothing for a file without a readable one."""
-    try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            return {"width": image.width, "height": image.height}
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return {}

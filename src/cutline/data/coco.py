@@ -1,0 +1,69 @@
+"""Captioned images, written in COCO's form."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from cutline.data.collection import Collection
+from cutline.data.readers import CONTRIBUTOR
+
+
+def write_coco(collection: Collection, folder: Path | str) -> Path:
+    """Write `captions.json` in COCO's form (Chen et al., 2015), which `read(folder)` gives back.
+
+    Every image names its split in the field `split`, which other readers pass over. Pictures stay
+    where they are, and are named as seen from `folder/images` if they are in there, else from
+    `folder`.
+
+    Args:
+        collection: what is written.
+        folder: where; made if need be.
+
+    Returns:
+        The file's path; it is written under another name first.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for split, examples in collection.splits.items():
+        for example in examples:
+            number = len(images) + 1
+            name = _relative(example.image, folder)
+            images.append({"id": number, "file_name": name, "license": 1, "split": split})
+            images[-1] |= _size(example.image)
+            for caption in example.captions:
+                entry = {"id": len(annotations) + 1, "image_id": number, "caption": caption}
+                annotations.append(entry)
+    content = {
+        "info": {"description": collection.name, "contributor": CONTRIBUTOR, "version": "1"},
+        "licenses": [{"id": 1, "name": collection.licence, "url": ""}],
+        "images": images,
+        "annotations": annotations,
+    }
+    path = folder / "captions.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _relative(image: Path, folder: Path) -> str:
+    base = folder / "images"
+    inside = image.resolve().is_relative_to(base.resolve())
+    return Path(os.path.relpath(image, base if inside else folder)).as_posix()
+
+
+def _size(path: Path) -> dict[str, int]:
+    """COCO's width and height, from the header; nothing for a file without a readable one."""
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            return {"width": image.width, "height": image.height}
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return {}
