@@ -33,7 +33,7 @@ class QueueFullError(Exception):
         self.retry_s = retry_s
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchLimits:
     """How pictures wait and are put together."""
 

@@ -156,7 +156,10 @@ class Service:
         self._threads = settings.threads or max(1, cores() // settings.workers)
         self._batcher = Batcher(
             BatchLimits(
-                self._threads, settings.batch_size, settings.window_ms / 1e3, settings.queue
+                threads=self._threads,
+                batch_size=settings.batch_size,
+                window_s=settings.window_ms / 1e3,
+                places=settings.queue,
             ),
             self.metrics.batch,
         )
@@ -264,9 +267,11 @@ class Service:
         """
         pixels = None
         if given is not None:
-            content = given.content if given.content is not None else await self._fetch(given.url)
-            given = replace(given, content=content, context=context_of(use))
             with self._places(1):
+                content = given.content
+                if content is None:
+                    content = await self._fetch(given.url)
+                given = replace(given, content=content, context=context_of(use))
                 pixels = await self._measure(content)
         decision = decide(use, pixels)
         caption: Caption | None = None
