@@ -476,3 +476,48 @@ def test_records_are_readable_json(store: Store) -> None:
     put(store, shown("a.jpg"))
     [(record,)] = store._database.rows("SELECT record FROM uses")
     assert json.loads(record)["source"] == "a.jpg"
+
+
+def test_the_index_has_ids_and_how_sure_the_waiting_suggestions_are(store: Store) -> None:
+    first, second, third, kept = put(store, *(shown(f"{n}.jpg") for n in range(4)))
+    store.put_draft(first, SUGGESTION)
+    store.put_draft(second, SUGGESTION)
+    store.put_review(second, APPROVED)
+    store.put_draft(third, replace(SUGGESTION, alt=None))
+    store.put_draft(kept, Draft(Decision(Purpose.KEPT, "alt-present", "it has one"), None))
+    assert store.index() == [(first, 0.5), (second, None), (third, None), (kept, None)]
+    assert [id for id, _ in store.index(stage=Stage.WAITING)] == [first, third]
+    assert [id for id, _ in store.index(least=0.5)] == [first, second, third]
+    assert [id for id, _ in store.index(most=0.5)] == [kept]
+
+
+def test_words_are_searched_in_what_is_seen_of_a_use(store: Store) -> None:
+    cow, per_cent = put(
+        store,
+        shown("cow.jpg", heading="Überall Gras", before='Say "moo"'),
+        shown("b.jpg", after="5%_"),
+    )
+    store.put_draft(cow, SUGGESTION)
+
+    def found(words: str) -> list[int]:
+        return [id for id, _ in store.index(search=words)]
+
+    assert found("gras  COW") == [cow]
+    assert found("Überall") == [cow]
+    assert found('"moo"') == [cow]
+    assert found("fort point") == [cow]  # in the draft
+    assert found("5%_") == [per_cent]
+    assert found("%") == [per_cent]
+    assert found("heading") == []
+    assert found(" ") == [cow, per_cent]
+
+
+def test_what_was_done_at_once_is_undone_at_once(store: Store) -> None:
+    uses = put(store, *(shown(f"{n}.jpg") for n in range(3)))
+    store.put_review(uses[0], APPROVED)
+    later = replace(EDITED, when="2026-01-03T00:00:00+00:00")
+    store.put_reviews((use, later) for use in uses)
+    assert store.undo_newest() == uses
+    assert [store.use(use).review for use in uses] == [APPROVED, None, None]
+    assert store.undo_newest() == uses[:1]
+    assert store.undo_newest() == []

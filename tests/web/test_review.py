@@ -439,8 +439,9 @@ def _draft_all(store: Store) -> None:
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1000, "dark"), (360, "light")])
 def test_axe_finds_nothing_and_nothing_needs_scrolling_sideways(
-    chromium: Browser, url: str, width: int, scheme: Any
+    chromium: Browser, url: str, store: Store, width: int, scheme: Any
 ) -> None:
+    store.put_draft(1, says("A dog number 0.", 0.4, alternatives=("A long alternative " * 6,)))
     size: Any = {"width": width, "height": 800}
     with browser.page(chromium, viewport=size, color_scheme=scheme) as tab:
         opened(tab, url)

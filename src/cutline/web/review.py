@@ -46,6 +46,7 @@ MAX_CANDIDATES = 9  # one key each
 _MAX_BODY_BYTES = 4_000_000
 _OTHERS = 60  # uses of the same picture that are asked for their alts
 _THUMBNAIL_PX, _PICTURE_PX = 192, 1280
+_DECODING = threading.Semaphore(2)  # pictures decoded at a time: the largest take 480 MB
 _SHOWN: dict[str, Any] = {
     "waiting": {"stage": Stage.WAITING},
     "asked": {"stage": Stage.ASKED},
@@ -233,10 +234,7 @@ def _routes(desk: _Desk) -> APIRouter:
     @routes.post("/uses/{id}/review")
     def review(id: int, action: _Action) -> Response:
         done = desk.review(id, action)
-        answer = {"row": _row(desk.use(id))}
-        if not done:
-            return JSONResponse(answer | {"detail": "it was reviewed elsewhere meanwhile"}, 409)
-        return JSONResponse(answer)
+        return JSONResponse({"row": _row(desk.use(id))}, 200 if done else 409)
 
     @routes.post("/reviews")
     def bulk(action: _Bulk) -> dict[str, Any]:
@@ -342,6 +340,7 @@ class _Desk:
         root = Path(self.store.setting("root") or "/").as_uri().rstrip("/") + "/"
         known["link"] = use.link.removeprefix(root)
         decision = draft.decision if draft else None
+        alt = _alt(stored)
         same, candidates = self._candidates(stored)
         return _row(stored) | {
             "context": known,
@@ -359,7 +358,7 @@ class _Desk:
             "review": stored.review and vars(stored.review),
             "same": same,
             "candidates": candidates,
-            "findings": _findings(_alt(stored) or "", use) if _alt(stored) is not None else [],
+            "findings": [] if alt is None else _findings(alt, use),
         }
 
     def picture(self, id: int, side_px: int) -> Response:
@@ -412,7 +411,9 @@ class _Desk:
                     found.setdefault(other.review.alt, f"approved on {_page_name(other.use)}")
             for other in others:
                 if other.use.alt and other.use.alt.strip():
-                    found.setdefault(" ".join(other.use.alt.split()), _there(other.use))
+                    found.setdefault(
+                        " ".join(other.use.alt.split()), f"stands on {_page_name(other.use)}"
+                    )
         for text in draft.alternatives if draft else ():
             found.setdefault(text, "also suggested")
         if stored.use.alt and stored.use.alt.strip():
@@ -482,10 +483,6 @@ def _notes(draft: Draft | None, use: ImageUse) -> list[str]:
     return [note for note in draft.notes if note not in said]
 
 
-def _there(use: ImageUse) -> str:
-    return f"stands on {_page_name(use)}"
-
-
 def _page_name(use: ImageUse) -> str:
     return tail(use.page) or urlsplit(use.page).netloc or use.page
 
@@ -493,7 +490,8 @@ def _page_name(use: ImageUse) -> str:
 @lru_cache(maxsize=400)
 def _reduced(path: Path, sha256: str, side_px: int) -> tuple[bytes, str]:
     """A picture no larger than a square, for the page; `sha256` tells a changed file apart."""
-    picture = load_image(path, around_px=side_px)
+    with _DECODING:
+        picture = load_image(path, around_px=side_px)
     picture.thumbnail((side_px, side_px), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     if picture.width * picture.height <= 128 * 128:

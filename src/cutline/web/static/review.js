@@ -13,7 +13,7 @@ const DECIDED =
 
 const filter = $("filter");
 const article = $("article");
-const state = { ids: [], sure: [], at: -1, rows: new Map(), use: null };
+const state = { ids: [], sure: [], at: -1, rows: new Map(), use: null, turning: 0 };
 const selected = new Set();
 const done = new Set(); // decided since the list was made: they stay in it, but are passed over
 const edits = new Map(JSON.parse(sessionStorage.getItem("edits") || "[]"));
@@ -128,7 +128,7 @@ function refresh(id) {
     .querySelector(".meta")
     .replaceChildren(h("span", { class: `mark ${tone}` }, sure), " ", h("span", {}, row.alt === null ? "" : row.name));
   element.querySelector("input").checked = selected.has(id);
-  const current = state.ids[state.at] === id;
+  const current = here() === id;
   element.classList.toggle("current", current);
   if (current) element.querySelector("button").setAttribute("aria-current", "true");
   else element.querySelector("button").removeAttribute("aria-current");
@@ -201,7 +201,7 @@ function countSure() {
 
 async function show(at, focus) {
   state.at = state.ids.length ? Math.max(0, Math.min(at, state.ids.length - 1)) : -1;
-  const id = state.ids[state.at];
+  const id = here();
   const old = document.activeElement;
   const held = old?.dataset?.act;
   const inQueue = $("rows").contains(old) && focus !== "heading";
@@ -212,8 +212,9 @@ async function show(at, focus) {
     if (all) return end("Nothing waits for you", DECIDED, focus);
     return end("Nothing here", "No picture fits these filters.", focus);
   }
-  const [use] = await Promise.all([get(`uses/${id}`), rows()]);
-  if (state.ids[state.at] !== id) return; // gone on meanwhile
+  state.turning += 1; // nobody decides on what is not yet before them
+  const [use] = await Promise.all([get(`uses/${id}`), rows()]).finally(() => (state.turning -= 1));
+  if (here() !== id) return; // gone on meanwhile
   state.use = use;
   state.rows.set(id, use);
   refresh(id);
@@ -396,7 +397,7 @@ function buttons(use) {
 let counting = "";
 
 function edit() {
-  if (!state.use) return;
+  if (!state.use || state.turning) return;
   if (!edits.has(state.use.id) && words() !== null) keep(words());
   answer();
   const area = article.querySelector("textarea");
@@ -416,7 +417,7 @@ function leave() {
 
 function take(i) {
   const candidate = state.use?.candidates[i];
-  if (!candidate) return;
+  if (!candidate || state.turning) return;
   keep(candidate.text);
   answer();
   check();
@@ -437,7 +438,7 @@ function approve() {
 }
 
 async function decide(verdict, alt) {
-  if (server.busy || !state.use) return;
+  if (server.busy || state.turning || !state.use) return;
   const { id, seen } = state.use;
   const [status, told] = await save(`uses/${id}/review`, { verdict, alt, seen });
   if (status === 409) {
@@ -502,7 +503,7 @@ async function undo() {
 
 /** The same words wherever this picture waits for the same purpose: logos, icons, buttons. */
 async function alike() {
-  if (server.busy || !state.use?.same) return;
+  if (server.busy || state.turning || !state.use?.same) return;
   const { id, group, purpose } = state.use;
   const alt = words();
   if (alt === null || (edits.has(id) && !alt.trim())) {
@@ -563,7 +564,7 @@ const KEYS = {
   J: () => extend(1),
   K: () => extend(-1),
   n: () => trying(next),
-  x: () => state.use && tick(state.use.id, false, !selected.has(state.use.id)),
+  x: () => state.use && tick(here(), false, !selected.has(here())),
   A: () => {
     select(state.ids);
     say(`${number(selected.size)} selected`);
@@ -582,10 +583,10 @@ const KEYS = {
 
 async function extend(by) {
   if (!state.use) return;
-  selected.add(state.use.id);
+  selected.add(here());
   await trying(() => move(by));
-  selected.add(state.use.id);
-  anchor = state.use.id;
+  selected.add(here());
+  anchor = here();
   selection();
 }
 
