@@ -34,7 +34,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
         store.put_page(Page("a.html"), uses)
         for stored, alt in zip(store.uses(), DRAFTS, strict=True):
             decision = Decision(Purpose.INFORMATIVE, "informative", "it shows something")
-            store.put_draft(stored.id, Draft(decision, alt, confidence=0.5, notes=("look twice",)))
+            store.put_draft(
+                stored.id, Draft(decision, alt, confidence=0.4967, notes=("look twice",))
+            )
         yield store
 
 

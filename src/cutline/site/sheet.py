@@ -140,7 +140,7 @@ def _cells(stored: StoredUse) -> list[Any]:
         use.link,
         use.alt,
         draft.alt if draft else None,
-        draft.confidence if draft else None,
+        round(draft.confidence, 2) if draft and draft.confidence is not None else None,
         f"{draft.decision.purpose}: {draft.decision.evidence}" if draft else None,
         notes,
         review.when if review else None,
