@@ -19,6 +19,7 @@ from cutline.errors import (
     CutlineError,
     DataError,
     EngineError,
+    FetchError,
     ImageCorruptError,
     ImageError,
     ImageFormatError,
@@ -30,6 +31,8 @@ from cutline.errors import (
     OutputError,
     ParityError,
     RecipeError,
+    StoreError,
+    WeightsError,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ __all__ = [
     "CutlineError",
     "DataError",
     "EngineError",
+    "FetchError",
     "ImageCorruptError",
     "ImageError",
     "ImageFormatError",
@@ -74,6 +78,8 @@ __all__ = [
     "ParityError",
     "RecipeError",
     "SearchOptions",
+    "StoreError",
+    "WeightsError",
     "__version__",
     "find_images",
     "load",

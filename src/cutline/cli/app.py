@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from cutline.errors import BundleNotFoundError, CutlineError, OptionError, RecipeError
+from cutline.errors import (
+    BundleNotFoundError,
+    CutlineError,
+    MissingExtraError,
+    OptionError,
+    RecipeError,
+)
 
 WRONG_USE = (OptionError, BundleNotFoundError, RecipeError)
 
@@ -84,3 +92,14 @@ def root(
 def given(**options: Any) -> dict[str, Any]:
     """Those options that were given; a model's defaults stand for the others."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+@contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Name the extra to install if one of its packages is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "cutline").partition(".")[0] == "cutline":
+            raise
+        raise MissingExtraError(what, extra) from error

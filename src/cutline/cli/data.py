@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutline.cli.app import app, examples, writing
-from cutline.cli.model import _needing
+from cutline.cli.app import app, examples, needing, writing
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -60,7 +59,7 @@ def prepare(
 
     Exit codes: 0 it is there; 1 something is missing; 2 no such set; 130 interrupted.
     """
-    with _needing("train", "preparing data"):
+    with needing("train", "preparing data"):
         from cutline.learn.prepare import prepare as bring
 
         folder = output or Path(name)
@@ -110,7 +109,7 @@ def build(
 
     Exit codes: 0 all pictures are in it; 1 some failed, or none is left; 130 interrupted.
     """
-    with _needing("train", "building data"):
+    with needing("train", "building data"):
         from cutline.learn.build import BuildOptions, plan
         from cutline.learn.build import build as make
 
@@ -148,7 +147,7 @@ def show(
     """Write a contact sheet of pictures with their captions, and plots of lengths and words."""
     from cutline.data import read
 
-    with _needing("train", "showing data"):
+    with needing("train", "showing data"):
         from cutline.learn.sheets import show as draw
 
     collection = read(path, images=images, faults="keep")
@@ -261,7 +260,7 @@ def features(
     from cutline.data import read
     from cutline.errors import ImageError
 
-    with _needing("train", "features"):
+    with needing("train", "features"):
         from cutline.learn.encoders import load_encoder
         from cutline.learn.features import FeatureOptions, frozen
         from cutline.learn.regions import detect

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutline.cli.app import app, examples, given, wording
-from cutline.cli.model import _needing
+from cutline.cli.app import app, examples, given, needing, wording
 from cutline.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def train(
     name = recipe or named
     if name is None or (recipe and named):
         raise RecipeError("got no recipe, or two; expected one: a name or FILE.toml")
-    with _needing("train", "training"):
+    with needing("train", "training"):
         from cutline.learn.recipe import Recipe
         from cutline.learn.train import train
 
@@ -155,7 +154,7 @@ def export(
     ] = 0.0,
 ) -> None:
     """Turn a training run into a bundle, unless the two would caption differently."""
-    with _needing("train", "exporting"):
+    with needing("train", "exporting"):
         from cutline.learn.export import export
         from cutline.learn.recipe import Recipe
         from cutline.search import SearchOptions

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +16,7 @@ from cutline.cli.app import (
     examples,
     writing,
 )
-from cutline.errors import BundleNotFoundError, MissingExtraError
+from cutline.errors import BundleNotFoundError
 
 _JSON = typer.Option("--json", help="As JSON.")
 
@@ -116,7 +114,7 @@ def doctor(
 )
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name or folder.")],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A Flickr8k folder.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Captioned images.")],
     split: Annotated[str, typer.Option(help="Which images.")] = "dev",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many.", show_default=False)
@@ -145,16 +143,16 @@ def evaluate(
 
     Exit codes: 0 all captioned; 1 some images failed; 2 wrong use.
     """
-    from cutline.data import read_flickr8k
+    from cutline.data import read
     from cutline.output import refuse_existing, write_whole
 
     for path in filter(None, (output, markdown)):
         if not force:
             refuse_existing(path)
-    collection = read_flickr8k(data)
+    collection = read(data)
     examples = collection.split(split)
 
-    from cutline.captioner import load
+    from cutline.backends import load
     from cutline.evaluate import evaluate as judge
     from cutline.terminal import Watched
 
@@ -176,16 +174,6 @@ def evaluate(
         write_whole(markdown, table)
     print(table, end="")
     raise typer.Exit(1 if report.failed else 0)
-
-
-@contextmanager
-def _needing(extra: str, what: str) -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "cutline").partition(".")[0] == "cutline":
-            raise
-        raise MissingExtraError(what, extra) from error
 
 
 def _print_json(content: Any) -> None:
