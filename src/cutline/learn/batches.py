@@ -85,20 +85,26 @@ class Batches:
 def dev_batches(
     view: NDArray[np.float16], captions: Captions, max_tokens: int, rank: int = 0, world: int = 1
 ) -> list[Batch]:
-    """All images in order with all their captions, in batches of 50 dealt out to processes.
+    """All images in order with all their captions, in batches dealt out to processes.
 
     Each has `first`, the number of its first image, `seen` (B,...) and `tokens` (B,K,T), where an
-    image with fewer captions than others has lines of padding.
+    image with fewer captions than others has lines of padding. A process without any image gets
+    the first one without captions, because each must have a batch.
     """
     batches = []
-    for start in range(50 * rank, len(view), 50 * world):
-        part = captions[start : start + 50]
+    size = min(50, math.ceil(len(view) / world))
+    for start in range(size * rank, len(view), size * world):
+        part = captions[start : start + size]
         most = max(map(len, part))
         tokens = pad([[*image, *[()] * (most - len(image))] for image in part], max_tokens)
         for line, image in zip(tokens, part, strict=True):
             line[len(image) :] = Vocabulary.pad
-        seen = torch.from_numpy(np.asarray(view[start : start + 50]))
+        seen = torch.from_numpy(np.asarray(view[start : start + size]))
         batches.append({"first": torch.tensor(start), "seen": seen, "tokens": tokens})
+    if not batches:
+        nothing = torch.full((1, 1, 2), Vocabulary.pad)
+        seen = torch.from_numpy(np.asarray(view[:1]))
+        batches.append({"first": torch.tensor(0), "seen": seen, "tokens": nothing})
     return batches
 
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
-from cutline.bundle import Bundle, DataEntry, Manifest, VocabularyEntry, write_bundle
+from cutline.bundle import Bundle, DataEntry, Manifest, VocabularyEntry, find, write_bundle
 from cutline.captioner import BundleCaptioner, CaptionOptions
 from cutline.data import Collection, Example
-from cutline.errors import MissingExtraError, ParityError
+from cutline.errors import BundleError, MissingExtraError, ParityError
 from cutline.image import load_image
 from cutline.learn.decoders import Decoder, TorchStepper
 from cutline.learn.decoders.core import spread
@@ -239,10 +239,18 @@ def measure(captioner: BundleCaptioner, examples: Sequence[Example]) -> dict[str
 
 
 def _stages(run: Path) -> list[dict[str, Any]]:
-    """The recipes of a run and of those it started from, first things first."""
+    """The recipes of a run and of what it started from, first things first."""
     recipe = json.loads((run / "recipe.json").read_text())
-    start = Path(recipe["fit"]["start_from"]).parent
-    before = _stages(start) if (start / "recipe.json").is_file() and start != Path() else []
+    name = recipe["fit"]["start_from"]
+    start = Path(name).parent if name.endswith(".ckpt") else Path(name)
+    if not name:
+        before = []
+    elif (start / "recipe.json").is_file():
+        before = _stages(start)
+    else:
+        with contextlib.suppress(BundleError):
+            return [*find(name).manifest.recipe["stages"], recipe]
+        before = []
     return [*before, recipe]
 
 
@@ -276,7 +284,7 @@ def export(
     trained = Trained.read(run, checkpoint)
     recipe, transform = trained.recipe, trained.transform
     graphs = ["encoder", "start", "step", *(["labels"] if trained.labels else [])]
-    train, dev = collection.split(*recipe.data.train), collection.split(recipe.data.dev)
+    train, dev = recipe.data.examples(collection), collection.split(recipe.data.dev)
     manifest = Manifest(
         name=output.name,
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from cutline.data import Collection, Example
 from cutline.errors import RecipeError
 from cutline.learn.decoders import DECODERS, DecoderOptions
 from cutline.learn.encoders import SIDE_PX
@@ -42,6 +43,15 @@ class DataOptions:
     subwords: bool = False
     max_tokens: int = 18
     made_up: int = 0
+
+    def examples(self, collection: Collection) -> tuple[Example, ...]:
+        """What is learnt from: the splits of `train` that are there.
+
+        Raises:
+            DataError: the first is not.
+        """
+        first, *others = self.train
+        return collection.split(first, *(name for name in others if name in collection.splits))
 
 
 @dataclass(frozen=True)

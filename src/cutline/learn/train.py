@@ -90,6 +90,7 @@ def train(
     features: Path,
     resume: bool = False,
     devices: int = 1,
+    vocabulary: Vocabulary | None = None,
 ) -> Run:
     """Train what a recipe says on a collection; a killed run goes on with `resume`.
 
@@ -100,6 +101,7 @@ def train(
         features: a folder that caches what frozen parts see, between runs.
         resume: go on from the run's last checkpoint.
         devices: how many GPUs, or processes where there is none, share every batch.
+        vocabulary: the words to learn; by default those of the training captions.
 
     Raises:
         RecipeError: the run folder holds a run already, or one of another recipe; or the recipe
@@ -120,7 +122,7 @@ def train(
         seen = _see(recipe, collection, features, start)
     clean_up = CleanUp.named(recipe.data.clean_up)
     words, dev_words = _words(clean_up, seen.train), _words(clean_up, seen.dev)
-    vocabulary = _vocabulary(recipe, words)
+    vocabulary = vocabulary or _vocabulary(recipe, words)
     if start is not None:
         start = start.extended(vocabulary)
         vocabulary = start.vocabulary
@@ -208,9 +210,7 @@ def _see(recipe: Recipe, collection: Collection, folder: Path, start: Start | No
     """
     encoder = recipe.encoder
     clean_up = CleanUp.named(recipe.data.clean_up)
-    first, *others = recipe.data.train
-    names = [first, *(name for name in others if name in collection.splits)]
-    train, dev = collection.split(*names), collection.split(recipe.data.dev)
+    train, dev = recipe.data.examples(collection), collection.split(recipe.data.dev)
     views = [View(number) for number in range(encoder.views)]
     with Progress(disable=_rank() != 0) as bar:
         task = bar.add_task("looking", total=len(dev) + len(views) * len(train))

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cutline.cli import app
+
+RECIPE = """# Tiny.
+[data]
+made_up = 20
+min_count = 1
+
+[encoder]
+backbone = "efficientnet_lite0"
+features = "pooled"
+views = 1
+
+[decoder]
+kind = "plain-merge"
+width = 16
+embedding = 16
+
+[fit]
+epochs = 2
+encoder_learning_rate = 0.0
+warmup_steps = 1
+"""
+
+
+def run(*words: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [*map(str, words)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_from_a_recipe_to_a_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(RECIPE)
+    code, out, _ = run("train", "mine.toml")
+    assert code == 0
+    assert "2 epochs of" in out
+    assert out.splitlines()[-1] == "next: cutline export runs/mine"
+    assert len(list(Path("runs/mine/pictures").iterdir())) == 20
+
+    code, out, _ = run("export", "runs/mine")
+    assert code == 0
+    assert out.splitlines()[0] == "runs/mine/mine-v1"
+    assert "cider" in out
+    code, out, _ = run("caption", "runs/mine/pictures/0000.png", "--model", "runs/mine")
+    assert code == 0
+    assert out.strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "got no recipe, or two; expected one"),
+        (("smoke", "--recipe", "smoke"), "got no recipe, or two; expected one"),
+        (("nothing",), "got recipe 'nothing'; expected FILE.toml or"),
+        (("own-photos",), "got no data; expected --data"),
+    ],
+)
+def test_wrong_use_of_train_exits_with_two(words: tuple[str, ...], message: str) -> None:
+    pytest.importorskip("torch")
+    code, _, err = run("train", *words)
+    assert code == 2
+    assert message in err
+
+
+def test_exporting_what_is_no_run_exits_with_two(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    code, _, err = run("export", tmp_path)
+    assert code == 2
+    assert "without recipe.json; expected a folder of `train`" in err
