@@ -15,7 +15,7 @@ from cutline.web.settings import Settings
 
 log = logging.getLogger("cutline.serve")
 
-LINGER_S = 0.5
+LINGER_S = 1.0
 """How long a connection may still send a request that was on its way when the end began."""
 
 
