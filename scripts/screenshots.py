@@ -96,9 +96,9 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1360, "height": 820})
         with running("site", "review", "--no-browser", cwd=work) as address:
             page.goto(address)
-            page.get_by_role("button", name="Approve").first.wait_for()
+            page.locator("button.primary:enabled").first.wait_for()
             page.wait_for_timeout(2000)
-            page.get_by_role("button", name="Approve").first.click()
+            page.locator("button.primary:enabled").first.click()
             page.wait_for_timeout(4000)
             shoot(page, ROOT / "docs" / "review.png", 820)
         browser.close()
