@@ -50,10 +50,10 @@ class Batches:
         return math.ceil(len(self.captions) / self.recipe.fit.batch_images)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Each with `images` (B,), `seen` (B,...), `tokens` (B,K,T) and `share` ().
+        """Each with `images` (B,), `seen` (B,...), `tokens` (B,K,T), `share` () and `whole` ().
 
         `share` weighs the mean over this process's tokens so that the mean over processes is the
-        mean over all their tokens.
+        mean over all their tokens; `whole` is the number of images of all processes.
         """
         size, per_image = self.recipe.fit.batch_images, self.recipe.fit.captions_per_image
         for start in range(0, len(self.order), size):
@@ -74,6 +74,7 @@ class Batches:
                 "seen": torch.from_numpy(np.stack(seen)),
                 "tokens": tokens[mine],
                 "share": share,
+                "whole": torch.tensor(len(images)),
             }
 
     def _draw(self, available: int, wanted: int) -> NDArray[np.int64]:

@@ -105,10 +105,10 @@ class Learner(lightning.LightningModule):
         features = self.encode(batch["seen"])
         loss, penalty = self.teach(features, batch["tokens"])
         loss = loss * batch["share"]
-        self._log("train_loss", loss, len(features))
+        self._log("train_loss", loss, int(batch["whole"]))
         if self.reward is not None:
             advantage, reward = self.self_critical(features, batch["images"])
-            self._log("reward", reward, len(features))
+            self._log("reward", reward, int(batch["whole"]))
             loss = advantage + self.recipe.fit.cross_entropy_weight * loss
         if self.concepts is not None:
             penalty = penalty + self.recipe.fit.concept_weight * self.concept_loss(

@@ -149,22 +149,25 @@ def _matched(
 ) -> Weights:
     """Weights by the names of a state dict; what has no name there is told by its shape."""
     named = {n.removeprefix(prefix): a for n, a in found.items() if n.startswith(prefix)}
-    nameless = [a for n, a in found.items() if n.removeprefix(prefix) not in wanted and a.ndim == 2]
+    nameless = [
+        array if name.endswith(".weight") else array.T
+        for name, array in found.items()
+        if name.removeprefix(prefix) not in wanted and array.ndim == 2
+    ]
     matched = {}
     for name, tensor in wanted.items():
         array = named.get(name)
+        if tensor.dim() == 0:  # a baseline, of no use once a model is trained
+            matched[name] = tensor
+            continue
         if array is None or array.shape != tensor.shape:
-            fitting = [a for a in nameless if a.T.shape == tensor.shape]
-            unused = tensor.dim() == 0  # a baseline, of no use once a model is trained
-            if unused:
-                matched[name] = tensor
-                continue
+            fitting = [each for each in nameless if each.shape == tensor.shape]
             if len(fitting) != 1:
                 raise BundleError(
                     f"got {bundle.folder} without telling which weights are {prefix}{name}; "
                     "expected a bundle that `cutline export` wrote: start from its run instead"
                 )
-            array = fitting[0].T
+            array = fitting[0]
         matched[name] = torch.from_numpy(np.array(array, np.float32))
     return matched
 
