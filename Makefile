@@ -30,6 +30,14 @@ check: $(TEST)/.cutline-test ## Format, lint, types and floors, without the test
 bench: $(TEST)/.cutline-bench ## Measure speed and memory here with the photographs in PHOTOS, into bench/results.json
 	$(TEST)/bin/python scripts/bench.py $(PHOTOS)
 
+.PHONY: bench-site
+bench-site: $(TEST)/.cutline-test ## Measure crawling, drafting and resuming on a made-up site, into bench/site.json
+	$(TEST)/bin/python scripts/bench_site.py --kill
+
+.PHONY: bench-service
+bench-service: $(TEST)/.cutline-test ## Measure the service beside the command line, into bench/service.json
+	$(TEST)/bin/python scripts/bench_service.py
+
 .PHONY: clean
 clean: ## Remove .venv-test, the demo's install mark and the tools' caches
 	rm -rf $(TEST) $(DEMO)/.cutline-demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -254,7 +254,7 @@ def groups(found: Iterable[tuple[int, str, int, int, bytes]]) -> dict[int, int]:
 
     Two are alike if of the 128 signs of their brightness gradients (dHash, Krawetz 2013, "Kind of
     like that", along rows and columns) at most 12 differ, and if the colours of 8 x 8 patches are
-    4 levels apart on average and 24 at most. Of 100 photographs shrunk to between 800 and 64 px at
+    4 levels apart on average and 24 at most. Of 60 photographs shrunk to between 800 and 64 px at
     JPEG or WebP qualities of 90 to 30, 99 % are known again; of the 18 million pairs of 6,000
     Flickr8k photographs only two identical ones are taken for each other.
 
