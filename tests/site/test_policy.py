@@ -128,6 +128,11 @@ def test_pixels_decide_where_the_page_does_not() -> None:
     drawing = decide(use(), Pixels(300, 200, chart_like=0.5))
     assert (drawing.rule, drawing.purpose, drawing.alt) == ("drawing", Purpose.INFORMATIVE, None)
     assert decide(use(title="The settings window"), Pixels(300, 200, chart_like=0.5)).alt
+    opened = {"link": "https://a.net/full/window.png"}
+    thumbnail = decide(use(**opened), Pixels(300, 200, chart_like=0.5))
+    assert thumbnail.rule == "drawing"
+    assert "the link opens a picture, window.png" in thumbnail.evidence
+    assert decide(use(**opened), Pixels(20, 20, flat=True)).alt is None
     assert decide(use(), Pixels(300, 200, text_like=0.4, chart_like=0.4)).rule == "informative"
     assert decide(use(alt="Kept"), Pixels(1, 1, flat=True)).purpose is Purpose.KEPT
 

@@ -31,12 +31,14 @@ TEXT_LIKE = CHART_LIKE = 0.7  # from here on `Pixels` count as text, or as a cha
 DRAWN = 0.5  # and from here on as drawn by a program
 _TUTORIAL = "https://www.w3.org/WAI/tutorials/images/"
 _SMALL_PX = 32  # an icon
+_SEEN = ("text", "complex", "title", "drawing")  # the questions on what a picture shows
 
 
 class _Finding(NamedTuple):
     purpose: Purpose
     evidence: str
     alt: str | None = None
+    rule: str = ""  # by which it was found, if not by the one that was asked
 
 
 _Asks = Callable[[ImageUse, Pixels], _Finding | None]
@@ -84,7 +86,7 @@ def decide(use: ImageUse, pixels: Pixels | None = None) -> Decision:
     for rule in RULES:
         found = rule.ask(use, pixels)
         if found is not None:
-            return Decision(found.purpose, rule.name, found.evidence, found.alt)
+            return Decision(found.purpose, found.rule or rule.name, found.evidence, found.alt)
     return Decision(
         Purpose.INFORMATIVE, "informative", "nothing says that it is decorative, or does something"
     )
@@ -190,9 +192,11 @@ def _link_without_text(use: ImageUse, pixels: Pixels) -> _Finding | None:
     if not use.link or use.button:
         return None
     if use.kind is not Kind.AREA and is_picture(use.link):
-        return _Finding(
-            Purpose.INFORMATIVE, f"the link opens a picture, {tail(use.link)}: describe it"
-        )
+        opens = f"the link opens a picture, {tail(use.link)}"
+        for rule in RULES:
+            if rule.name in _SEEN and (found := rule.ask(use, pixels)) is not None:
+                return found._replace(evidence=f"{opens}: {found.evidence}", rule=rule.name)
+        return _Finding(Purpose.INFORMATIVE, f"{opens}: describe it")
     if not says_nothing(use.title):
         return _Finding(
             Purpose.FUNCTIONAL, f'in a link, and its title says "{_shorten(use.title)}"', use.title
