@@ -179,6 +179,16 @@ def test_a_website_is_crawled_drafted_and_exported(home: Path, server: str) -> N
     assert "name another with --store" in other.stderr
 
 
+def test_pages_that_cannot_be_read_are_named(home: Path, server: str) -> None:
+    links = "".join(f"<a href=gone{number}.html>" for number in range(21))
+    (home / "pages/index.html").write_text(links)
+    done = site("crawl", server)
+    assert done.returncode == 1
+    named = [line for line in done.stderr.splitlines() if "html: HTTP 404 Not Found" in line]
+    assert len(named) == 20
+    assert "and 1 page more; the report names all" in done.stderr
+
+
 def test_private_addresses_are_not_fetched_for_others(home: Path, server: str) -> None:
     (home / "list.csv").write_text(f"url\n{server}1.png\n{server}2.png\n")
     assert site("import", "list.csv").returncode == 0

@@ -153,16 +153,23 @@ def crawl_site(store: Store, url: str, steps: Steps, **options: Any) -> int:
     store.setting("robots", "yes" if options.get("robots", True) else "no")
     job = store.path.with_name(store.path.name + "-crawl")
     seen: set[str] = set()
+    unread: list[str] = []
 
     def sink(page: Page, uses: list[ImageUse]) -> None:
         store.put_page(page, uses)
         seen.add(page.url)
+        if page.error:
+            unread.append(f"{page.url}: {page.error}")
 
     def told(summary: CrawlSummary) -> None:
         done = summary.pages + summary.dead
         steps.show("crawling", done, done + summary.waiting, summary.dead)
 
     summary = crawl(url, CrawlOptions(job=job, **options), sink, progress=told)
+    for problem in unread[:20]:
+        steps.problem(problem)
+    if len(unread) > 20:
+        steps.problem(f"and {several(len(unread) - 20, 'page')} more; the report names all")
     narrowed = options.get("include") or options.get("exclude")
     if not (summary.waiting or narrowed) and len(seen) >= summary.pages + summary.dead:
         gone = store.retire_pages(seen)
