@@ -174,6 +174,23 @@ def test_bundles_are_found_by_name_and_by_path(home: Path, tmp_path: Path) -> No
     assert find(str(elsewhere.folder)) == find(elsewhere.folder) == elsewhere
 
 
+def test_a_runs_only_bundle_is_found_in_its_folder(home: Path, tmp_path: Path) -> None:
+    only = tiny.build(tmp_path / "run")
+    assert find(tmp_path / "run").folder == only.folder
+    tiny.build(tmp_path / "run", name="tiny-v2")
+    with pytest.raises(BundleNotFoundError, match="expected a folder with a manifest"):
+        find(tmp_path / "run")
+
+
+def test_a_bundle_may_tell_no_labels_but_not_half(tmp_path: Path) -> None:
+    whole = tiny.files()
+    none = {name: content for name, content in whole.items() if not name.startswith("labels")}
+    assert write_bundle(tmp_path / tiny.NAME, none, tiny.manifest()).labels() == ()
+    half = none | {"labels.onnx": whole["labels.onnx"]}
+    with pytest.raises(BundleError, match=r"got no labels\.txt under files"):
+        write_bundle(tmp_path / "tiny-v2", half, tiny.manifest("tiny-v2"))
+
+
 def test_an_embedded_bundle_goes_before_the_users_of_that_name(home: Path, tmp_path: Path) -> None:
     tiny.build(home)
     tiny.build(home, name="mine-v1")

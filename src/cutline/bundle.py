@@ -274,11 +274,7 @@ def write_bundle(
     folder = Path(folder)
     if folder.name != manifest.name:
         raise BundleError(f"got folder {folder}; expected it to be named {manifest.name}")
-    if os.path.lexists(folder):
-        raise OutputError(
-            f"got {folder}, which exists; a bundle's name never changes what it means: "
-            "write to a new name"
-        )
+    refuse_taken(folder)
     size_bytes = sum(
         len(content) if isinstance(content, bytes) else content.stat().st_size
         for content in files.values()
@@ -309,6 +305,19 @@ def write_bundle(
     except OSError as error:
         raise OutputError(f"{folder}: {error.strerror}; expected a place to write") from error
     return Bundle(folder, written.manifest)
+
+
+def refuse_taken(folder: Path) -> None:
+    """Refuse to write a bundle where something is.
+
+    Raises:
+        OutputError: something of that name is there already.
+    """
+    if os.path.lexists(folder):
+        raise OutputError(
+            f"got {folder}, which exists; a bundle's name never changes what it means: "
+            "write to a new name"
+        )
 
 
 def _user_models() -> Path:

@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
-from cutline.bundle import Bundle, DataEntry, Manifest, VocabularyEntry, find, write_bundle
+from cutline.bundle import (
+    Bundle,
+    DataEntry,
+    Manifest,
+    VocabularyEntry,
+    find,
+    refuse_taken,
+    write_bundle,
+)
 from cutline.captioner import BundleCaptioner, CaptionOptions
 from cutline.data import Collection, Example
 from cutline.errors import BundleError, MissingExtraError, ParityError
@@ -281,6 +289,7 @@ def export(
         ParityError: torch and the exported graphs disagree.
         BundleError: the name is taken, or the bundle too heavy.
     """
+    refuse_taken(output)
     trained = Trained.read(run, checkpoint)
     recipe, transform = trained.recipe, trained.transform
     graphs = ["encoder", "start", "step", *(["labels"] if trained.labels else [])]
