@@ -12,13 +12,13 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cutline import metrics
-from cutline.captioner import Caption, Captioner, CaptionOptions, Picture
+from cutline.captioner import Caption, Captioner, CaptionOptions, Picture, Streaming
 from cutline.errors import DataError, EngineError, OptionError
 from cutline.search import SearchOptions
 from cutline.text import detokenise, normalise
@@ -75,7 +75,7 @@ class Neighbours:
         return found
 
 
-class Baseline:
+class Baseline(Streaming):
     """Whatever a baseline says, it says of what another captioner saw."""
 
     name: str
@@ -87,27 +87,6 @@ class Baseline:
     @abstractmethod
     def _say(self, seen: Caption) -> tuple[str, float]:
         """The sentence and its score, from a caption's embedding and labels."""
-
-    @overload
-    def caption(  # type: ignore[overload-overlap]
-        self, images: Picture, options: CaptionOptions | None = None
-    ) -> Caption: ...
-
-    @overload
-    def caption(
-        self, images: Iterable[Picture], options: CaptionOptions | None = None
-    ) -> list[Caption]: ...
-
-    def caption(
-        self, images: Picture | Iterable[Picture], options: CaptionOptions | None = None
-    ) -> Caption | list[Caption]:
-        """Caption one picture, or several: see `Captioner.caption`."""
-        if isinstance(images, Iterable) and not isinstance(images, str | bytes | np.ndarray):
-            return list(self.stream(images, options))
-        [caption] = self.stream([images], options)
-        if caption.error is not None:
-            raise caption.error
-        return caption
 
     def stream(
         self, images: Iterable[Picture], options: CaptionOptions | None = None

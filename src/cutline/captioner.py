@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -271,7 +272,42 @@ class Seen:
     context: tuple[int, ...]
 
 
-class BundleCaptioner:
+class Streaming:
+    """What captioners share that say their captions one after the other."""
+
+    @abstractmethod
+    def stream(
+        self, images: Iterable[Picture], options: CaptionOptions | None = None
+    ) -> Iterator[Caption]:
+        """Caption any number of pictures in order: see `Captioner.stream`."""
+
+    def _one(self, image: Picture, options: CaptionOptions | None) -> Caption:
+        [caption] = self.stream([image], options)
+        return caption
+
+    @overload
+    def caption(  # type: ignore[overload-overlap]
+        self, images: Picture, options: CaptionOptions | None = None
+    ) -> Caption: ...
+
+    @overload
+    def caption(
+        self, images: Iterable[Picture], options: CaptionOptions | None = None
+    ) -> list[Caption]: ...
+
+    def caption(
+        self, images: Picture | Iterable[Picture], options: CaptionOptions | None = None
+    ) -> Caption | list[Caption]:
+        """Caption one picture, or several: see `Captioner.caption`."""
+        if isinstance(images, Iterable) and not isinstance(images, str | bytes | np.ndarray):
+            return list(self.stream(images, options))
+        caption = self._one(images, options)
+        if caption.error is not None:
+            raise caption.error
+        return caption
+
+
+class BundleCaptioner(Streaming):
     """A model bundle as a `Captioner`.
 
     Raises:
@@ -292,25 +328,8 @@ class BundleCaptioner:
         self._labels = runtime.bundle.labels()
         self._bias = runtime.bundle.bias()
 
-    @overload
-    def caption(  # type: ignore[overload-overlap]
-        self, images: Picture, options: CaptionOptions | None = None
-    ) -> Caption: ...
-
-    @overload
-    def caption(
-        self, images: Iterable[Picture], options: CaptionOptions | None = None
-    ) -> list[Caption]: ...
-
-    def caption(
-        self, images: Picture | Iterable[Picture], options: CaptionOptions | None = None
-    ) -> Caption | list[Caption]:
-        """Caption one picture, or several: see `Captioner.caption`."""
-        if isinstance(images, Iterable) and not isinstance(images, str | bytes | np.ndarray):
-            return list(self.stream(images, options))
-        [caption] = self._caption([images], 0, options or CaptionOptions(), threading.Event())
-        if caption.error is not None:
-            raise caption.error
+    def _one(self, image: Picture, options: CaptionOptions | None) -> Caption:
+        [caption] = self._caption([image], 0, options or CaptionOptions(), threading.Event())
         return caption
 
     def stream(

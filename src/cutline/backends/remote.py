@@ -16,12 +16,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, overload
+from typing import Any
 
-import numpy as np
 from PIL import Image, ImageOps
 
-from cutline.captioner import Alternative, Caption, CaptionOptions, InContext, Picture
+from cutline.captioner import (
+    Alternative,
+    Caption,
+    CaptionOptions,
+    InContext,
+    Picture,
+    Streaming,
+)
 from cutline.errors import EngineError, ImageError, MissingExtraError, OptionError
 from cutline.image import ImageSource, describe, load_image
 from cutline.search import SearchOptions
@@ -35,7 +41,7 @@ _ASK = (
 _NEAR = " Words that stand near it on its page, which may or may not fit: {words}"
 
 
-class RemoteCaptioner:
+class RemoteCaptioner(Streaming):
     """A chat model that is shown one picture at a time.
 
     Of the search options it heeds `n_best`, `max_tokens` as words, `temperature`, `top_p` and
@@ -89,26 +95,8 @@ class RemoteCaptioner:
             raise OptionError(f"got model {url}; expected the server's URL, then # and a name")
         return cls(root, model, threads=threads)
 
-    @overload
-    def caption(  # type: ignore[overload-overlap]
-        self, images: Picture, options: CaptionOptions | None = None
-    ) -> Caption: ...
-
-    @overload
-    def caption(
-        self, images: Iterable[Picture], options: CaptionOptions | None = None
-    ) -> list[Caption]: ...
-
-    def caption(
-        self, images: Picture | Iterable[Picture], options: CaptionOptions | None = None
-    ) -> Caption | list[Caption]:
-        """Caption one picture, or several: see `Captioner.caption`."""
-        if isinstance(images, Iterable) and not isinstance(images, str | bytes | np.ndarray):
-            return list(self.stream(images, options))
-        caption = self._caption(images, options or CaptionOptions(), threading.Event())
-        if caption.error is not None:
-            raise caption.error
-        return caption
+    def _one(self, image: Picture, options: CaptionOptions | None) -> Caption:
+        return self._caption(image, options or CaptionOptions(), threading.Event())
 
     def stream(
         self, images: Iterable[Picture], options: CaptionOptions | None = None
