@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -199,42 +198,6 @@ def test_private_addresses_are_not_fetched_for_others(home: Path, server: str) -
     assert store.counts().failed == 2
     store.close()
     assert site("draft", "--private", "--refresh").returncode == 0
-
-
-def test_an_export_comes_back_with_an_answer_in_each_row(
-    home: Path, server: str, asked: list[str], captioned: list[str]
-) -> None:
-    """144 rows of tags that show 44 images, some of them dead, corrupt, or no picture at all."""
-    random = np.random.default_rng(2)
-    for number in range(40):
-        coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), np.uint8))
-        coarse.resize((160, 120)).save(home / f"pages/a{number}.jpg")
-    whole = (home / "pages/a0.jpg").read_bytes()
-    (home / "pages/a40.jpg").write_bytes(whole[:900])
-    (home / "pages/a41.jpg").write_bytes(b"<!DOCTYPE html><title>Not found</title>")
-    failures = {40: "cut short", 41: "web page", 42: "404", 43: "404"}
-    numbers = [*range(44), *range(44), *range(44), *range(12)]
-    rows = [f'<img style="width:9px" src="{server}a{n}.jpg" alt="" />' for n in numbers]
-    with (home / "tags.csv").open("w", newline="", encoding="utf-8-sig") as file:
-        csv.writer(file).writerows([["Image", "Note"], *([row, "kept"] for row in rows)])
-    assert "144 image uses of 44 images in 144 rows" in site("import", "tags.csv").stderr
-    site("draft", "--private")
-    done = site("export", "--rows", "tags.csv", "-o", "new.csv")
-    assert done.returncode == 0, done.stderr
-    with (home / "new.csv").open(encoding="utf-8-sig", newline="") as file:
-        found = list(csv.DictReader(file))
-    assert [row["Image"] for row in found] == rows
-    assert {row["Note"] for row in found} == {"kept"}
-    assert Counter(row["cutline_status"] for row in found) == {"drafted": 132, "failed": 12}
-    for number, row in zip(numbers, found, strict=True):
-        assert failures.get(number, "") in row["cutline_why"]
-        assert bool(row["cutline_draft"]) is (number not in failures)
-    assert len(asked) == 44
-    assert len(captioned) == 40
-    report = json.loads(site("report", "--json").stdout)
-    assert len(report["failures"]) == 4
-    site("draft", "--keep-empty")
-    assert json.loads(site("status", "--json").stdout)["by_purpose"] == {"kept": 144}
 
 
 def test_lint_tells_errors_by_its_exit_code(home: Path) -> None:
