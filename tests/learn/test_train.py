@@ -233,6 +233,12 @@ def test_penalties_join_the_loss() -> None:
     torch.testing.assert_close(nats / count, loss)
 
 
+def test_own_words_become_more_frequent() -> None:
+    words = [[["a", "red", "wall"]]]
+    model = learner(fitted(RECIPE, scheduled_sampling=0.4, epochs=5), words)
+    np.testing.assert_allclose([model.own_words(e) for e in range(5)], [0, 0.1, 0.2, 0.3, 0.4])
+
+
 def test_hard_attention_learns_where_to_look_by_its_reward() -> None:
     words = [[["a", "red", "wall"]], [["the", "wall"]], [["a", "wall"]]]
     decoder = DecoderOptions(kind="hard-attention", width=16, embedding=16, dropout=0.0)

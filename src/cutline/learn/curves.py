@@ -14,14 +14,24 @@ Series = dict[str, list[tuple[int, float]]]
 """(epoch from 1, value) by the metric's name."""
 
 
+def add_metrics(metrics: Path, epoch: int, figures: dict[str, float]) -> None:
+    """Add an epoch's figures to a run's `metrics.csv`, where epochs count from 0."""
+    new = not metrics.exists()
+    with metrics.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["epoch", *figures])
+        if new:
+            writer.writeheader()
+        writer.writerow({"epoch": epoch, **figures})
+
+
 def read_metrics(metrics: Path) -> Series:
     """The figures in a run's `metrics.csv`; of an epoch that was begun twice, the later ones."""
     series: dict[str, dict[int, float]] = {}
-    with metrics.open(newline="") as file:
+    with metrics.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
+            epoch = int(row.pop("epoch")) + 1
             for name, value in row.items():
-                if value and name not in ("epoch", "step"):
-                    series.setdefault(name, {})[int(row["epoch"]) + 1] = float(value)
+                series.setdefault(name, {})[epoch] = float(value)
     return {name: sorted(values.items()) for name, values in series.items()}
 
 

@@ -96,6 +96,7 @@ class Learner(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:  # noqa: D102
         seed = self.recipe.fit.seed * 100_003 + self.current_epoch
         torch.manual_seed(seed + 7_919 * self.trainer.global_rank)
+        self._noted: dict[str, tuple[float, int]] = {}
         self._began = time.perf_counter()
 
     def on_validation_start(self) -> None:  # noqa: D102
@@ -105,10 +106,10 @@ class Learner(lightning.LightningModule):
         features = self.encode(batch["seen"])
         loss, penalty = self.teach(features, batch["tokens"])
         loss = loss * batch["share"]
-        self._log("train_loss", loss, int(batch["whole"]))
+        self._note("train_loss", loss, batch)
         if self.reward is not None:
             advantage, reward = self.self_critical(features, batch["images"])
-            self._log("reward", reward, int(batch["whole"]))
+            self._note("reward", reward, batch)
             loss = advantage + self.recipe.fit.cross_entropy_weight * loss
         if self.concepts is not None:
             penalty = penalty + self.recipe.fit.concept_weight * self.concept_loss(
@@ -116,11 +117,12 @@ class Learner(lightning.LightningModule):
             )
         return loss + penalty * batch["share"]
 
-    def _log(self, name: str, value: Tensor, images: int) -> None:
-        self.log(
-            name, value, on_step=False, on_epoch=True, prog_bar=True, batch_size=images,
-            sync_dist=self.trainer.world_size > 1,
-        )  # fmt: skip
+    def _note(self, name: str, value: Tensor, batch: Batch) -> None:
+        """Count a value of this batch towards its mean over the epoch."""
+        images = int(batch["whole"])
+        total, weight = self._noted.get(name, (0.0, 0))
+        self._noted[name] = total + float(value.detach()) * images, weight + images
+        self.log(f"{name}_step", value.detach(), prog_bar=True, logger=False)
 
     def teach(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher forcing, or scheduled sampling.
@@ -136,7 +138,7 @@ class Learner(lightning.LightningModule):
         given, targets = tokens[:, :, :-1], tokens[:, :, 1:]
         words = targets != Vocabulary.pad  # (B,K,T)
         chances = None
-        own = fit.scheduled_sampling * self.current_epoch / max(1, fit.epochs - 1)
+        own = self.own_words(self.current_epoch)
         if isinstance(self.decoder, HardAttention):
             told, chances = self.decoder.explore(features, given)
         else:
@@ -159,6 +161,10 @@ class Learner(lightning.LightningModule):
                 likelihood, chances, told.attention, words, fit.entropy_weight
             )
         return surprise.mean(), penalty
+
+    def own_words(self, epoch: int) -> float:
+        """The chance of a word of the decoder's own in an epoch, counted from 0."""
+        return self.recipe.fit.scheduled_sampling * epoch / max(1, self.recipe.fit.epochs - 1)
 
     def surprise(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of captions, nats, summed; and of how many tokens."""
@@ -229,23 +235,31 @@ class Learner(lightning.LightningModule):
         for number, hypotheses in enumerate(found, int(batch["first"])):
             self._said[number] = self.vocabulary.decode(hypotheses[0].tokens)
 
-    def on_validation_epoch_end(self) -> None:  # noqa: D102
+    def on_validation_epoch_end(self) -> None:
+        """Put the processes' parts together: what was said, and the epoch's `figures`."""
+        mine = self._said, self._surprise, self._noted
+        parts = [mine]
         if self.trainer.world_size > 1:
-            parts: list[tuple[dict[int, list[str]], Tensor] | None]
-            parts = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, (self._said, self._surprise))
-            known = [part for part in parts if part is not None]
-            self._said = {number: words for said, _ in known for number, words in said.items()}
-            self._surprise = torch.stack([surprise for _, surprise in known]).sum(0)
-        self.said = [self._said[number] for number in sorted(self._said)]
-        nats, tokens = self._surprise.tolist()
-        cider = float(np.mean([self.dev_cider.score(c, i) for i, c in enumerate(self.said)]))
-        self.log("dev_loss", nats / tokens, prog_bar=True)
-        self.log("dev_cider", cider, prog_bar=True)
-        self.log("dev_words", float(len({word for c in self.said for word in c})))
-        self.log("epoch_s", self._seconds)
-        self.log("parameters", float(sum(p.numel() for p in self.parameters() if p.requires_grad)))
-        self.log("dev_unique", len({tuple(c) for c in self.said}) / len(self.said))
+            parts *= self.trainer.world_size
+            torch.distributed.all_gather_object(parts, mine)
+        said = {number: words for part, _, _ in parts for number, words in part.items()}
+        self.said = [said[number] for number in sorted(said)]
+        nats, tokens = torch.stack([surprise for _, surprise, _ in parts]).sum(0).tolist()
+        self.figures = {
+            name: sum(noted[name][0] for _, _, noted in parts) / (len(parts) * weight)
+            for name, (_, weight) in self._noted.items()
+        } | {
+            "dev_loss": nats / tokens,
+            "dev_cider": float(
+                np.mean([self.dev_cider.score(c, i) for i, c in enumerate(self.said)])
+            ),
+            "dev_words": float(len({word for c in self.said for word in c})),
+            "dev_unique": len({tuple(c) for c in self.said}) / len(self.said),
+            "epoch_s": self._seconds,
+            "parameters": float(sum(p.numel() for p in self.parameters() if p.requires_grad)),
+        }
+        for name, value in self.figures.items():
+            self.log(name, value, prog_bar=name in ("train_loss", "dev_loss", "dev_cider"))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:  # noqa: D102
         fit = self.recipe.fit

@@ -110,7 +110,7 @@ class FitOptions:
         dev_beam: hypotheses kept alive when the dev split is captioned after an epoch.
         label_smoothing: share of a target that goes to all words alike.
         scheduled_sampling: chance of the decoder's own word in place of the given one, reached
-            linearly by the last epoch (Bengio et al., 2015).
+            linearly by the last epoch (Bengio et al., 2015); not with hard attention.
         attention_weight: of the doubly stochastic penalty (Xu et al., 2015, eq. 14).
         reinforce_weight: of hard attention's REINFORCE term (eq. 12).
         entropy_weight: of hard attention's entropy (eq. 12).

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import nn
@@ -27,7 +26,7 @@ from torch import nn
 from cutline.data import Collection, Example, digest
 from cutline.errors import DataError, ImageError, RecipeError
 from cutline.image import Transform
-from cutline.learn.curves import plot_curves, read_metrics
+from cutline.learn.curves import add_metrics, plot_curves, read_metrics
 from cutline.learn.encoders import SIDE_PX, Backbone
 from cutline.learn.features import FeatureOptions, View, extract, frozen, readable
 from cutline.learn.learner import Learner, Words, moving_average
@@ -80,6 +79,18 @@ class Run:
         return cls(
             folder, checkpoint, len(loss), best, loss[best], cider[best], parameters, epoch_s
         )
+
+    def write(self) -> None:
+        """Leave it in the run's folder as `summary.json`."""
+        content = {
+            "epochs": self.epochs,
+            "best_epoch": self.best_epoch,
+            "dev_loss": self.dev_loss,
+            "dev_cider": self.dev_cider,
+            "parameters": self.parameters,
+            "seconds_per_epoch": self.epoch_s,
+        }
+        (self.folder / "summary.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def train(
@@ -148,7 +159,10 @@ def train(
             trainer.fit(learner, ckpt_path=str(last) if resume and last.exists() else None)
         except SystemExit as stopped:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from stopped
-    return Run.read(run)
+    done = Run.read(run)
+    if _rank() == 0:
+        done.write()
+    return done
 
 
 def _going_on(recipe: Recipe, before: Recipe) -> Recipe:
@@ -340,13 +354,10 @@ def _trainer(recipe: Recipe, run: Path, dev: Sequence[Example], devices: int) ->
         WeightAveraging(avg_fn=moving_average(fit.ema_decay)),
         ModelCheckpoint(filename="best", monitor=fit.monitor, mode=mode, **kept),
         ModelCheckpoint(filename="last", **kept),
-        Pictures(run, dev),
+        Books(run, dev),
     ]
     if fit.patience:
         callbacks.append(EarlyStopping(fit.monitor, mode=mode, patience=fit.patience))
-    loggers: list[Logger] = [CSVLogger(run, name="", version="")]
-    if find_spec("tensorboard") or find_spec("tensorboardX"):
-        loggers.append(TensorBoardLogger(run, name="", version="tensorboard"))
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     return lightning.Trainer(
         accelerator="auto",
@@ -356,7 +367,7 @@ def _trainer(recipe: Recipe, run: Path, dev: Sequence[Example], devices: int) ->
         max_epochs=fit.epochs,
         precision=fit.precision,  # type: ignore[arg-type]
         gradient_clip_val=fit.clip_norm,
-        logger=loggers,
+        logger=TensorBoardLogger(run, name="", version="tensorboard"),
         callbacks=callbacks,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
@@ -366,8 +377,8 @@ def _trainer(recipe: Recipe, run: Path, dev: Sequence[Example], devices: int) ->
     )
 
 
-class Pictures(Callback):
-    """After every epoch: the curves as a picture, what is said of the first dev images as text."""
+class Books(Callback):
+    """After every epoch: its figures, their curves, and what is said of the first dev images."""
 
     def __init__(self, run: Path, dev: Sequence[Example], count: int = 10) -> None:
         self.run, self.dev, self.count = run, dev, count
@@ -377,24 +388,10 @@ class Pictures(Callback):
     ) -> None:
         if not trainer.is_global_zero or not isinstance(learner, Learner):
             return
-        lines = [f"epoch {trainer.current_epoch}"]
+        add_metrics(self.run / "metrics.csv", trainer.current_epoch, learner.figures)
+        plot_curves(self.run / "metrics.csv", self.run / "curves.png")
+        lines = [f"epoch {trainer.current_epoch + 1}"]
         for example, words in list(zip(self.dev, learner.said, strict=True))[: self.count]:
             lines += [f"  {example.name}: {' '.join(words)}"]
-        with (self.run / "samples.txt").open("a") as file:
+        with (self.run / "samples.txt").open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
-
-    def on_train_epoch_start(  # noqa: D102
-        self, trainer: lightning.Trainer, learner: lightning.LightningModule
-    ) -> None:
-        self._draw(trainer)
-
-    def on_train_end(  # noqa: D102
-        self, trainer: lightning.Trainer, learner: lightning.LightningModule
-    ) -> None:
-        self._draw(trainer)
-
-    def _draw(self, trainer: lightning.Trainer) -> None:
-        """Only now are the last epoch's metrics on disk."""
-        metrics = self.run / "metrics.csv"
-        if trainer.is_global_zero and metrics.exists():
-            plot_curves(metrics, self.run / "curves.png")
