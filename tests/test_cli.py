@@ -265,6 +265,15 @@ def test_a_list_on_standard_input(folder: Path, separator: bytes, words: tuple[s
     assert sources == [str(folder / f"{n}.png") for n in (2, 3, 1)]
 
 
+@pytest.mark.parametrize("what", [b"a\0/*\n", b"1.png\0" + b"2.png\0"], ids=["pattern", "null"])
+def test_binary_standard_input_is_wrong_use_said_once(what: bytes) -> None:
+    done = cutline("caption", "-", stdin=what)
+    assert (done.returncode, done.stdout) == (2, b"")
+    (problem,) = done.stderr.decode().splitlines()
+    assert "a picture itself" in problem
+    assert "--null" in problem
+
+
 def test_names_of_any_bytes_survive(tmp_path: Path) -> None:
     picture = tmp_path / "1.png"
     scene().save(picture)

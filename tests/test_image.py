@@ -610,6 +610,10 @@ def test_paths_that_cannot_be() -> None:
         list(find_images([""], False))
 
 
+def test_a_pattern_that_no_file_can_have_is_given_as_it_is() -> None:
+    assert list(find_images(["a\0/*"], False)) == [Path("a\0/*")]
+
+
 def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))

@@ -225,7 +225,7 @@ def find_images(paths: Iterable[str | Path], recursive: bool) -> Iterator[Path]:
         pattern = os.fspath(path)
         if not pattern:
             raise OptionError("got an empty path; expected a file, a folder or a pattern")
-        if os.path.lexists(pattern) or not glob.has_magic(pattern):
+        if "\0" in pattern or os.path.lexists(pattern) or not glob.has_magic(pattern):
             yield from _expand(Path(pattern), recursive)
             continue
         found = sorted(glob.iglob(pattern, recursive=True), key=_natural)  # noqa: PTH207

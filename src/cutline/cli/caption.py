@@ -251,6 +251,11 @@ def _listed(separator: bytes) -> Iterator[str]:
     stdin: Any = sys.stdin.buffer
     rest = b""
     while chunk := stdin.read1(65536):
+        if b"\0" in chunk and separator != b"\0":
+            raise OptionError(
+                "got binary data on standard input, such as a picture itself; expected a list of "
+                "paths, one a line; add --null if NUL separates them"
+            )
         *names, rest = (rest + chunk).split(separator)
         yield from (os.fsdecode(name) for name in names if name)
     if rest:
