@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -95,6 +96,13 @@ def asked() -> list[str]:
 
 
 @pytest.fixture
+def free_port() -> int:
+    """A port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+@pytest.fixture
 def server(home: Path, asked: list[str]) -> Iterator[str]:
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -176,6 +184,16 @@ def test_a_website_is_crawled_drafted_and_exported(home: Path, server: str) -> N
     other = site("crawl", "https://other.example/")
     assert other.returncode == 2
     assert "name another with --store" in other.stderr
+
+
+def test_a_site_that_does_not_answer_leaves_the_record_free(home: Path, free_port: int) -> None:
+    done = site("run", f"http://127.0.0.1:{free_port}/")
+    assert done.returncode == 1
+    assert f"no page could be read: http://127.0.0.1:{free_port}/: " in done.stderr
+    assert "refused" in done.stderr
+    assert "Next" not in done.stderr
+    assert not (home / "site-report.html").exists()
+    assert "Found 5 image uses in 1 file." in site("run", "pages").stderr
 
 
 def test_pages_that_cannot_be_read_are_named(home: Path, server: str) -> None:

@@ -213,12 +213,12 @@ def test_a_stop_and_a_resume_read_every_page_once(site: Site, tmp_path: Path) ->
         crawl(site.url, options, stopping)
     log = tmp_path / "job" / "crawl.jsonl"
     log.write_bytes(log.read_bytes()[:-20])  # as a power cut leaves it
+    with pytest.raises(DataError, match="holds another crawl"):
+        crawl("http://127.0.0.1:1/", options, stopping)
     summary = crawl(site.url, options, lambda page, uses: taken.append(page.url))
     assert set(taken) == {f"{site.url}{path}" for path in site.pages}
     assert len(taken) <= len(site.pages) + 1
     assert (summary.pages, summary.uses) == (41, 40)
-    with pytest.raises(DataError, match="holds another crawl"):
-        crawl("http://127.0.0.1:1/", options, stopping)
     again: list[str] = []
     crawl(site.url, options, lambda page, uses: again.append(page.url))
     assert set(again) == set(taken)

@@ -68,10 +68,13 @@ def test_coverage_counts_what_needs_words_and_has_some(store: Store) -> None:
     assert found.uses == after.uses == possible.uses == 8, "hidden, and nameless drawings, are none"
 
 
-def test_a_site_without_images_is_all_covered(tmp_path: Path) -> None:
+def test_a_site_without_images_is_no_perfect_one(tmp_path: Path) -> None:
     report = reports.report(Store(tmp_path / "x.cutline"))
     assert report.before.share == 1
-    assert "None was found" in report.to_html()
+    page = report.to_html()
+    assert "None was found" in page
+    assert "No image that needs words was found." in page
+    assert "100 %" not in page
 
 
 def test_problems_are_counted_as_found_and_as_left(store: Store) -> None:

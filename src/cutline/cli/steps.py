@@ -145,11 +145,16 @@ def needing_site(what: str) -> Iterator[None]:
 
 
 def crawl_site(store: Store, url: str, steps: Steps, **options: Any) -> int:
-    """Read a website's pages into its record; returns how many failed."""
+    """Read a website's pages into its record; returns how many failed.
+
+    Raises:
+        OptionError: the record stands for another site.
+        DataError: not one page could be read.
+    """
     from cutline.site.crawl import CrawlOptions, CrawlSummary, crawl
 
     url = url if "://" in url else f"https://{url}"
-    claim(store, url)
+    refuse_other(store, url)
     store.setting("robots", "yes" if options.get("robots", True) else "no")
     job = store.path.with_name(store.path.name + "-crawl")
     seen: set[str] = set()
@@ -160,12 +165,18 @@ def crawl_site(store: Store, url: str, steps: Steps, **options: Any) -> int:
         seen.add(page.url)
         if page.error:
             unread.append(f"{page.url}: {page.error}")
+        else:
+            claim(store, url)
 
     def told(summary: CrawlSummary) -> None:
         done = summary.pages + summary.dead
         steps.show("crawling", done, done + summary.waiting, summary.dead)
 
     summary = crawl(url, CrawlOptions(job=job, **options), sink, progress=told)
+    if unread and not summary.pages:
+        if store.setting("start") is None:
+            store.retire_pages(())
+        raise DataError(f"no page could be read: {unread[0]}")
     for problem in unread[:20]:
         steps.problem(problem)
     if len(unread) > 20:
@@ -332,19 +343,27 @@ def claim(store: Store, source: str) -> None:
     Raises:
         OptionError: it stands for another already.
     """
-    from urllib.parse import urlsplit
+    refuse_other(store, source)
+    if store.setting("start") is None:
+        store.setting("start", source)
 
-    held = store.setting("start")
+
+def refuse_other(store: Store, source: str) -> None:
+    """See that a record stands for this site or for none yet.
+
+    Raises:
+        OptionError: it stands for another.
+    """
+    from urllib.parse import urlsplit
 
     def site_of(name: str) -> str:
         return urlsplit(name).netloc if _is_url(name) else name
 
+    held = store.setting("start")
     if held is not None and site_of(held) != site_of(source):
         raise OptionError(
             f"got {source}; {store.path} is the record of {held}: name another with --store"
         )
-    if held is None:
-        store.setting("start", source)
 
 
 def several(number: int, what: str) -> str:

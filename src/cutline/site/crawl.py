@@ -125,7 +125,8 @@ def crawl(
 
     Raises:
         OptionError: the start is no URL of the web.
-        DataError: the job folder holds another site's crawl, or the fetching process died.
+        DataError: the job folder holds another site's unfinished crawl, or the fetching process
+            died.
         MissingExtraError: Scrapy is not installed.
         OutputError: the job folder cannot be written.
     """
@@ -402,12 +403,12 @@ class _Frontier:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             entries = list(_entries(path)) if path.exists() else []
-            if entries and entries[0] != head:
+            fresh = not entries or entries[-1] == ["end"]
+            if not fresh and entries[0] != head:
                 raise DataError(
                     f"got {path.parent}, which holds another crawl ({entries[0][-1]}); "
                     f"expected one of {self.start}; name another folder"
                 )
-            fresh = not entries or entries[-1] == ["end"]
             self._log = path.open("w" if fresh else "a", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{path}: {error.strerror}") from error
