@@ -16,6 +16,7 @@ from cutline.output import (
     Sidecars,
     TextRows,
     disk_full,
+    drop_failed,
     printable,
     read_answered,
 )
@@ -50,7 +51,7 @@ def test_a_file_cut_anywhere_is_completed_to_the_whole(
         path.write_bytes(content[:cut])
         answered = read_answered(path, rows)
         finished = sum(end <= cut for end in ends[1:])
-        assert answered.sources.total() == finished
+        assert answered.sources.total() + answered.failed == finished
         assert answered.sources["a.jpg"] == (finished >= 1) + (finished >= 5)
         assert answered.failed == (finished >= 3)
         assert answered.model == (MODEL if finished else None)
@@ -59,6 +60,20 @@ def test_a_file_cut_anywhere_is_completed_to_the_whole(
             file.write(rows.encode(caption))
         file.close()
         assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_failures_are_dropped_and_nothing_else(rows: JsonRows | CsvRows, tmp_path: Path) -> None:
+    content, _ = whole(rows)
+    path, link = tmp_path / "captions", tmp_path / "link"
+    path.write_bytes(content[:-1])
+    path.chmod(0o640)
+    link.symlink_to(path)
+    kept = rows.header + b"".join(rows.encode(c) for c in CAPTIONS[:-1] if c.error is None)
+    assert drop_failed(link, rows) == len(kept)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (kept, 0o640)
+    assert link.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("rows", ROWS)

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections import Counter
@@ -42,7 +43,7 @@ class Answered:
     """What an output file already holds."""
 
     sources: Counter[str] = field(default_factory=Counter)
-    """How many rows each source has."""
+    """How many captions each source has."""
     failed: int = 0
     """Rows whose status is `error`."""
     model: str | None = None
@@ -210,9 +211,10 @@ def read_answered(path: Path, rows: ResumableRows) -> Answered:
                     break
                 if record != rows.header or answered.whole_bytes:
                     row = rows.decode(record)
-                    answered.sources[row["source"]] += 1
-                    answered.failed += row["status"] == "error"
-                    if row["status"] == "ok":
+                    if row["status"] == "error":
+                        answered.failed += 1
+                    else:
+                        answered.sources[row["source"]] += 1
                         answered.model = row["model"]
                 answered.whole_bytes += len(record)
     except OSError as error:
@@ -223,6 +225,36 @@ def read_answered(path: Path, rows: ResumableRows) -> Answered:
             "--labels it was begun with, or the name of another file"
         ) from error
     return answered
+
+
+def drop_failed(path: Path, rows: ResumableRows) -> int:
+    """Rewrite a file that `read_answered` could read without its failures: whole or not at all.
+
+    Returns:
+        How many bytes it has now; a last record that was cut short is gone too.
+
+    Raises:
+        OutputError: the file cannot be replaced; it is then as it was.
+    """
+    target = path.resolve()
+    temporary = target.with_name(f".cutline-{os.getpid()}.tmp")
+    try:
+        try:
+            with target.open("rb") as old, temporary.open("wb") as new:
+                for record in rows.records(old):
+                    if not record.endswith(b"\n"):
+                        break
+                    header = record == rows.header and not new.tell()
+                    if header or rows.decode(record)["status"] != "error":
+                        new.write(record)
+                os.fsync(new.fileno())
+            shutil.copymode(target, temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}; expected a file to continue") from error
+    return target.stat().st_size
 
 
 class ResultFile:

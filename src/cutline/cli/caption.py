@@ -78,7 +78,10 @@ def caption(
     ] = None,
     resume: Annotated[
         bool,
-        writing("--resume", help="Continue a jsonl or csv output: caption only what it lacks."),
+        writing(
+            "--resume",
+            help="Continue a jsonl or csv output: what it lacks and what failed.",
+        ),
     ] = False,
     force: Annotated[
         bool, writing("--force", help="Replace an output or sidecars that exist.")
@@ -127,10 +130,11 @@ def caption(
     A terminal shows readable lines and progress. A pipe gets [bold]path TAB caption[/bold], then a
     field for each further caption and label; control characters become escapes. jsonl and csv hold
     everything, and a row of status [bold]error[/bold] for a picture that failed, which is also
-    reported on standard error.
+    reported on standard error. --resume takes such rows out and tries their pictures again, so that
+    their new rows stand behind those already there.
 
-    Exit codes: 0 all captioned; 1 some failed, also in rows resumed from; 2 wrong use, or no
-    picture found; 130 or 143 interrupted; 141 the reader of a pipe left.
+    Exit codes: 0 all captioned; 1 some failed; 2 wrong use, or no picture found; 130 or 143
+    interrupted; 141 the reader of a pipe left.
     """
     from cutline.image import find_images
     from cutline.output import Answered, Sidecars, TextRows, read_answered, refuse_existing
@@ -172,12 +176,12 @@ def caption(
     if (first := next(todo, None)) is None:
         if not quiet and sys.stderr.isatty():
             print("Nothing left to caption.", file=sys.stderr)
-        raise typer.Exit(1 if answered.failed else 0)
+        raise typer.Exit
 
     from cutline.backends import load
     from cutline.captioner import CaptionOptions
     from cutline.delivery import deliver
-    from cutline.output import ResultFile, StandardOutput
+    from cutline.output import ResultFile, StandardOutput, drop_failed
     from cutline.terminal import View, is_file
 
     captioner = load(model, engine=engine, threads=threads)
@@ -202,6 +206,8 @@ def caption(
     sink: ResultFile | StandardOutput | None = None
     if output is not None:
         kept = answered.whole_bytes if resume else None
+        if answered.failed and not isinstance(rows, TextRows):
+            kept = drop_failed(output, rows)
         sink = ResultFile(output, rows.header, force=force, keep_bytes=kept)
     elif not readable:
         sink = StandardOutput(rows.header)
@@ -223,7 +229,7 @@ def caption(
         failed = f"; {outcome.failed} failed" if outcome.failed else ""
         pictures = "1 picture" if outcome.done == 1 else f"{outcome.done} pictures"
         print(f"{pictures}, {speed:.1f} a second{failed}", file=sys.stderr)
-    raise typer.Exit(outcome.stopped or (1 if outcome.failed + answered.failed else 0))
+    raise typer.Exit(outcome.stopped or (1 if outcome.failed else 0))
 
 
 def _rows(format: Format, n_best: int, labels: int) -> TextRows | JsonRows | CsvRows:
