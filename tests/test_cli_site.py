@@ -177,6 +177,9 @@ def test_a_website_is_crawled_drafted_and_exported(home: Path, server: str) -> N
     assert done.returncode == 1
     assert f"{server}none.png: the server answers 404" in done.stderr
     assert "Nothing left to draft." in site("draft").stderr
+    linted = site("lint")
+    assert f"{server}, image 4: error: 4.png: " in linted.stdout
+    assert "As crawled at 20" in linted.stderr
     table = site("export").stdout
     assert len(list(csv.DictReader(table.splitlines()))) == 5
     assert len(json.loads(site("export", "--format", "json").stdout)["uses"]) == 5
@@ -222,11 +225,10 @@ def test_lint_tells_errors_by_its_exit_code(home: Path) -> None:
     site("scan", "pages")
     done = site("lint")
     assert done.returncode == 1
-    assert 'index.html: error: 4.png: "DSC0004.JPG" is the name of a file' in done.stdout
+    assert 'index.html:5: error: 4.png: "DSC0004.JPG" is the name of a file' in done.stdout
     lines = [json.loads(line) for line in site("lint", "--json").stdout.splitlines()]
     assert {line["rule"] for line in lines} >= {"image-alt"}
     (home / "pages/index.html").write_text('<img src="1.png" alt="A dog on a beach at dusk">')
-    site("scan", "pages")
     assert site("lint").returncode == 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from cutline.cli.steps import (
     draft_alts,
     import_rows,
     interruptible,
+    lint_site,
     needing_site,
     opened,
     print_diff,
@@ -241,42 +241,35 @@ def lint(
 ) -> None:
     """Check the alts that stand in the pages, by the rules of WCAG.
 
+    Files that were scanned are read as they are now, other pages as they were crawled.
+
     Exit codes: 0 no error; 1 at least one error; 2 wrong use.
     """
-    from itertools import groupby
     from json import dumps
 
     from cutline.output import printable
-    from cutline.site.lint import lint as check
-    from cutline.site.lint import lint_alt
-    from cutline.site.records import Finding, Severity
+    from cutline.site.records import Severity
 
     found: Counter[str] = Counter()
-
-    def show(page: str, finding: Finding) -> None:
-        found[finding.severity] += 1
-        if errors_only and finding.severity is not Severity.ERROR:
-            return
-        use = finding.use
-        source = (use.source or use.markup)[:200] if use else ""
-        if json:
-            record = {"page": page, "source": source, "severity": finding.severity}
-            record |= {"rule": finding.rule, "message": finding.message}
-            print(dumps(record | {"reference": finding.reference}, ensure_ascii=True))
-        else:
-            about = f" ({finding.reference})" if finding.reference else ""
-            line = f"{page}: {finding.severity}: {source[:80]}: {finding.message}{about}"
-            print(printable(f"{line} [{finding.rule}]").encode("utf-8", "replace").decode())
-
     with opened(store, there=True) as record:
-        for page, uses in groupby(record.uses(), key=lambda each: each.use.page):
-            together = list(uses)
-            for finding in check([each.use for each in together]):
-                show(page, finding)
-            for each in together if drafts else ():
-                if each.draft is not None and each.draft.alt:
-                    for finding in lint_alt(each.draft.alt, each.use):
-                        show(page, replace(finding, use=each.use))
+        crawled = record.setting("crawled_at")
+        for place, finding in lint_site(record, drafts=drafts):
+            found[finding.severity] += 1
+            if errors_only and finding.severity is not Severity.ERROR:
+                continue
+            use = finding.use
+            source = (use.source or use.markup)[:200] if use else ""
+            if json:
+                about = {"page": use.page if use else place, "place": place, "source": source}
+                about |= {"severity": finding.severity, "rule": finding.rule}
+                about |= {"message": finding.message, "reference": finding.reference}
+                print(dumps(about, ensure_ascii=True))
+            else:
+                by = f" ({finding.reference})" if finding.reference else ""
+                line = f"{place}: {finding.severity}: {source[:80]}: {finding.message}{by}"
+                print(printable(f"{line} [{finding.rule}]").encode("utf-8", "replace").decode())
+    if crawled:
+        print(f"As crawled at {crawled}; crawl again to see changes.", file=sys.stderr)
     said = ", ".join(several(found[severity], severity) for severity in Severity)
     print(f"{said}.", file=sys.stderr)
     raise typer.Exit(1 if found[Severity.ERROR] else 0)

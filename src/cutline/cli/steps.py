@@ -18,7 +18,7 @@ from cutline.errors import DataError, MissingExtraError, OptionError
 
 if TYPE_CHECKING:
     from cutline.site.pipeline import Progress, Summary
-    from cutline.site.records import ImageUse, Page
+    from cutline.site.records import Finding, ImageUse, Page
     from cutline.site.store import Store
 
 
@@ -152,6 +152,7 @@ def crawl_site(store: Store, url: str, steps: Steps, **options: Any) -> int:
         DataError: not one page could be read.
     """
     from cutline.site.crawl import CrawlOptions, CrawlSummary, crawl
+    from cutline.site.store import now
 
     url = url if "://" in url else f"https://{url}"
     refuse_other(store, url)
@@ -177,6 +178,7 @@ def crawl_site(store: Store, url: str, steps: Steps, **options: Any) -> int:
         if store.setting("start") is None:
             store.retire_pages(())
         raise DataError(f"no page could be read: {unread[0]}")
+    store.setting("crawled_at", now())
     for problem in unread[:20]:
         steps.problem(problem)
     if len(unread) > 20:
@@ -281,6 +283,39 @@ def draft_alts(
     return store.counts().failed + summary.uncaptioned
 
 
+def lint_site(store: Store, *, drafts: bool = False) -> Iterator[tuple[str, Finding]]:
+    """What lint finds, and where: a scanned file as it is now, other pages as they were read.
+
+    Args:
+        drafts: also in what we suggest.
+
+    Returns:
+        A place and a finding at a time: `page:line` in a file, else the page and the number of
+        the image on it.
+    """
+    from itertools import groupby
+
+    from cutline.site.lint import lint, lint_alt
+
+    root = Path(store.setting("root") or "/nowhere")
+    bare = dict.fromkeys(page.url for page in store.pages() if (root / page.url).is_file())
+    for url, group in groupby(store.uses(), key=lambda each: each.use.page):
+        known = list(group)
+        if url in bare:
+            del bare[url]
+            yield from _lint_file(root, url)
+        else:
+            for finding in lint([each.use for each in known]):
+                number = f", image {finding.use.position + 1}" if finding.use else ""
+                yield f"{url}{number}", finding
+        for each in known if drafts else ():
+            if each.draft is not None and each.draft.alt:
+                for finding in lint_alt(each.draft.alt, each.use):
+                    yield url, replace(finding, use=each.use)
+    for url in bare:
+        yield from _lint_file(root, url)
+
+
 def write_report(
     store: Store, steps: Steps, output: Path | None, *, as_json: bool = False, force: bool = False
 ) -> None:
@@ -369,6 +404,17 @@ def refuse_other(store: Store, source: str) -> None:
 def several(number: int, what: str) -> str:
     """A number and its noun."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _lint_file(root: Path, page: str) -> Iterator[tuple[str, Finding]]:
+    from cutline.site.find import read_file
+    from cutline.site.lint import lint
+
+    _, uses, text = read_file(root / page, root)
+    for finding in lint(uses):
+        offset = finding.use.offset if finding.use else -1
+        line = f":{text.count(chr(10), 0, offset) + 1}" if offset >= 0 else ""
+        yield f"{page}{line}", finding
 
 
 def _told(summary: Summary) -> str:

@@ -20,7 +20,7 @@ from cutline.site.reader import uses_in_html
 from cutline.site.records import ImageUse, Page
 from cutline.site.urls import normalise_url
 
-__all__ = ["decode", "normalise_url", "scan", "uses_in_html", "uses_in_markdown"]
+__all__ = ["decode", "normalise_url", "read_file", "scan", "uses_in_html", "uses_in_markdown"]
 
 HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml"})
 MARKDOWN_SUFFIXES = frozenset({".md", ".markdown"})
@@ -87,22 +87,34 @@ def scan(
         page = path.relative_to(top).as_posix()
         if (include and not _matches(page, include)) or _matches(page, exclude):
             continue
-        try:
-            if (size := path.stat().st_size) > _LARGEST_FILE_BYTES:
-                yield (
-                    Page(page, error=f"got {size} bytes; expected at most {_LARGEST_FILE_BYTES}"),
-                    [],
-                )
-                continue
-            content = path.read_bytes()
-        except OSError as error:
-            yield Page(page, error=error.strerror or str(error)), []
-            continue
-        markdown = path.suffix.lower() in MARKDOWN_SUFFIXES
-        text, _ = decode(content, "utf-8" if markdown else "")
-        read = uses_in_markdown if markdown else uses_in_html
-        found, uses = read(text, page=page, base=path.as_uri(), root=f"{top.as_uri()}/")
-        yield replace(found, sha256=hashlib.sha256(content).hexdigest()), uses
+        found, uses, _ = read_file(path, top)
+        yield found, uses
+
+
+def read_file(path: Path, top: Path) -> tuple[Page, list[ImageUse], str]:
+    """One HTML or Markdown file as it is now.
+
+    Args:
+        path: the file, in `top`.
+        top: the site's root, absolute.
+
+    Returns:
+        The page, its uses as `scan` gives them, and its text. A file that cannot be read is a page
+        with an error.
+    """
+    page = path.relative_to(top).as_posix()
+    try:
+        if (size := path.stat().st_size) > _LARGEST_FILE_BYTES:
+            wrong = f"got {size} bytes; expected at most {_LARGEST_FILE_BYTES}"
+            return Page(page, error=wrong), [], ""
+        content = path.read_bytes()
+    except OSError as error:
+        return Page(page, error=error.strerror or str(error)), [], ""
+    markdown = path.suffix.lower() in MARKDOWN_SUFFIXES
+    text, _ = decode(content, "utf-8" if markdown else "")
+    read = uses_in_markdown if markdown else uses_in_html
+    found, uses = read(text, page=page, base=path.as_uri(), root=f"{top.as_uri()}/")
+    return replace(found, sha256=hashlib.sha256(content).hexdigest()), uses, text
 
 
 def _files(top: Path) -> Iterator[Path]:
