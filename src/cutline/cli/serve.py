@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -109,7 +111,7 @@ def serve(
     Ctrl-C or SIGTERM answers what was accepted, then ends. SIGHUP loads the model anew; no request
     is lost.
 
-    Exit codes: 0 stopped; 1 it could not start; 2 wrong use.
+    Exit codes: 0 stopped; 1 it could not start; 2 wrong use, or the port is taken.
     """
     from cutline.bundle import find
     from cutline.runtime import ENGINES
@@ -148,6 +150,7 @@ def serve(
     find(settings.model)
     if settings.engine not in ("auto", *ENGINES):
         raise OptionError(f"got engine {settings.engine!r}; expected auto, {' or '.join(ENGINES)}")
+    _try_address(settings.host, settings.port)
     os.environ |= settings.to_environment()  # for the workers
     if not settings.loopback and not settings.keys:
         _say(
@@ -192,6 +195,23 @@ def _read_keys(path: Path) -> tuple[str, ...]:
     if not keys:
         raise OptionError(f"got --keys-file {path} without a key; expected one a line")
     return keys
+
+
+def _try_address(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened on, before a model is loaded for it."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise OptionError(
+                f"got port {port}, which is taken; name another with --port, 0 for any that is free"
+            ) from error
+        why = str(error.strerror).partition(" (while")[0]
+        raise OptionError(
+            f"got host {host} and port {port}: {why}; expected an address of this machine and a "
+            "port that may be opened on it"
+        ) from error
 
 
 def _say(text: str) -> None:
