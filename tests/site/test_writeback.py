@@ -648,3 +648,11 @@ def test_any_page_can_be_written_and_taken_back(
             assert now.name == " ".join(clean(alts[number]).split()) or "aria-hidden" in now.markup
     writeback.undo(store, journal)
     assert path.read_bytes() == content
+
+
+def test_a_drawing_marked_as_decorative_stands_at_the_next_apply(site: Site) -> None:
+    path = one(site, "<svg width=9><path d=M0/></svg><svg><path d=M1/></svg>", "", "Boats")
+    assert site.apply().uses == 2
+    assert b'aria-hidden="true"' in path.read_bytes()
+    assert site.reasons() == []
+    assert site.apply().uses == 0

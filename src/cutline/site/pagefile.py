@@ -165,10 +165,9 @@ class PageText:
         return use
 
     def _moved(self, store: Store, use: ImageUse) -> ImageUse:
-        bare = self.with_alt(use.markup, use.kind, "-")
         if self._now is None:
             self._now = self.uses(self.text, use.page)
-        alike = [each for each in self._now if self._is_but_for_alt(bare, use, each)]
+        alike = [each for each in self._now if self._is_but_for_alt(use, each)]
         if not alike:
             raise OutputError("it changed since the scan, or is gone; scan the page again")
         near = [each for each in alike if _surroundings(each) == _surroundings(use)]
@@ -183,13 +182,16 @@ class PageText:
             raise OutputError("the page changed and shows several like it; scan the page again")
         return alike[0]
 
-    def _is_but_for_alt(self, bare: str, use: ImageUse, other: ImageUse) -> bool:
+    def _is_but_for_alt(self, use: ImageUse, other: ImageUse) -> bool:
+        """Whether both are the same once they are named alike, or marked as decorative alike."""
         if _what(other) != _what(use):
             return False
-        try:
-            return self.with_alt(other.markup, other.kind, "-") == bare
-        except OutputError:
-            return False
+        for alt in ("-", ""):
+            with suppress(OutputError):
+                named = self.with_alt(use.markup, use.kind, alt)
+                if self.with_alt(other.markup, other.kind, alt) == named:
+                    return True
+        return False
 
     def edits(self, wishes: Mapping[int, Wish]) -> tuple[Edit, ...]:
         """The changes in bytes, each such that it leaves all others as they are."""
