@@ -218,7 +218,18 @@ def test_private_addresses_are_not_fetched_for_others(home: Path, server: str) -
     store = Store(home / "site.cutline")
     assert store.counts().failed == 2
     store.close()
-    assert site("draft", "--private", "--refresh").returncode == 0
+    assert "add --private" in done.stderr
+    assert site("draft", "--private").returncode == 0
+
+
+def test_one_page_is_scanned_and_no_table(home: Path) -> None:
+    (home / "pages/other.html").write_text("<img src=1.png>")
+    assert "Found 5 image uses in 1 file." in site("run", "pages/index.html").stderr
+    assert "Found 6 image uses in 2 files." in site("scan", "pages").stderr
+    for words in (("run", "pages/1.png"), ("import", "pages/1.png")):
+        done = site(*words)
+        assert done.returncode == 2
+        assert "expected a crawler's export as .csv" in done.stderr
 
 
 def test_lint_tells_errors_by_its_exit_code(home: Path) -> None:

@@ -28,6 +28,7 @@ from cutline.cli.steps import (
     draft_alts,
     import_rows,
     interruptible,
+    is_page,
     lint_site,
     needing_site,
     opened,
@@ -524,7 +525,10 @@ def status(
     )
 )
 def run(
-    source: Annotated[str, typer.Argument(metavar="URL|DIR|FILE.csv", help="The site.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="URL|DIR|FILE", help="The site, one page, or a crawler's export."),
+    ],
     store: Annotated[Path, STORE] = Path("site.cutline"),
     output: Annotated[
         Path, writing("--output", "-o", metavar="FILE.html", help="By default site-report.html.")
@@ -554,7 +558,7 @@ def run(
         if is_url:
             about = {"robots": robots, "delay_s": delay, **only, **given(max_pages=max_pages)}
             failed = crawl_site(record, source, steps, **about)
-        elif Path(source).is_dir():
+        elif Path(source).is_dir() or is_page(Path(source)):
             failed = scan_site(record, Path(source), steps, **only)
         else:
             failed = import_rows(record, Path(source), steps)

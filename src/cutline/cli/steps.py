@@ -199,9 +199,14 @@ def crawl_site(store: Store, url: str, steps: Steps, **options: Any) -> int:
 
 
 def scan_site(store: Store, folder: Path, steps: Steps, **only: Any) -> int:
-    """Read a folder's pages into its record; returns how many failed."""
+    """Read a folder's pages, or a single one, into the record; returns how many failed."""
+    from glob import escape
+
     from cutline.site.find import scan
 
+    if folder.is_file() and is_page(folder):
+        only = {"include": (escape(folder.name),)}
+        folder = folder.resolve().parent
     if not folder.is_dir():
         raise DataError(f"got {folder}; expected a folder with HTML or Markdown files")
     claim(store, str(folder.resolve()))
@@ -222,10 +227,26 @@ def scan_site(store: Store, folder: Path, steps: Steps, **only: Any) -> int:
     return failed
 
 
+def is_page(file: Path) -> bool:
+    """Whether a file's name says that it is HTML or Markdown."""
+    from cutline.site.find import HTML_SUFFIXES, MARKDOWN_SUFFIXES
+
+    return file.suffix.lower() in HTML_SUFFIXES | MARKDOWN_SUFFIXES
+
+
 def import_rows(store: Store, file: Path, steps: Steps) -> int:
-    """Take an export's rows into the record; returns how many were not understood."""
+    """Take an export's rows into the record; returns how many were not understood.
+
+    Raises:
+        OptionError: its name says that it is no table of text.
+    """
     from cutline.site.tables import read_export
 
+    if file.suffix.lower() not in ("", ".csv", ".tsv", ".txt"):
+        raise OptionError(
+            f"got {file}; expected a crawler's export as .csv, .tsv or .txt, a folder of pages, "
+            "or one .html or .md file"
+        )
     export = read_export(file)
     store.setting("start", store.setting("start") or str(file.resolve()))
     store.put_export(file.name, export.uses)
@@ -255,7 +276,7 @@ def draft_alts(
 ) -> int:
     """Draft what has no draft; returns how many pictures of the site failed."""
     from cutline.fetch import Fetcher, FetchOptions
-    from cutline.site.gather import GatherOptions
+    from cutline.site.gather import GUARDED, GatherOptions
     from cutline.site.pipeline import PipelineOptions, draft_site
     from cutline.site.wording import WordingOptions
 
@@ -275,8 +296,15 @@ def draft_alts(
 
     with needing_site("cutline site draft"), Fetcher(fetch) as fetcher:
         summary = draft_site(store, load(), options, fetcher=fetcher, progress=told)
+    guarded = False
     for image in store.images("failed"):
         steps.problem(f"{image.url[:200]}: {image.error}")
+        guarded |= image.code in GUARDED
+    if guarded:
+        steps.problem(
+            "Only public addresses and the usual ports were asked; if you trust where these "
+            "pictures are, add --private"
+        )
     for reason in summary.refusals[:20]:
         steps.problem(f"not captioned: {reason}")
     steps.say(_told(summary))

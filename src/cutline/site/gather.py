@@ -42,6 +42,9 @@ from cutline.site.records import Pixels
 from cutline.site.store import Content, Store, StoredImage
 
 SVG = "image/svg+xml"
+GUARDED = frozenset({"address", "port"})
+"""Why only a public fetcher fails."""
+
 _TRANSIENT = frozenset({"dns", "connect", "timeout", "protocol", "unreadable"})
 _BUSY = re.compile(r"\b(429|5\d\d) ")
 _ALIKE_PX = 64
@@ -132,6 +135,8 @@ class _Job:
         if image.url.startswith("file:"):
             return image.etag != _stamp(_local(image.url))
         if image.status == "failed" and _may_pass(image):
+            return True
+        if image.code in GUARDED and not self._fetcher.options.public_only:
             return True
         if image.status == "ok" and not self._kept(image):
             return True
