@@ -299,19 +299,32 @@ def test_answers_are_kept_by_content_and_options(serve: Serve) -> None:
         assert ask(one) == (caption, 2)
 
 
+def test_a_form_field_of_another_name_is_told_the_right_one(client: httpx.Client) -> None:
+    answer = client.post("/v1/captions", files={"img": ("dog.png", pngs(1)[0])})
+    assert answer.status_code == 422
+    assert "img: no form field for files; expected image=@FILE" in answer.json()["detail"]
+
+
+def test_a_body_that_is_no_json_is_a_bad_request(client: httpx.Client) -> None:
+    for path in ("/v1/captions", "/v1/alt"):
+        answer = client.post(path, content=b"{bad", headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad-request")
+        assert "Invalid JSON" in answer.json()["detail"]
+
+
 def test_metrics_tell_requests_images_batches_and_errors(serve: Serve) -> None:
     with serve(cache=0) as url, httpx.Client(base_url=url) as client:
         client.post("/v1/captions", files=form([*pngs(3), b"text"]))
         client.post("/v1/captions", content=b"{", headers={"Content-Type": "application/json"})
         route = 'method="POST",route="/v1/captions"'
         assert metric(client, f'cutline_requests_total{{{route},status="200"}}') == 1
-        assert metric(client, f'cutline_requests_total{{{route},status="422"}}') == 1
+        assert metric(client, f'cutline_requests_total{{{route},status="400"}}') == 1
         assert metric(client, 'cutline_request_seconds_count{route="/v1/captions"}') == 2
         assert metric(client, "cutline_batch_images_sum") == 3
         assert metric(client, 'cutline_images_total{status="ok"}') == 3
         assert metric(client, 'cutline_images_total{status="error"}') == 1
         assert metric(client, 'cutline_errors_total{code="image-format"}') == 1
-        assert metric(client, 'cutline_errors_total{code="invalid-request"}') == 1
+        assert metric(client, 'cutline_errors_total{code="bad-request"}') == 1
         assert metric(client, "cutline_queue_images") == 0
 
 
@@ -543,6 +556,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr("cutline.web.logs.log_to_stderr", lambda form: None)
+    monkeypatch.setattr("cutline.cli.serve._try_address", lambda host, port: None)
     return calls
 
 
@@ -577,11 +591,18 @@ def test_flags_reach_the_server_and_the_workers(started: list[dict[str, Any]]) -
     assert (settings.rate, settings.fetch, settings.workers) == ("60/minute", False, 2)
 
 
-def test_a_port_that_is_taken_is_an_error() -> None:
+def test_an_address_that_cannot_be_had_is_said_in_one_line_before_a_model_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        run = cutline("serve", "--port", taken.getsockname()[1])
-    assert run.returncode == 1
-    assert "address already in use" in run.stderr
+        port = taken.getsockname()[1]
+        run = cutline("serve", "--port", port)
+    foreign = cutline("serve", "--host", "192.0.2.1")  # RFC 5737: nobody's address
+    assert (run.returncode, foreign.returncode) == (2, 2)
+    assert run.stderr == (
+        f"cutline: got port {port}, which is taken; "
+        "name another with --port, 0 for any that is free\n"
+    )
+    assert len(foreign.stderr.splitlines()) == 1
+    assert "192.0.2.1" in foreign.stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")

@@ -96,7 +96,12 @@ def _validation() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False)) from error
+        errors = error.errors(include_url=False, include_context=False)
+        if errors[0]["type"] == "json_invalid":
+            raise ProblemError(
+                "bad-request", f"got a body that cannot be read: {errors[0]['msg'][:500]}"
+            ) from error
+        raise invalid(errors) from error
 
 
 def _is_form(request: Request) -> bool:
@@ -173,7 +178,8 @@ async def _form(
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 if name not in ("image", "images"):
-                    raise invalid([{"loc": (name,), "msg": "no such file; expected image"}])
+                    message = "no form field for files; expected image=@FILE"
+                    raise invalid([{"loc": (name,), "msg": message}])
                 source = (value.filename or f"image {len(files) + 1}")[:MAX_NAME]
                 files.append((source, await value.read()))
             elif name in fields:
