@@ -379,6 +379,7 @@ def test_ten_bad_files_get_their_own_line_and_the_rest_are_captioned(
         (["caption", "EMPTY", "-r"], b"no picture"),
         (["caption", "x.png", "--beam", "0"], b"--beam"),
         (["caption", "x.png", "--top-p", "2"], b"top_p"),
+        (["caption", "x.png", "--n-best", "6"], b"add --beam 6"),
         (["caption", "x.png", "--resume"], b"--output"),
         (["caption", "x.png", "--resume", "-o", "x.txt"], b"jsonl"),
         (["caption", "x.png", "--format", "xml"], b"xml"),

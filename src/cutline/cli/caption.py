@@ -94,7 +94,12 @@ def caption(
         bool, writing("--skip-existing", help="Leave out pictures with a .txt beside them.")
     ] = False,
     n_best: Annotated[
-        int, wording("--n-best", min=1, help="Captions for each picture, best first.")
+        int,
+        wording(
+            "--n-best",
+            min=1,
+            help="Captions for each picture, best first by score and length penalty.",
+        ),
     ] = 1,
     labels: Annotated[
         int | None,
@@ -199,6 +204,12 @@ def caption(
         top_p=top_p,
         seed=seed,
     )
+    hypotheses = beam or captioner.search.beam_size
+    if n_best > hypotheses and temperature is None:
+        raise OptionError(
+            f"got --n-best {n_best}; expected at most --beam, which is {hypotheses}; "
+            f"add --beam {n_best}, or draw with --temperature"
+        )
     if chosen:
         options = replace(options, search=replace(captioner.search, **chosen))
 
