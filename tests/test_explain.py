@@ -104,6 +104,7 @@ def test_the_command_writes_a_picture_and_a_page(
     assert shown.exit_code == 0, shown.output
     says = BundleCaptioner(Runtime(bundle)).caption("it.jpg")
     assert f" 1  {says.score:7.3f}  {says.text}" in shown.output
+    assert "ranked with the length penalty" in shown.output
     with Image.open("a.png") as picture:
         assert picture.width > 200
     assert says.text in Path("a.html").read_text()
@@ -111,8 +112,8 @@ def test_the_command_writes_a_picture_and_a_page(
     again = run(app, ["explain", "it.jpg", *model, "-o", "a.png"])
     assert (again.exit_code, "--force" in again.output) == (2, True)
     assert run(app, ["explain", "it.jpg", *model]).exit_code == 0
-    assert Path("it.jpg.attention.png").exists()
+    assert says.text in Path("it.jpg.attention.html").read_text()
     assert run(app, ["explain", "it.jpg", *model, "-o", "a.gif"]).exit_code == 2
     Path("broken.jpg").write_bytes(b"no picture")
     assert run(app, ["explain", "broken.jpg", *model]).exit_code == 1
-    assert not Path("broken.jpg.attention.png").exists()
+    assert not Path("broken.jpg.attention.html").exists()

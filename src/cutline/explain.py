@@ -140,7 +140,7 @@ def candidates(caption: Caption) -> str:
         stem = f"{indent} " if shared else ""
         lines.append(f"{rank:>2}  {score:7.3f}  {stem}{' '.join(words[shared:])}".rstrip())
         before = words
-    return "\n".join([" #   nats/token", *lines])
+    return "\n".join([" #   nats/token, ranked with the length penalty", *lines])
 
 
 def png(image: Image.Image) -> bytes:

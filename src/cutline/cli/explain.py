@@ -14,7 +14,7 @@ from cutline.errors import OptionError
 @app.command(
     epilog=examples(
         "cutline explain dog.jpg",
-        "cutline explain dog.jpg --output dog.html",
+        "cutline explain dog.jpg --output dog.png",
         "cutline explain dog.jpg --model runs/mine-v1 -o dog.png -o dog.html --force",
     )
 )
@@ -26,7 +26,7 @@ def explain(
             "--output",
             "-o",
             metavar="FILE.png|FILE.html",
-            help="Where to; may be given twice. By default PICTURE.attention.png.",
+            help="Where to; may be given twice. By default PICTURE.attention.html.",
         ),
     ] = None,
     force: Annotated[bool, writing("--force", help="Replace files that exist.")] = False,
@@ -49,7 +49,7 @@ def explain(
     from cutline.image import load_image
     from cutline.output import refuse_existing, write_whole
 
-    targets = output or [Path(f"{picture.name}.attention.png")]
+    targets = output or [Path(f"{picture.name}.attention.html")]
     for target in targets:
         if target.suffix.lower() not in (".png", ".html"):
             raise OptionError(f"got output {target}; expected a name ending in .png or .html")

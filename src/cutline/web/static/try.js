@@ -171,7 +171,7 @@ function fill(card, result) {
   $("ol", others).replaceChildren(...result.alternatives.map(({ caption, score }) => {
     const item = document.createElement("li");
     const figure = element("span", score === null ? "" : score.toFixed(2).replace("-", "\u2212"), "score");
-    figure.title = "mean log-probability per token, nats; nearer 0 is surer";
+    figure.title = "mean log-probability per token, nats; nearer 0 is surer, but the length penalty counts in the ranking";
     item.append(element("span", caption), figure);
     return item;
   }));
