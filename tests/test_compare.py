@@ -13,7 +13,7 @@ from conftest import scene
 from typer.testing import CliRunner
 
 from cutline.cli import app
-from cutline.compare import Compared, Entry, compare, read_run
+from cutline.compare import Compared, Entry, compare, entry
 from cutline.data import Example
 from cutline.errors import DataError
 from cutline.evaluate import Report, evaluate
@@ -111,11 +111,15 @@ def test_a_run_tells_its_curve_and_its_pace(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(
         "dev_cider,epoch,train_loss\n0.1,0,\n,0,4.0\n0.25,1,\n,1,3.0\n"
     )
-    assert read_run(tmp_path) == (None, ((1, 0.1), (2, 0.25)))
-    (tmp_path / "summary.json").write_text('{"seconds_per_epoch": 12.5}')
-    assert read_run(tmp_path)[0] == 12.5
+    judged = report("good", 24)
+    assert entry(judged, run=tmp_path) == Entry(judged, None, None, ((1, 0.1), (2, 0.25)))
+    (tmp_path / "summary.json").write_text('{"seconds_per_epoch": 12.5, "parameters": 7}')
+    manifest = replace(tiny.manifest(), parameters={"encoder": 5, "decoder": 9})
+    told = entry(judged, manifest, tmp_path)
+    assert (told.seconds_per_epoch, told.parameters) == (12.5, 9)
+    assert entry(judged, run=tmp_path).parameters == 7
     with pytest.raises(DataError, match=r"without metrics\.csv"):
-        read_run(tmp_path / "nowhere")
+        entry(judged, run=tmp_path / "nowhere")
 
 
 def test_the_command_compares_models_baselines_and_reports(

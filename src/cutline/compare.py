@@ -30,7 +30,7 @@ class Entry:
 
     Attributes:
         report: of the images that all entries were judged on.
-        parameters: how many, labels' left out; None if unknown.
+        parameters: the decoder's; None if unknown.
         seconds_per_epoch: of training; None if unknown.
         curve: (epoch, dev CIDEr-D in training), in order; empty if unknown.
     """
@@ -101,7 +101,7 @@ class Compared:
     def to_markdown(self) -> str:
         """The table: a captioner a line, then the baselines."""
         lines = [
-            "| | CIDEr-D | BLEU-4 | METEOR | ROUGE-L | different words | parameters "
+            "| | CIDEr-D | BLEU-4 | METEOR | ROUGE-L | different words | decoder "
             "| s an epoch | images/s |",
             "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
         ]
@@ -204,17 +204,15 @@ def compare(entries: Sequence[Entry]) -> Compared:
     return Compared(tuple(ranked), baselines, pairs)
 
 
-def parameters(manifest: Manifest) -> int:
-    """How many parameters caption: the labels' head does not."""
-    return sum(count for part, count in manifest.parameters.items() if part != "labels")
-
-
-def read_run(run: Path) -> tuple[float | None, tuple[tuple[int, float], ...]]:
-    """Seconds an epoch and the curve of dev CIDEr-D from a training run's folder.
+def entry(report: Report, manifest: Manifest | None = None, run: Path | None = None) -> Entry:
+    """A report with what the captioner's manifest and its training run's folder add to it.
 
     Raises:
         DataError: the folder holds no `metrics.csv`.
     """
+    known = None if manifest is None else manifest.parameters.get("decoder")
+    if run is None:
+        return Entry(report, known)
     path = run / "metrics.csv"
     if not path.is_file():
         raise DataError(f"got {run} without metrics.csv; expected a training run's folder")
@@ -222,10 +220,8 @@ def read_run(run: Path) -> tuple[float | None, tuple[tuple[int, float], ...]]:
         rows: list[Mapping[str, str]] = [row for row in csv.DictReader(file) if row["dev_cider"]]
     curve = tuple((int(row["epoch"]) + 1, float(row["dev_cider"])) for row in rows)
     summary = run / "summary.json"
-    seconds = None
-    if summary.is_file():
-        seconds = json.loads(summary.read_text()).get("seconds_per_epoch")
-    return seconds, curve
+    told = json.loads(summary.read_text()) if summary.is_file() else {}
+    return Entry(report, known or told.get("parameters"), told.get("seconds_per_epoch"), curve)
 
 
 def _interval(value: Value) -> str:

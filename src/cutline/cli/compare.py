@@ -54,10 +54,7 @@ def compare(
     threads: Annotated[int | None, THREADS] = None,
 ) -> None:
     """Judge captioners on the same images, side by side, on one page with pictures."""
-    from dataclasses import replace
-
     from cutline.compare import compare as put_side_by_side
-    from cutline.compare import read_run
     from cutline.data import read
     from cutline.output import refuse_existing, write_whole
 
@@ -70,9 +67,10 @@ def compare(
     entries: list[Entry] = []
     for spec in models:
         model, _, run = spec.partition("=")
-        seconds, curve = read_run(Path(run)) if run else (None, ())
-        entry = _judge(model, collection, split, limit, meteor, engine, threads, bool(entries))
-        entries.append(replace(entry, seconds_per_epoch=seconds, curve=curve))
+        told = Path(run) if run else None
+        entries.append(
+            _judge(model, told, collection, split, limit, meteor, engine, threads, bool(entries))
+        )
 
     compared = put_side_by_side(entries)
     write_whole(output, compared.to_html(files.get))
@@ -86,6 +84,7 @@ def compare(
 
 def _judge(
     model: str,
+    run: Path | None,
     collection: Collection,
     split: str,
     limit: int | None,
@@ -97,12 +96,12 @@ def _judge(
     from cutline.backends import load
     from cutline.baselines import NAMES, baseline
     from cutline.captioner import BundleCaptioner
-    from cutline.compare import Entry, parameters
+    from cutline.compare import entry
     from cutline.evaluate import Report, evaluate
     from cutline.terminal import Watched
 
     if model.endswith(".json"):
-        return Entry(Report.from_json(Path(model).read_text(encoding="utf-8")))
+        return entry(Report.from_json(Path(model).read_text(encoding="utf-8")), None, run)
     train = collection.splits.get("train", ())
     eyes = load(None if model in NAMES else model, engine=engine, threads=threads)
     captioner = eyes
@@ -122,7 +121,7 @@ def _judge(
         baselines=not later,
         train=train or None,
     )
-    count = None
+    manifest = None
     if isinstance(captioner, BundleCaptioner):
-        count = parameters(captioner.runtime.bundle.manifest)
-    return Entry(report, count)
+        manifest = captioner.runtime.bundle.manifest
+    return entry(report, manifest, run)
