@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -414,6 +415,14 @@ def test_help_and_version_load_no_arrays_and_no_engine() -> None:
         "sys.exit(f'{loaded} loaded' if loaded else 0)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env=environment())
+
+
+def test_help_fills_the_lines_of_a_narrow_terminal() -> None:
+    told = cutline("caption", "--help", COLUMNS="80").stdout.decode()
+    paragraphs = told.partition("Exit codes")[0].split("\n" + " " * 80 + "\n")
+    [about] = [each.splitlines() for each in paragraphs if "A terminal shows" in each]
+    for line, following in pairwise(about):
+        assert len(f"{line.rstrip()} {following.split()[0]}") > 79
 
 
 def test_every_command_helps_with_an_example() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from inspect import cleandoc
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +25,17 @@ WRONG_USE = (OptionError, BundleNotFoundError, RecipeError)
 
 
 class Commands(TyperGroup):
-    """Ends every error of ours as one line: exit code 2 for wrong use, else 1."""
+    """Ends every error of ours as one line: exit code 2 for wrong use, else 1.
+
+    Help flows to the terminal's width: a line's end within a paragraph means nothing.
+    """
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: D102
+        command = super().get_command(ctx, cmd_name)
+        for each in (command, *getattr(command, "commands", {}).values()):
+            if each and each.help:
+                each.help = re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(each.help))
+        return command
 
     def invoke(self, ctx: Any) -> Any:  # noqa: D102
         try:
