@@ -11,7 +11,9 @@ made_up = 20
 min_count = 1
 
 [encoder]
-backbone = "efficientnet_lite0"
+backbone = "test_resnet"
+weights = "weights.pth"
+side_px = 64
 features = "pooled"
 views = 1
 
@@ -33,8 +35,10 @@ def run(*words: object) -> tuple[int, str, str]:
 
 
 def test_from_a_recipe_to_a_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
+    timm = pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)
+    torch.save(timm.create_model("test_resnet").state_dict(), "weights.pth")
     Path("mine.toml").write_text(RECIPE)
     code, out, _ = run("train", "mine.toml")
     assert code == 0
