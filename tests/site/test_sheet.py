@@ -74,6 +74,18 @@ def test_a_row_says_what_a_reviewer_needs(store: Store) -> None:
     assert (row["verdict"], row["approved_alt"]) == ("", "")
 
 
+def test_a_failure_is_told_once(store: Store) -> None:
+    store.put_page(Page("b.html"), [ImageUse("b.html", 0, Kind.IMG, "x.jpg", "http://a.b/x.jpg")])
+    [image] = store.images()
+    store.put_failure(image.id, "missing", "no such file")
+    assert written(store)[-1]["notes"] == "no such file"
+    decision = Decision(Purpose.UNKNOWN, "failed", "no picture")
+    note = "its picture could not be had: no such file"
+    [stored] = store.uses(page="b.html")
+    store.put_draft(stored.id, Draft(decision, None, notes=(note,)))
+    assert written(store)[-1]["notes"] == note
+
+
 @pytest.mark.parametrize(
     ("encoding", "dialect"),
     [

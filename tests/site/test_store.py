@@ -210,6 +210,8 @@ def test_a_group_is_one_distinct_picture_and_shares_its_caption(store: Store) ->
     assert store.counts().distinct == 2
     assert store.counts().captions == 1
     assert store.count_uses(group=one) == 2
+    put(store, shown("a.jpg"), shown("b.jpg"), shown("c.jpg"), shown("never fetched.jpg"))
+    assert store.counts().distinct == 3
 
 
 def test_drafts_are_stale_when_use_model_or_rules_change(store: Store) -> None:

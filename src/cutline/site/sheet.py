@@ -130,8 +130,10 @@ def answer_export(store: Store, rows: Path, target: Path) -> None:
 def _cells(stored: StoredUse) -> list[Any]:
     use, draft, review = stored.use, stored.draft, stored.review
     context = (use.page_title, use.heading, use.before, "[picture]", use.caption, use.after)
-    notes = [stored.image.error] if stored.image and stored.image.error else []
-    notes += [*draft.notes, *(f"or: {other}" for other in draft.alternatives)] if draft else []
+    notes = [*draft.notes, *(f"or: {other}" for other in draft.alternatives)] if draft else []
+    failure = stored.image.error if stored.image else ""
+    if failure and not any(failure in note for note in notes):
+        notes.insert(0, failure)
     return [
         stored.id,
         use.page,

@@ -518,7 +518,8 @@ class Store:
         states, purposes, verdicts = by("u.alt_state"), by("d.purpose"), by("r.verdict")
         [stages] = self._database.rows(
             f"""SELECT count(*) AS uses, count(DISTINCT i.id) AS images,
-                count(DISTINCT ifnull(c.group_id, c.id)) AS looks,
+                count(DISTINCT CASE WHEN c.id IS NULL THEN -i.id
+                      ELSE ifnull(c.group_id, c.id) END) AS looks,
                 count(DISTINCT CASE WHEN i.status = 'ok' THEN i.id END) AS fetched,
                 count(DISTINCT CASE WHEN i.status = 'failed' THEN i.id END) AS failed,
                 total({_STAGES[Stage.FOUND]}) AS found,
