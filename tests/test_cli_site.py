@@ -24,6 +24,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cutline import captioner, cli
+from cutline.site.records import Review, Verdict
 from cutline.site.store import Store
 
 STANDIN = Path(__file__).with_name("standin.py")
@@ -248,7 +249,7 @@ def test_wrong_use_is_told_in_a_line(home: Path) -> None:
         ("draft",): "got no site.cutline; expected a site's record",
         ("run", "nowhere"): "got nowhere; expected https://",
         ("draft", "--store", "pages/index.html"): "no site's record",
-        ("report", "--store", "pages/index.html"): "got neither --output nor --json",
+        ("report", "--store", "none"): "got no none; expected a site's record",
     }.items():
         done = site(*words)
         assert done.returncode in (1, 2)
@@ -316,3 +317,28 @@ def test_ctrl_c_says_how_to_go_on(home: Path) -> None:
     assert process.returncode == 130
     assert "Stopped; all up to here is kept. To go on: the same command." in said
     assert "Traceback" not in said
+
+
+def test_the_report_is_named_as_the_record_and_replaces_only_reports(home: Path) -> None:
+    site("run", "pages", "--store", "tags.cutline")
+    assert not (home / "site-report.html").exists()
+    assert site("report", "--store", "tags.cutline").returncode == 0
+    (home / "tags-report.html").write_text("<h1>My own</h1>")
+    for words in (("run", "pages"), ("report",)):
+        done = site(*words, "--store", "tags.cutline")
+        assert done.returncode == 2
+        assert "tags-report.html, which exists" in done.stderr
+    assert (home / "tags-report.html").read_text() == "<h1>My own</h1>"
+
+
+def test_refusals_name_their_flag_and_are_grouped_where_many(home: Path) -> None:
+    pages = home / "pages/index.html"
+    pages.write_text("".join(f'<p>{n}<img src="1.png" alt="cat{n}.jpg">' for n in range(21)))
+    site("scan", "pages")
+    with Store(home / "site.cutline") as store:
+        ids = [each.id for each in store.uses()]
+        store.put_reviews([(id, Review(Verdict.EDITED, "A cat", "ann")) for id in ids])
+    done = site("apply", "pages")
+    assert done.returncode == 1
+    assert done.stderr.count("--overwrite replaces them") == 1
+    assert "and 20 uses more for the same reason" in done.stderr

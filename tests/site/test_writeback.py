@@ -144,7 +144,7 @@ def test_what_was_taken_back_can_be_written_again_after_a_scan_in_between(site: 
 def test_words_that_somebody_wrote_meanwhile_stay(site: Site) -> None:
     path = one(site, "<img src=a>", "A dog")
     path.write_text('<p>New</p><img src=a alt="A wolf">')
-    assert site.reasons() == ["somebody's words stand there: 'A wolf'"]
+    assert site.reasons() == ["somebody's words stand there (--overwrite replaces them): 'A wolf'"]
     assert site.apply(overwrite=True).uses == 1
     assert path.read_text() == '<p>New</p><img src=a alt="A dog">'
 

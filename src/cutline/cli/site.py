@@ -33,6 +33,8 @@ from cutline.cli.steps import (
     needing_site,
     opened,
     print_diff,
+    refusals,
+    report_beside,
     scan_site,
     several,
     write_out,
@@ -384,8 +386,8 @@ def apply(
         else:
             for change in changes:
                 print_diff(change.diff())
-        for each, why in refused:
-            steps.problem(f"{each.use.page}: {(each.use.source or 'svg')[:80]}: {why}")
+        for line in refusals(refused):
+            steps.problem(line)
         done = "Written" if write and patch is None else "To be written"
         kept = f"; {several(len(refused), 'use')} refused" if refused else ""
         hint = "" if write or patch or not edits else " Add --write to write them."
@@ -463,17 +465,26 @@ def export(
 def report(
     store: Annotated[Path, STORE] = Path("site.cutline"),
     output: Annotated[
-        Path | None, writing("--output", "-o", metavar="FILE.html", help="One file, all in it.")
+        Path | None,
+        writing("--output", "-o", metavar="FILE.html", help="By default as the record is named."),
     ] = None,
     json: Annotated[bool, writing("--json", help="JSON for machines.")] = False,
     force: Annotated[bool, writing("--force", help="Replace a file that exists.")] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Say how a site stands: coverage before and after, kinds of images, problems, a gallery."""
-    if output is None and not json:
-        raise OptionError("got neither --output nor --json; expected one, such as -o report.html")
+    """Say how a site stands: coverage before and after, kinds of images, problems, a gallery.
+
+    The report of site.cutline is site-report.html, one file with all in it; an earlier one there is
+    replaced.
+    """
+    from cutline.output import refuse_existing
+
     with opened(store, there=True) as record, Steps(quiet) as steps:
-        write_report(record, steps, output, as_json=json, force=force)
+        if output is None and not json:
+            output = store.with_name(f"{store.stem}-report.html") if force else report_beside(store)
+        elif output is not None and not force:
+            refuse_existing(output)
+        write_report(record, steps, output, as_json=json)
 
 
 @site.command(epilog=examples("cutline site status", "cutline site status --json"))
@@ -531,8 +542,9 @@ def run(
     ],
     store: Annotated[Path, STORE] = Path("site.cutline"),
     output: Annotated[
-        Path, writing("--output", "-o", metavar="FILE.html", help="By default site-report.html.")
-    ] = Path("site-report.html"),
+        Path | None,
+        writing("--output", "-o", metavar="FILE.html", help="By default as the record is named."),
+    ] = None,
     include: Annotated[list[str] | None, INCLUDE] = None,
     exclude: Annotated[list[str] | None, EXCLUDE] = None,
     max_pages: Annotated[int | None, MAX_PAGES] = None,
@@ -550,6 +562,7 @@ def run(
 
     Exit codes: 0 all well; 1 some pages or pictures failed; 2 wrong use; 130 or 143 interrupted.
     """
+    output = output or report_beside(store)
     is_url = "://" in source
     if not is_url and not Path(source).exists():
         raise OptionError(f"got {source}; expected https://..., or a folder or file that is there")
@@ -570,7 +583,7 @@ def run(
             network=given(host_delay_s=delay, private=private),
             load=partial(_load, model, engine, threads),
         )
-        write_report(record, steps, output, force=True)
+        write_report(record, steps, output)
         steps.say("Next: cutline site review")
     raise typer.Exit(1 if failed else 0)
 

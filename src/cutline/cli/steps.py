@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from cutline.errors import DataError, MissingExtraError, OptionError
 if TYPE_CHECKING:
     from cutline.site.pipeline import Progress, Summary
     from cutline.site.records import Finding, ImageUse, Page
-    from cutline.site.store import Store
+    from cutline.site.store import Store, StoredUse
 
 
 class Steps:
@@ -344,15 +344,25 @@ def lint_site(store: Store, *, drafts: bool = False) -> Iterator[tuple[str, Find
         yield from _lint_file(root, url)
 
 
-def write_report(
-    store: Store, steps: Steps, output: Path | None, *, as_json: bool = False, force: bool = False
-) -> None:
-    """Write the report, as one HTML file or as JSON."""
-    from cutline.output import refuse_existing, write_whole
-    from cutline.site.report import report
+def report_beside(store: Path) -> Path:
+    """Where a record's report goes unless told otherwise: an earlier one of ours is replaced.
 
-    if output is not None and not force:
-        refuse_existing(output)
+    Raises:
+        OptionError: some other file stands there.
+    """
+    from cutline.output import refuse_existing
+    from cutline.site.report import TITLE
+
+    path = store.with_name(f"{store.stem}-report.html")
+    if not (path.is_file() and TITLE.encode() in path.read_bytes()[:1000]):
+        refuse_existing(path)
+    return path
+
+
+def write_report(store: Store, steps: Steps, output: Path | None, *, as_json: bool = False) -> None:
+    """Write the report, as one HTML file or as JSON."""
+    from cutline.output import write_whole
+    from cutline.site.report import report
 
     def told(done: int, total: int) -> None:
         steps.show("reporting", done, total)
@@ -382,6 +392,19 @@ def write_out(
     write(text)
     mark = "\ufeff" if encoding == "utf-8-sig" else ""
     write_whole(output, mark + text.getvalue())
+
+
+def refusals(refused: Sequence[tuple[StoredUse, str]]) -> Iterator[str]:
+    """What was not written and why: each by itself, or of many the first for each reason."""
+    groups: dict[str, list[str]] = {}
+    for each, why in refused:
+        line = f"{each.use.page}: {(each.use.source or 'svg')[:80]}: {why}"
+        groups.setdefault(why.partition(": ")[0], []).append(line)
+    for lines in groups.values():
+        shown = lines if len(refused) <= 20 else lines[:1]
+        yield from shown
+        if len(lines) > len(shown):
+            yield f"and {several(len(lines) - len(shown), 'use')} more for the same reason"
 
 
 def print_diff(diff: str) -> None:

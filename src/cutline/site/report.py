@@ -36,6 +36,7 @@ from cutline.site.records import (
 from cutline.site.store import Counts, Store, StoredUse, now
 
 JSON_VERSION = 1
+TITLE = "Alt text report: "
 THUMBNAILS = 200
 THUMBNAIL_PX = 240
 _LARGEST_DRAWING_BYTES = 20_000
@@ -237,7 +238,12 @@ class Report:
         }
         title = (urlsplit(self.site).netloc or self.site.rstrip("/").rsplit("/", 1)[-1]) or "/"
         return render(
-            "site-report.html", report=self, title=title, galleries=galleries, totals=totals
+            "site-report.html",
+            report=self,
+            head=TITLE + title,
+            title=title,
+            galleries=galleries,
+            totals=totals,
         )
 
 

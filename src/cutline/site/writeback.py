@@ -315,9 +315,14 @@ def _plan_file(
                 continue
             if present is not None and present not in ours and not overwrite:
                 if present.strip():
-                    raise OutputError(f"somebody's words stand there: {present!r}")
+                    raise OutputError(
+                        f"somebody's words stand there (--overwrite replaces them): {present!r}"
+                    )
                 if not present and not fill_empty:
-                    raise OutputError('alt="" stands there: somebody decided it is decorative')
+                    raise OutputError(
+                        'alt="" stands there (--fill-empty fills it): somebody decided it is '
+                        "decorative"
+                    )
             wish = Wish(stored.id, approved, there.markup, after)
             if wishes.setdefault(there.offset, wish).after != after:
                 raise OutputError("another page leads to this file and wants another alt there")
