@@ -240,6 +240,8 @@ def test_keys_stay_out_of_text_fields_and_can_be_switched_off(tab: Tab, store: S
     press(tab, "/", "a", "d", "s")
     expect(tab.locator("#search")).to_have_value("ads")
     press(tab, "Control+A", "Delete", "Escape")
+    tab.wait_for_timeout(300)  # what is typed is looked for after a moment
+    tab.wait_for_load_state("networkidle")
     at(tab, "picture-0.jpg", 1)
     press(tab, "?")
     expect(tab.locator("#help")).to_be_visible()
@@ -301,6 +303,7 @@ def test_the_words_tell_where_they_come_from(tab: Tab, store: Store, url: str) -
     expect(tab.locator(".big .from-glossary")).to_have_text("alpaca.")
     expect(tab.locator(".legend")).to_contain_text("from the page, from the glossary")
     expect(tab.locator(".because")).to_contain_text("nothing says that it is decorative")
+    expect(tab.locator(".because code").first).to_have_text("informative")
     expect(tab.locator(".because")).to_contain_text("look twice")
     expect(tab.locator(".clipping")).to_contain_text("Before picture-0.jpg.")
     expect(tab.locator(".choices-of")).to_contain_text("A dog, said elsewhere")
@@ -459,6 +462,21 @@ def test_axe_finds_nothing_and_nothing_needs_scrolling_sideways(
         at(tab, "lost.jpg", 1)
         expect(tab.locator(".absent")).to_have_text("got 404 Not Found")
         assert browser.violations(tab) == []
+
+
+@pytest.mark.parametrize("width", [360, 1000])
+def test_what_is_told_covers_no_button_on_a_small_screen(
+    chromium: Browser, url: str, store: Store, width: int
+) -> None:
+    with browser.page(chromium, viewport={"width": width, "height": 640}) as tab:
+        opened(tab, url)
+        tab.locator(".acts").get_by_role("button", name="Skip").click()
+        told, acts = tab.locator("#toast"), tab.locator(".acts")
+        expect(told).to_be_visible()
+        upper, lower = told.bounding_box(), acts.bounding_box()
+        assert upper is not None
+        assert lower is not None
+        assert upper["y"] + upper["height"] <= lower["y"]
 
 
 # The server
