@@ -67,7 +67,7 @@ def test_an_unsure_caption_is_only_an_alternative() -> None:
     found = word("A dog runs.", score=-0.95)
     assert (found.alt, found.abstained) == (None, True)
     assert found.alternatives == ("A dog runs.",)
-    assert found.confidence == pytest.approx(0.235)
+    assert found.confidence == 0.24
     assert "24%" in found.notes[0]
     assert word("A dog runs.", score=-0.95, threshold=0.2).alt == "A dog runs."
     assert word("A dog runs.", score=-9, threshold=None).alt == "A dog runs."
@@ -382,3 +382,9 @@ def test_no_suggestion_is_too_long_or_begins_image_of(
         assert not REDUNDANT_PREFIX.match(each)
         assert each == " ".join(each.split())
     assert " ".join(text for text, _ in found.words) == (found.alt or "")
+
+
+def test_a_page_s_title_names_no_picture_and_a_full_stop_makes_no_other_alternative() -> None:
+    assert draft(use(page_title="Wren Hotel"), INFORMATIVE, None).alternatives == ()
+    found = draft(use(title="Lena dancing", caption="Lena dancing."), INFORMATIVE, None)
+    assert found.alternatives == ("Lena dancing",)

@@ -95,7 +95,7 @@ def context(use: ImageUse, others: Sequence[ImageUse] = ()) -> str:
 
 
 def confidence(caption: Caption) -> float | None:
-    """How often captions with this score fit, 0..1; None if the model was never calibrated.
+    """How often captions with this score fit, 0..1 in hundredths; None if never calibrated.
 
     A caption fits if its CIDEr-D is at least that which three in four people reach on the same
     pictures; `scripts/calibrate.py` measured how often that is so on Flickr8k's development split,
@@ -104,7 +104,7 @@ def confidence(caption: Caption) -> float | None:
     known = calibration().get(caption.model)
     if known is None or not caption.ok or not math.isfinite(caption.score):
         return None
-    return float(np.interp(caption.score, *known))
+    return round(float(np.interp(caption.score, *known)), 2)
 
 
 @cache
@@ -178,7 +178,7 @@ def draft(
         words,
         sure,
         abstained,
-        tuple(dict.fromkeys(other for other in others if other and other != alt)),
+        _different(others, alt),
         tuple(
             label.name
             for label in (caption.labels if caption else ())
@@ -187,6 +187,14 @@ def draft(
         caption.model if caption is not None and said else "",
         tuple(notes),
     )
+
+
+def _different(others: Iterable[str], alt: str | None) -> tuple[str, ...]:
+    """Those that say something else than the alt and each other, full stops apart."""
+    found: dict[str, str] = {}
+    for other in others:
+        found.setdefault(other.rstrip("."), other)
+    return tuple(other for key, other in found.items() if key and key != (alt or "").rstrip("."))
 
 
 def _described(use: ImageUse, caption: Caption | None, options: WordingOptions) -> _Words:
@@ -295,7 +303,7 @@ def _names(use: ImageUse) -> Iterator[str]:
         if found := _NAME.match(text.strip()):
             yield found[0]
     named = [word for word in name_words(use.url or use.source) if word.isalpha()]
-    for text in (use.heading, use.before, use.after, use.page_title):
+    for text in (use.heading, use.before, use.after):
         if found := _NAME.fullmatch(text.strip()):
             yield found[0]
         elif 2 <= len(named) <= 3:
