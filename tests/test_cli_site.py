@@ -331,6 +331,20 @@ def test_the_report_is_named_as_the_record_and_replaces_only_reports(home: Path)
     assert (home / "tags-report.html").read_text() == "<h1>My own</h1>"
 
 
+def test_what_cannot_be_done_yet_says_why(home: Path) -> None:
+    site("scan", "pages")
+    assert "Nothing is approved yet: cutline site review." in site("apply", "pages").stderr
+    assert "Nothing was written" in site("undo").stderr
+    done = site("export", "--format", "wp-cli")
+    assert done.returncode == 2
+    assert "without pictures on the web" in done.stderr
+    (home / "bad.csv").write_text("what,ever\n1,2\n")
+    done = site("export", "--rows", "bad.csv", "-o", "out.csv")
+    assert done.returncode == 2
+    assert "no row was imported here" in done.stderr
+    assert not (home / "out.csv").exists()
+
+
 def test_refusals_name_their_flag_and_are_grouped_where_many(home: Path) -> None:
     pages = home / "pages/index.html"
     pages.write_text("".join(f'<p>{n}<img src="1.png" alt="cat{n}.jpg">' for n in range(21)))

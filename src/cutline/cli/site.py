@@ -391,6 +391,8 @@ def apply(
         done = "Written" if write and patch is None else "To be written"
         kept = f"; {several(len(refused), 'use')} refused" if refused else ""
         hint = "" if write or patch or not edits else " Add --write to write them."
+        if not record.count_uses(stage="reviewed"):
+            hint = " Nothing is approved yet: cutline site review."
         steps.say(f"{done}: {several(edits, 'alt')} in {several(files, 'file')}{kept}.{hint}")
     raise typer.Exit(1 if refused or failed else 0)
 
@@ -407,6 +409,9 @@ def undo(
     from cutline.site.writeback import undo as take_back
 
     with opened(store, there=True) as record, Steps(quiet) as steps:
+        if not _journal(store).is_file():
+            steps.say("Nothing was written, so there is nothing to take back.")
+            return
         outcome = take_back(record, _journal(store), progress=partial(steps.show, "undoing"))
         for path, why in outcome.failed:
             steps.problem(f"{path}: {why}")
@@ -454,6 +459,11 @@ def export(
         from cutline.site import export as forms
 
         if format is Format.WP_CLI:
+            if not any(each.url.startswith(("http://", "https://")) for each in record.images()):
+                raise OptionError(
+                    "got a record without pictures on the web; expected one of a crawl or an "
+                    "import, by whose URLs WordPress knows them"
+                )
             write_out(output, force, lambda stream: stream.write(forms.wp_cli(record)))
         elif format is Format.JSON:
             write_out(output, force, partial(forms.write_json, record))

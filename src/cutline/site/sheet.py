@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from cutline.errors import DataError, StoreError
+from cutline.errors import DataError, OptionError, StoreError
 from cutline.site.export import cell
 from cutline.site.records import Purpose, Review, Verdict
 from cutline.site.store import Store, StoredUse, now
@@ -108,7 +108,8 @@ def answer_export(store: Store, rows: Path, target: Path) -> None:
         target: where to.
 
     Raises:
-        DataError: the file cannot be read, or was never imported.
+        DataError: the file cannot be read.
+        OptionError: it was never imported.
         OutputError: the target cannot be written.
     """
     export = read_export(rows)
@@ -120,8 +121,10 @@ def answer_export(store: Store, rows: Path, target: Path) -> None:
         if (known := answers.get(stored.line)) is not None:
             answer = {name: f"{known[name]} | {answer[name]}".strip(" |") for name in answer}
         answers[stored.line] = answer
-    if export.uses and not answers:
-        raise DataError(f"got {rows}, which was never imported here: cutline site import {rows}")
+    if not answers:
+        raise OptionError(
+            f"got {rows}, of which no row was imported here: cutline site import {rows}"
+        )
     for number, problem in export.problems:
         answers.setdefault(number, _columns("not understood", "", "", "", problem))
     write_export(export, answers, target)
