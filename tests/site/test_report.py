@@ -203,3 +203,21 @@ def test_axe_finds_nothing_in_a_browser(store: Store, tmp_path: Path) -> None:
             assert results.violations_count == 0, results.generate_report()
             assert tab.evaluate("document.documentElement.scrollWidth") <= width_px
         browser.close()
+
+
+def test_what_says_nothing_and_what_is_missing_do_not_look_alike(store: Store) -> None:
+    page = reports.report(store).to_html()
+    palettes = re.findall(r"--nothing: #(\w{6}); --missing: #(\w{6})", page)
+    assert len(palettes) == 3, "light, dark and print"
+    for nothing, missing in palettes:
+        brighter, darker = (luminance(colour) + 0.05 for colour in (nothing, missing))
+        assert brighter / darker >= 3, "WCAG 1.4.11"
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of rrggbb (WCAG 2.2)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
