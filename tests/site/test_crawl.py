@@ -289,3 +289,12 @@ def test_a_start_must_be_on_the_web(start: str) -> None:
 def test_options_out_of_range() -> None:
     with pytest.raises(OptionError, match="max_pages=0"):
         CrawlOptions(max_pages=0)
+
+
+def test_the_first_page_is_read_once_under_both_its_names(site: Site) -> None:
+    home = page(links("/index.html", "/a/index.html") + "<img src=a.png>")
+    site.pages = {"/": home, "/index.html": home, "/a/index.html": home}
+    read: list[str] = []
+    summary = crawl(f"{site.url}/", QUICK, lambda page, uses: read.append(page.url))
+    assert sorted(read) == [f"{site.url}/", f"{site.url}/a/index.html"]
+    assert summary.duplicates == 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import multiprocessing
+import re
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Sink = Callable[[Page, list[ImageUse]], None]
 _LOG_NAME = "crawl.jsonl"
+_INDEX = re.compile(r"/index\.(html?|xhtml|php)\Z")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class CrawlSummary:
         dead: pages that gave an error or no answer.
         forbidden: kept away from by robots.txt.
         skipped: no HTML, or off the site.
-        duplicates: pages that are another page by redirect or by their canonical URL.
+        duplicates: pages that are another page by redirect, by their canonical URL, or as / and
+            /index.html are.
         waiting: found and not yet asked for; 0 when the crawl is complete.
         seconds: of this run.
     """
@@ -155,6 +158,7 @@ class _Crawl:
         self._began = time.monotonic()
         self._flying: set[Task] = set()
         self._aliases: dict[str, list[tuple[Task, str]]] = defaultdict(list)  # by canonical URL
+        self._home: Page | None = None
         self._own: set[Task] = set()  # what is read for its own sake, whatever its canonical
 
     def run(self) -> CrawlSummary:
@@ -203,6 +207,7 @@ class _Crawl:
             return
         if task.first:
             self._frontier.add_host(page.url)
+            self._home = page
         depth = self._frontier.depth(task)
         self._find(answer.links, depth + 1)
         redirected = page.url != task.url and task not in self._own
@@ -210,6 +215,8 @@ class _Crawl:
             self._finish(task, "duplicates")  # redirected to a page of its own
         elif not self._is_wanted(page.url):
             self._finish(task, "skipped")
+        elif not task.first and self._is_home(page):
+            self._finish(task, "duplicates")
         elif self._is_alias(answer, depth):
             self._aliases[answer.canonical].append((task, page.title))
             if self._frontier.is_done(answer.canonical):
@@ -217,6 +224,13 @@ class _Crawl:
         else:
             self._sink(page, list(answer.uses))
             self._finish(task, "read", page, len(answer.uses))
+
+    def _is_home(self, page: Page) -> bool:
+        """Whether a page is the first one by its other name: / and /index.html."""
+        home = self._home
+        if home is None or page.sha256 != home.sha256:
+            return False
+        return _INDEX.sub("/", page.url) == _INDEX.sub("/", home.url)
 
     def _is_alias(self, answer: Answer, depth: int) -> bool:
         """Whether a page names another page of the site as the one it is."""
