@@ -351,7 +351,9 @@ def test_recipes_are_read_strictly(tmp_path: Path) -> None:
         Recipe.read(tmp_path / "absent.toml")
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "recipes").glob("*.toml")))
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "src/cutline/recipes").glob("*.toml"))
+)
 def test_every_recipe_says_something_possible(path: Path) -> None:
     recipe = Recipe.find(path.stem)
     recipe.check()

@@ -15,9 +15,7 @@ from cutline.learn.decoders import DECODERS, DecoderOptions
 from cutline.learn.encoders import SIDE_PX
 from cutline.text import CLEAN_UPS
 
-_PACKAGE = Path(__file__).parents[1]
-_FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parents[1] / "recipes")
-"""Where recipes are: in a wheel inside the package, in a checkout beside `src`."""
+_FOLDER = Path(__file__).parents[1] / "recipes"
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ class Recipe:
         """
         if name.endswith(".toml"):
             return cls.read(name)
-        known = {path.stem: path for folder in _FOLDERS for path in sorted(folder.glob("*.toml"))}
+        known = {path.stem: path for path in sorted(_FOLDER.glob("*.toml"))}
         if name not in known:
             raise RecipeError(f"got recipe {name!r}; expected FILE.toml or {', '.join(known)}")
         return cls.read(known[name])
