@@ -470,9 +470,12 @@ def test_what_is_told_covers_no_button_on_a_small_screen(
 ) -> None:
     with browser.page(chromium, viewport={"width": width, "height": 640}) as tab:
         opened(tab, url)
+        at(tab, "picture-0.jpg", 1)
         tab.locator(".acts").get_by_role("button", name="Skip").click()
+        expect(tab.locator("#name")).not_to_have_text("picture-0.jpg")
         told, acts = tab.locator("#toast"), tab.locator(".acts")
         expect(told).to_be_visible()
+        expect(acts).to_be_visible()
         upper, lower = told.bounding_box(), acts.bounding_box()
         assert upper is not None
         assert lower is not None

@@ -112,7 +112,7 @@ export function because(use) {
     present: `“${about.alt}”`,
   }[about.alt_state];
   const facts = [
-    ["Why", use.purpose ? [h("span", { class: "badge" }, PURPOSES[use.purpose]), ` ${use.evidence}`, h("span", { class: "faint small" }, ` ${use.rule}`)] : null],
+    ["Why", use.purpose ? [h("span", { class: "badge" }, PURPOSES[use.purpose]), ` ${use.evidence}`, " ", h("code", { class: "faint" }, use.rule)] : null],
     ["Note", use.notes.length ? use.notes.flatMap((each, i) => (i ? [h("br"), each] : [each])) : null],
     ["Today", [today, about.title ? `; title “${about.title}”` : "", about.name ? `; named “${about.name}”` : "", about.hidden ? "; hidden from screen readers" : ""]],
     ["Seen in it", use.labels.length ? [use.labels.join(", ")] : null],
