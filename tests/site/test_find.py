@@ -325,6 +325,7 @@ def test_one_spelling_for_a_url(url: str, expected: str) -> None:
 URLISH = st.text(alphabet="abAZ019:/?#[]@!$&'()*+,;=%.-_~\\ |^äßم\t\ud800", max_size=40)
 
 
+@example("", "??", "https://example.org/a/b.html")
 @settings(max_examples=500, deadline=None)
 @given(
     st.sampled_from(["", "http://", "https://a.b", "//", "file:///", "?utm_a=1&", "%%34%31"]),

@@ -46,7 +46,8 @@ def normalise_url(url: str, base: str = "") -> str:
     query = "" if parsed.protocol == "file:" else _escapes(parsed.search[1:])
     parsed.hash = ""
     parsed.pathname = _escapes(parsed.pathname)
-    parsed.search = "&".join(part for part in query.split("&") if not _TRACKING.match(part))
+    query = "&".join(part for part in query.split("&") if not _TRACKING.match(part))
+    parsed.search = query and f"?{query}"  # its setter takes one mark away
     return str(parsed.href)
 
 
