@@ -326,6 +326,7 @@ URLISH = st.text(alphabet="abAZ019:/?#[]@!$&'()*+,;=%.-_~\\ |^äßم\t\ud800", m
 
 
 @example("", "??", "https://example.org/a/b.html")
+@example("", "A|", "file:///a/b/c.html")
 @settings(max_examples=500, deadline=None)
 @given(
     st.sampled_from(["", "http://", "https://a.b", "//", "file:///", "?utm_a=1&", "%%34%31"]),

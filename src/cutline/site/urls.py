@@ -45,7 +45,8 @@ def normalise_url(url: str, base: str = "") -> str:
         return ""
     query = "" if parsed.protocol == "file:" else _escapes(parsed.search[1:])
     parsed.hash = ""
-    parsed.pathname = _escapes(parsed.pathname)
+    if (path := _escapes(parsed.pathname)) != parsed.pathname:  # of a bare drive, it cannot be set
+        parsed.pathname = path
     query = "&".join(part for part in query.split("&") if not _TRACKING.match(part))
     parsed.search = query and f"?{query}"  # its setter takes one mark away
     return str(parsed.href)
