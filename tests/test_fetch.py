@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import threading
@@ -7,7 +8,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -40,7 +40,6 @@ class Server:
         self.routes: dict[str, Answer] = {}
         self.requests: list[str] = []
         self.began_s: list[float] = []
-        self.busy = self.most_busy = 0
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -80,17 +79,10 @@ class Server:
             with self._lock:
                 self.requests.append(text)
                 self.began_s.append(time.monotonic())
-                self.busy += 1
-                self.most_busy = max(self.most_busy, self.busy)
             words = text.split()
             path = words[1] if len(words) > 1 else ""
-            try:
+            with contextlib.suppress(OSError):
                 self.routes.get(path, reply(b"", "404 Not Found"))(connection, text)
-            except OSError:
-                pass
-            finally:
-                with self._lock:
-                    self.busy -= 1
 
 
 @pytest.fixture
@@ -413,18 +405,31 @@ def test_retry_after_is_kept_unless_it_is_too_long(server: Server) -> None:
     assert server.asked("/later") == 1
 
 
-def test_a_host_is_asked_by_few_at_a_time_and_not_too_often(server: Server) -> None:
+def test_a_host_is_asked_by_few_at_a_time(server: Server) -> None:
+    busy, most_busy, lock = 0, 0, threading.Lock()
+
     def slow(connection: socket.socket, request: str) -> None:
+        nonlocal busy, most_busy
+        with lock:
+            busy += 1
+            most_busy = max(most_busy, busy)
         server.wait(0.05)
+        with lock:
+            busy -= 1  # before the answer: whoever has it may ask again
         reply()(connection, request)
 
     server.routes["/a"] = slow
-    options = FetchOptions(host_concurrency=2, host_delay_s=0.02)
+    with Fetcher(FetchOptions(host_concurrency=2)) as fetcher, ThreadPoolExecutor(6) as pool:
+        list(pool.map(fetcher.fetch, [f"{server.url}/a"] * 8))
+    assert most_busy == 2
+
+
+def test_a_host_is_not_asked_too_often(server: Server) -> None:
+    server.routes["/a"] = reply()
+    options = FetchOptions(host_concurrency=6, host_delay_s=0.05)
     with Fetcher(options) as fetcher, ThreadPoolExecutor(6) as pool:
         list(pool.map(fetcher.fetch, [f"{server.url}/a"] * 8))
-    assert server.most_busy <= 2
-    began_s = sorted(server.began_s)
-    assert all(after - before > 0.01 for before, after in pairwise(began_s))
+    assert max(server.began_s) - min(server.began_s) > 0.05 * 4  # of 7, as threads may start late
 
 
 def test_robots_txt_is_asked_once_and_kept(server: Server) -> None:
