@@ -19,6 +19,23 @@ from cutline.errors import (
     ImageUnreadableError,
 )
 
+LIVE = (
+    "web/",
+    "site/test_axe",
+    "site/test_crawl",
+    "site/test_whole_path",
+    "test_cli",
+    "test_fetch",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that race browsers, servers and signals get a second try; the summary counts those."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).with_suffix("").as_posix().startswith(LIVE):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
 
 @dataclass(frozen=True)
 class HostileFolder:
