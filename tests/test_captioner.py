@@ -150,6 +150,18 @@ def test_batches_and_threads_change_no_caption(
             assert not one.ok or one.score == pytest.approx(other.score, abs=1e-4)
 
 
+def test_draws_depend_on_the_picture_and_the_seed_alone(model: Captioner) -> None:
+    def drawn(pictures: list[Any], seed: int = 3) -> list[str]:
+        options = CaptionOptions(SearchOptions(temperature=1.5, seed=seed))
+        return [caption.text for caption in model.caption(pictures, options)]
+
+    pictures = tiny.pictures(9)
+    whole = drawn(pictures)
+    assert drawn(pictures[4:]) == whole[4:]
+    assert drawn([b"no picture", *reversed(pictures)])[1:] == whole[::-1]
+    assert drawn(pictures, seed=4) != whole
+
+
 def test_a_bad_picture_in_many_is_an_item_and_alone_an_error(
     model: Captioner, tmp_path: Path
 ) -> None:

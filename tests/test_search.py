@@ -240,7 +240,7 @@ def test_the_batch_changes_nothing(settings: dict[str, Any]) -> None:
     model.table[6, :, :, EOS] = -30
     options = SearchOptions(max_tokens=8, **settings)
     together = run(model, options)
-    apart = [run(one(model, image), options, first_image=image)[0] for image in range(12)]
+    apart = [run(one(model, image), options, draw_keys=[image])[0] for image in range(12)]
     assert together == apart
     assert len({len(hypotheses[0].tokens) for hypotheses in together}) > 2
     assert model.rows[-1] < max(model.rows), "images that are done leave the batch"

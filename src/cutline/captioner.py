@@ -3,13 +3,15 @@
 A run is cut into batches. One thread takes a batch from end to end (read, look, search) while
 others do the same with the next ones, so that reading, looking and searching overlap, no core
 waits for another, and at most a few batches are in memory. Pictures are looked at one by one and
-searched for by themselves, so neither the batch nor the number of threads changes a caption.
+searched for by themselves, and what is drawn at random depends on their pixels, so neither the
+batch, nor the number of threads, nor the other pictures of a run change a caption.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+import zlib
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -263,6 +265,7 @@ class Seen:
         embedding: (E,), one vector for the picture.
         labels: the likeliest, likeliest first.
         context: ids of the words that stand near it.
+        checksum: of its pixels, on which draws depend.
     """
 
     source: str
@@ -270,6 +273,7 @@ class Seen:
     embedding: Floats
     labels: tuple[Label, ...]
     context: tuple[int, ...]
+    checksum: int
 
 
 class Streaming:
@@ -329,7 +333,7 @@ class BundleCaptioner(Streaming):
         self._bias = runtime.bundle.bias()
 
     def _one(self, image: Picture, options: CaptionOptions | None) -> Caption:
-        [caption] = self._caption([image], 0, options or CaptionOptions(), threading.Event())
+        [caption] = self._caption([image], options or CaptionOptions(), threading.Event())
         return caption
 
     def stream(
@@ -340,12 +344,10 @@ class BundleCaptioner(Streaming):
         threads = self.runtime.threads
         stop = threading.Event()
         pending: deque[Future[list[Caption]]] = deque()
-        first = 0
         pool = ThreadPoolExecutor(threads, thread_name_prefix="cutline")
         try:
             for batch in _batches(images, options.batch_size, threads):
-                pending.append(pool.submit(self._caption, batch, first, options, stop))
-                first += len(batch)
+                pending.append(pool.submit(self._caption, batch, options, stop))
                 if len(pending) == 2 * threads:
                     yield from pending.popleft().result()
             while pending:
@@ -355,9 +357,9 @@ class BundleCaptioner(Streaming):
             pool.shutdown(cancel_futures=True)
 
     def _caption(
-        self, images: list[Picture], first: int, options: CaptionOptions, stop: threading.Event
+        self, images: list[Picture], options: CaptionOptions, stop: threading.Event
     ) -> list[Caption]:
-        """Caption the pictures of one batch, the first of them the run's picture `first`."""
+        """Caption the pictures of one batch."""
         seen: list[Seen | ImageError] = []
         for image in images:
             if stop.is_set():
@@ -370,7 +372,7 @@ class BundleCaptioner(Streaming):
         for readable, run in groupby(seen, lambda each: isinstance(each, Seen)):
             if readable:
                 good = [each for each in run if isinstance(each, Seen)]
-                captions += self.tell(good, options, first=first + len(captions))
+                captions += self.tell(good, options)
             else:
                 bad = [each for each in run if isinstance(each, ImageError)]
                 captions += [Caption(each.source, model=self.name, error=each) for each in bad]
@@ -385,7 +387,8 @@ class BundleCaptioner(Streaming):
         """
         bare = _bare(image)
         rgb = load_image(bare, around_px=self._transform.via_px, limits=options.limits)
-        encoded = self.runtime.encode(self._transform(rgb)[None])
+        square = self._transform.squash(rgb)
+        encoded = self.runtime.encode(self._transform.normalise(square)[None])
         labels: tuple[Label, ...] = ()
         if options.labels and self._labels:
             logits = self.runtime.logits(encoded.mid)[0].astype(np.float64)
@@ -397,7 +400,14 @@ class BundleCaptioner(Streaming):
         if isinstance(image, InContext) and options.context_nats:
             near = set(normalise(image.words)) - _FUNCTION_WORDS
             context = tuple(set(self._vocabulary.encode(near)) - {self._vocabulary.unk})
-        return Seen(describe(bare), encoded.features, encoded.embedding[0], labels, context)
+        return Seen(
+            describe(bare),
+            encoded.features,
+            encoded.embedding[0],
+            labels,
+            context,
+            zlib.crc32(square.tobytes()),
+        )
 
     def tell(
         self, seen: Sequence[Seen], options: CaptionOptions, *, first: int = 0
@@ -407,16 +417,14 @@ class BundleCaptioner(Streaming):
         Args:
             seen: from `look`, with the same options.
             options: how.
-            first: the number of the first picture in the whole run, on which draws depend.
+            first: changes nothing.
 
         Raises:
             EngineError: inference failed.
         """
-        return list(map(self._say, seen, self._search(seen, first, options)))
+        return list(map(self._say, seen, self._search(seen, options)))
 
-    def _search(
-        self, seen: Sequence[Seen], first: int, options: CaptionOptions
-    ) -> list[list[Hypothesis]]:
+    def _search(self, seen: Sequence[Seen], options: CaptionOptions) -> list[list[Hypothesis]]:
         words = self._vocabulary
         state = self.runtime.start(np.concatenate([each.features for each in seen]))
         return search(
@@ -428,7 +436,7 @@ class BundleCaptioner(Streaming):
             eos=words.eos,
             bias=self._favour(seen, options.context_nats),
             banned=(words.pad, words.bos, words.unk),
-            first_image=first,
+            draw_keys=[each.checksum for each in seen],
         )
 
     def _favour(self, seen: Sequence[Seen], context_nats: float) -> Floats | None:

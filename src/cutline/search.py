@@ -167,7 +167,7 @@ def search(
     eos: int,
     bias: Floats | None = None,
     banned: Sequence[int] = (),
-    first_image: int = 0,
+    draw_keys: Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
     """Find captions for a batch of images.
 
@@ -188,8 +188,8 @@ def search(
         bias: (V,) for all images, or (B, V), added to the log-probabilities wherever words and
             captions are chosen, nats; reported log-probabilities do not contain it.
         banned: ids that never appear.
-        first_image: the number of the first image in the whole run. Draws depend on the seed and
-            an image's number alone, so they are the same however a run is cut into batches.
+        draw_keys: a number from 0 up for each image, its place here if None. Draws depend on the
+            seed and an image's key alone, so they are the same however a run is cut into batches.
 
     Returns:
         For each image n_best hypotheses, best first, those cut off after those that ended; fewer
@@ -199,7 +199,7 @@ def search(
         OptionError: the bias or a banned id does not fit the vocabulary.
         EngineError: the stepper gave a log-probability above 0 or one that is not a number.
     """
-    draws = _draws(options, images, first_image)
+    draws = _draws(options, range(images) if draw_keys is None else draw_keys)
     trail = _Trail()
     finished, cut = _Pool(images, options.n_best), _Pool(images, options.n_best)
     alive = np.arange(images)
@@ -304,14 +304,13 @@ def _follow(scores: Floats, totals: Doubles, words: Ints, eos: int) -> _Choice:
     )
 
 
-def _draws(options: SearchOptions, images: int, first_image: int) -> Doubles | None:
+def _draws(options: SearchOptions, keys: Sequence[int]) -> Doubles | None:
     """One uniform number per image, caption and word: (images, n_best, max_tokens); or None."""
     if options.temperature is None:
         return None
     shape = (options.n_best, options.max_tokens)
-    numbers = range(first_image, first_image + images)
-    seeded = [np.random.default_rng((options.seed, number)).random(shape) for number in numbers]
-    return np.array(seeded).reshape(images, *shape)
+    seeded = [np.random.default_rng((options.seed, key)).random(shape) for key in keys]
+    return np.array(seeded).reshape(len(keys), *shape)
 
 
 def _draw(scores: Floats, uniform: Doubles, options: SearchOptions) -> Ints:
