@@ -255,6 +255,13 @@ def test_context_is_cut_between_words() -> None:
         ("<svg><title>Star</title></svg>", "Star"),
         ("<svg aria-label=Sun><title>Star</title></svg>", "Sun"),
         ("<img alt=a title=b>", ""),
+        ("<label>Find <b>it</b> <input type=image alt=a></label>", "Find it"),
+        (
+            "<input type=image id=q><label for=q hidden>Find</label><label for=q>it</label>",
+            "Find it",
+        ),
+        ("<label for=other>Find <input type=image id=q></label>", ""),
+        ("<object data=a.png>A dog</object>", ""),
     ],
 )
 def test_the_accessible_name(html: str, name: str) -> None:

@@ -160,8 +160,9 @@ def _without_alt(use: ImageUse) -> Iterator[Finding]:
         yield Finding(
             "object-alt",
             Severity.ERROR,
-            "an object without a name; give it an aria-label or a title",
-            "WCAG 1.1.1, H53",
+            "an object without a name; give it an aria-label or a title, for what stands within it "
+            "is shown only where it fails",
+            "WCAG 1.1.1, ARIA6",
         )
 
 

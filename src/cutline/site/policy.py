@@ -133,7 +133,7 @@ def _empty_alt(use: ImageUse, pixels: Pixels) -> _Finding | None:
 
 @_rule("named", "")
 def _named(use: ImageUse, pixels: Pixels) -> _Finding | None:
-    """Somebody has named it by aria-label, aria-labelledby or an SVG's title."""
+    """Somebody has named it by aria-label, aria-labelledby, a label or an SVG's title."""
     if use.name.strip():
         return _Finding(Purpose.KEPT, f'its accessible name is "{_shorten(use.name)}"')
     return None

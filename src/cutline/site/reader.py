@@ -122,6 +122,7 @@ class _Reader:
         self.html, self._shifts = _as_html(source) if xhtml else (source, [(0, 0)])
         self.title = self.language = ""
         self.ids: dict[str, Element] = {}
+        self.labels: dict[str, list[Element]] = {}  # by the id that they are for
         self._pieces: list[str] = []  # the text that is shown, blanks collapsed
         self._length = 0
         self._headings: list[list[int]] = []  # where each begins and ends in the text
@@ -148,7 +149,7 @@ class _Reader:
         ]
 
     def _look_round(self, tree: Node) -> None:
-        """What must be known before the first image: ids, base, title, language."""
+        """What must be known before the first image: ids, labels, base, title, language."""
         based = False
         for node, entering in _walk(tree, _shown_children):
             if not entering or not isinstance(node, Element):
@@ -162,6 +163,8 @@ class _Reader:
                 self.title = one_line(node.to_text())
             elif node.name == "html":
                 self.language = language_of(node) or ""
+            elif node.name == "label" and (control := attribute_of(node, "for")):
+                self.labels.setdefault(control, []).append(node)
 
     def _read(self, tree: Node) -> None:
         """Keep the images, the headings and the text that is shown."""
@@ -335,14 +338,26 @@ class _Reader:
             return href
 
     def _name(self, element: Element) -> str:
-        """The name given by aria-labelledby, aria-label or an SVG's title (AccName 1.2, 2B, 2D)."""
+        """The name given by ARIA, an SVG's title or an input's labels (AccName 1.2, 2B, 2D, 2E)."""
         referred = (self.ids.get(one) for one in attribute_of(element, "aria-labelledby").split())
         name = " ".join(self._text(one) for one in referred if one).strip()
         name = name or one_line(attribute_of(element, "aria-label"))
         if not name and element.namespace == "svg":
             titles = [c for c in element.children or [] if c.name == "title"]
             name = one_line(titles[0].to_text()) if titles else ""
+        if not name and element.name == "input":
+            name = one_line(" ".join(self._text(one, element) for one in self._labels_of(element)))
         return name[:_LONGEST_LABEL]
+
+    def _labels_of(self, control: Element) -> list[Element]:
+        """The labels of a form control: those for its id, and one around it (HTML, 4.10.4)."""
+        labels = self.labels.get(attribute_of(control, "id"), [])
+        around = control.parent
+        while isinstance(around, Element):
+            if around.name == "label" and "for" not in around.attrs:
+                return [*labels, around]
+            around = around.parent
+        return labels
 
     def _label(self, control: Element, image: Element) -> str:
         """A link's or button's name as it would be without this image."""

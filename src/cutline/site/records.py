@@ -47,7 +47,8 @@ class ImageUse:
         url: `source` made absolute and normalised; "" where there is nothing to fetch.
         candidates: the other sources (`srcset`, `<picture>`, lazy-loading), absolute.
         alt: as it stands in the page, entities resolved; None if there is no such attribute.
-        name: the accessible name from aria-labelledby, aria-label, or an SVG's title; "" if none.
+        name: the accessible name from aria-labelledby, aria-label, an SVG's title or an input's
+            labels; "" if none.
         title: the title attribute; "" if none.
         role: the role attribute; "" if none.
         hidden: aria-hidden, hidden or display:none, its own or an ancestor's.
