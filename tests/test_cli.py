@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -280,6 +281,30 @@ def test_a_list_on_standard_input(folder: Path, separator: bytes, words: tuple[s
     done = cutline("caption", folder / "2.png", "-", *words, stdin=stdin)
     sources = [line.split("\t")[0] for line in done.stdout.decode().splitlines()]
     assert sources == [str(folder / f"{n}.png") for n in (2, 3, 1)]
+
+
+def test_a_list_that_comes_slowly_is_captioned_as_it_comes(folder: Path) -> None:
+    command = [sys.executable, STANDIN, "caption", folder / "2.png", "-", folder / "3.png"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    ) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        alarm = threading.Timer(30, run.kill)
+        alarm.start()
+        assert b"2.png" in run.stdout.readline()
+        for number in (5, 4):
+            run.stdin.write(os.fsencode(folder / f"{number}.png") + b"\n")
+            run.stdin.flush()
+            assert b"%d.png" % number in run.stdout.readline()
+        run.stdin.close()
+        assert b"3.png" in run.stdout.read()
+        alarm.cancel()
+
+
+def test_a_list_may_come_from_windows(folder: Path) -> None:
+    listed = os.fsencode(folder / "1.png") + b"\r\n\r\n" + os.fsencode(folder / "2.png") + b"\r"
+    assert len(cutline("caption", "-", stdin=listed).stdout.splitlines()) == 2
 
 
 @pytest.mark.parametrize("what", [b"a\0/*\n", b"1.png\0" + b"2.png\0"], ids=["pattern", "null"])

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from itertools import chain
@@ -156,11 +156,10 @@ def caption(
     elif output is not None and not force:
         refuse_existing(output, resumable=True)
 
-    def listing() -> Iterator[Path]:
-        return find_images(_with_stdin(paths, null), recursive)
+    def listing() -> Iterator[Iterator[Path]]:
+        return (find_images(group, recursive) for group in _groups(paths, null))
 
-    def waiting(pictures: Iterable[Path]) -> Iterator[Path]:
-        rest = Counter(answered.sources)
+    def waiting(pictures: Iterable[Path], rest: Counter[str]) -> Iterator[Path]:
         for picture in pictures:
             if rest[str(picture)]:
                 rest[str(picture)] -= 1
@@ -168,17 +167,16 @@ def caption(
                 yield picture
 
     if sidecar and not (skip_existing or force or resume or "-" in paths):
-        for picture in filter(Sidecars.stands_beside, listing()):
+        for picture in filter(Sidecars.stands_beside, chain.from_iterable(listing())):
             raise OptionError(
                 f"got {Sidecars.path(picture)}, which exists; add --skip-existing to leave its "
                 "picture out, or --force to replace it"
             )
-    found = listing()
-    if (first := next(found, None)) is None:
+    if (found := _peeked(listing())) is None:
         hint = "" if recursive else "; add --recursive to look into subfolders"
         raise OptionError(f"got no picture in {' '.join(paths)}; expected at least one{hint}")
-    todo = waiting(chain([first], found))
-    if (first := next(todo, None)) is None:
+    rest = Counter(answered.sources)
+    if (todo := _peeked(waiting(pictures, rest) for pictures in found)) is None:
         if not quiet and sys.stderr.isatty():
             print("Nothing left to caption.", file=sys.stderr)
         raise typer.Exit
@@ -223,9 +221,12 @@ def caption(
     elif not readable:
         sink = StandardOutput(rows.header)
     bar = not quiet and sys.stderr.isatty() and (readable or output is not None or is_file(1))
-    total = sum(1 for _ in waiting(listing())) if bar and "-" not in paths else None
+    total = None
+    if bar and "-" not in paths:
+        every = chain.from_iterable(listing())
+        total = sum(1 for _ in waiting(every, Counter(answered.sources)))
     outcome = deliver(
-        captioner.stream(chain([first], todo), options),
+        chain.from_iterable(captioner.stream(pictures, options) for pictures in todo),
         rows,
         sink,
         Sidecars(force=force) if sidecar else None,
@@ -256,15 +257,23 @@ def _format_of(output: Path | None) -> Format:
     return Format(ending) if ending in ("jsonl", "csv") else Format.TEXT
 
 
-def _with_stdin(paths: Iterable[str], null: bool) -> Iterator[str]:
-    for path in paths:
-        if path == "-":
-            yield from _listed(b"\0" if null else b"\n")
-        else:
-            yield path
+def _groups(paths: Sequence[str], null: bool) -> Iterator[Sequence[str]]:
+    """The paths, in groups of those that are there at the same time.
+
+    A group is captioned to its end before the next is waited for, however slowly a list comes.
+    """
+    if "-" not in paths:
+        yield paths
+        return
+    place = paths.index("-")
+    if place:
+        yield paths[:place]
+    yield from _listed(b"\0" if null else b"\n")
+    if place + 1 < len(paths):
+        yield from _groups(paths[place + 1 :], null)
 
 
-def _listed(separator: bytes) -> Iterator[str]:
+def _listed(separator: bytes) -> Iterator[list[str]]:
     stdin: Any = sys.stdin.buffer
     rest = b""
     while chunk := stdin.read1(65536):
@@ -274,9 +283,22 @@ def _listed(separator: bytes) -> Iterator[str]:
                 "paths, one a line; add --null if NUL separates them"
             )
         *names, rest = (rest + chunk).split(separator)
-        yield from (os.fsdecode(name) for name in names if name)
-    if rest:
-        yield os.fsdecode(rest)
+        yield _decoded(names, separator)
+    yield _decoded([rest], separator)
+
+
+def _decoded(names: Iterable[bytes], separator: bytes) -> list[str]:
+    if separator == b"\n":
+        names = (name.removesuffix(b"\r") for name in names)
+    return [os.fsdecode(name) for name in names if name]
+
+
+def _peeked(groups: Iterator[Iterator[Path]]) -> Iterator[Iterator[Path]] | None:
+    """The groups from the first one that has a picture in it; None if none has."""
+    for group in groups:
+        for first in group:
+            return chain([chain([first], group)], groups)
+    return None
 
 
 def _how_to_go_on(outcome: Outcome, again: str | None) -> str:
