@@ -24,7 +24,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cutline import captioner, cli
-from cutline.site.records import Review, Verdict
+from cutline.site.records import Decision, Draft, Purpose, Review, Verdict
 from cutline.site.store import Store
 
 STANDIN = Path(__file__).with_name("standin.py")
@@ -125,9 +125,10 @@ def server(home: Path, asked: list[str]) -> Iterator[str]:
 def test_a_folder_goes_the_whole_way(home: Path, captioned: list[str]) -> None:
     done = site("run", "pages")
     assert done.returncode == 1  # one picture is missing
-    assert "Found 5 image uses in 1 file." in done.stderr
+    assert "Found 5 images in 1 file." in done.stderr
     assert "none.png: no such file" in done.stderr
     assert "1 captioned" in done.stderr  # two look the same, two are left as they are
+    assert "5 images decided: 2 suggestions, 1 needs your words, 2 left as" in done.stderr
     assert "<html" in (home / "site-report.html").read_text("utf-8")
     assert done.stdout == ""
 
@@ -156,24 +157,28 @@ def test_a_folder_goes_the_whole_way(home: Path, captioned: list[str]) -> None:
     assert (home / "pages/index.html").read_bytes() == before
     assert site("apply", "pages", "--patch", "p.patch").returncode == 0
     assert "&quot;own&quot;" in (home / "p.patch").read_text()
+    assert site("apply", "pages", "--patch", "q.patch", "--write").returncode == 2
+    assert not (home / "q.patch").exists()
     done = site("apply", "pages", "--write")
     assert "Written: 2 alts in 1 file." in done.stderr
     assert "&quot;own&quot;" in (home / "pages/index.html").read_text()
-    assert "Written: 0 alts" in site("apply", "pages", "--write").stderr
+    again = site("apply", "pages", "--write").stderr
+    assert again == "Nothing to write. All that was approved stands in the pages.\n"
     assert json.loads(site("status", "--json").stdout)["applied"] == 2
 
     captioned.clear()
     again = site("run", "pages", "-q", "-o", "again.html")
     assert again.returncode == 1
     assert captioned == []
-    assert site("undo").returncode == 0
+    assert site("undo").stderr == "Taken back: 2 alts in 1 file.\n"
+    assert site("undo").stderr == "All that was written is taken back already.\n"
     assert (home / "pages/index.html").read_bytes() == before
 
 
 def test_a_website_is_crawled_drafted_and_exported(home: Path, server: str) -> None:
     done = site("crawl", server, "--max-pages", 5)
     assert done.returncode == 0, done.stderr
-    assert "Found 5 image uses on 1 page" in done.stderr
+    assert "Found 5 images on 1 page" in done.stderr
     done = site("draft", "--concurrency", 4)
     assert done.returncode == 1
     assert f"{server}none.png: the server answers 404" in done.stderr
@@ -197,7 +202,7 @@ def test_a_site_that_does_not_answer_leaves_the_record_free(home: Path, free_por
     assert "refused" in done.stderr
     assert "Next" not in done.stderr
     assert not (home / "site-report.html").exists()
-    assert "Found 5 image uses in 1 file." in site("run", "pages").stderr
+    assert "Found 5 images in 1 file." in site("run", "pages").stderr
 
 
 def test_pages_that_cannot_be_read_are_named(home: Path, server: str) -> None:
@@ -225,8 +230,8 @@ def test_private_addresses_are_not_fetched_for_others(home: Path, server: str) -
 
 def test_one_page_is_scanned_and_no_table(home: Path) -> None:
     (home / "pages/other.html").write_text("<img src=1.png>")
-    assert "Found 5 image uses in 1 file." in site("run", "pages/index.html").stderr
-    assert "Found 6 image uses in 2 files." in site("scan", "pages").stderr
+    assert "Found 5 images in 1 file." in site("run", "pages/index.html").stderr
+    assert "Found 6 images (5 different) in 2 files." in site("scan", "pages").stderr
     for words in (("run", "pages/1.png"), ("import", "pages/1.png")):
         done = site(*words)
         assert done.returncode == 2
@@ -242,6 +247,17 @@ def test_lint_tells_errors_by_its_exit_code(home: Path) -> None:
     assert {line["rule"] for line in lines} >= {"image-alt"}
     (home / "pages/index.html").write_text('<img src="1.png" alt="A dog on a beach at dusk">')
     assert site("lint").returncode == 0
+
+
+def test_lint_tells_our_suggestions_from_what_stands_in_the_pages(home: Path) -> None:
+    site("scan", "pages")
+    with Store(home / "site.cutline") as store:
+        first = next(store.uses())
+        draft = Draft(Decision(Purpose.INFORMATIVE, "informative", ""), "photo.jpg")
+        store.put_draft(first.id, draft)
+    said = 'index.html: error: 1.png: our suggestion: "photo.jpg" is the name of a file'
+    assert said in site("lint", "--drafts").stdout
+    assert said not in site("lint").stdout
 
 
 def test_wrong_use_is_told_in_a_line(home: Path) -> None:
@@ -331,9 +347,27 @@ def test_the_report_is_named_as_the_record_and_replaces_only_reports(home: Path)
     assert (home / "tags-report.html").read_text() == "<h1>My own</h1>"
 
 
+def test_the_status_says_in_plain_words_how_far_a_site_has_come(home: Path) -> None:
+    site("scan", "pages", "--store", "a b")
+    status = site("status", "--store", "a b").stdout
+    assert 'images in them        5  3 without alt, 1 with alt="", 1 with one' in status
+    assert status.endswith("Next: cutline site draft --store 'a b'\n")
+    site("draft", "--store", "a b")
+    with Store(home / "a b") as store:
+        [first, *_] = store.uses(stage="drafted")
+        store.put_review(first.id, Review(Verdict.EDITED, "Sand", "ann"))
+    status = site("status", "--store", "a b").stdout
+    assert "different ones        4  1 could not be had" in status
+    assert "decided               5  3 informative, 2 left as they are" in status
+    assert "suggested             1  to approve or change" in status
+    assert "need words            1\n" in status
+    assert "reviewed              1  1 edited" in status
+    assert status.endswith("Next: cutline site review --store 'a b'\n")
+
+
 def test_what_cannot_be_done_yet_says_why(home: Path) -> None:
     site("scan", "pages")
-    assert "Nothing is approved yet: cutline site review." in site("apply", "pages").stderr
+    assert "Nothing is approved yet: cutline site review\n" in site("apply", "pages").stderr
     assert "Nothing was written" in site("undo").stderr
     done = site("export", "--format", "wp-cli")
     assert done.returncode == 2

@@ -128,7 +128,7 @@ def test_each_row_of_the_articles_export_gets_an_answer(
 
     code, _, said = cutline("import", "tags.csv")
     assert code == 0
-    assert "144 image uses of 44 images in 144 rows" in said
+    assert "Found 144 images (44 different) in 144 rows." in said
 
     code, _, said = cutline("draft", "--private")
     assert code == 1

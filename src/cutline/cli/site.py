@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections import Counter
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,24 +18,27 @@ from cutline.cli.app import (
     app,
     examples,
     given,
+    needing,
     wording,
     writing,
 )
+from cutline.cli.shown import Steps, interruptible, print_findings, several, standing
 from cutline.cli.steps import (
-    Steps,
+    RECORD,
+    Format,
+    answer_rows,
+    apply_alts,
+    command,
     crawl_site,
     draft_alts,
+    export_record,
     import_rows,
-    interruptible,
     is_page,
+    journal_of,
     lint_site,
-    needing_site,
     opened,
-    print_diff,
-    refusals,
     report_beside,
     scan_site,
-    several,
     write_out,
     write_report,
 )
@@ -83,14 +85,6 @@ CONTEXT = wording(
 )
 
 
-class Format(StrEnum):
-    """How the record leaves."""
-
-    CSV = "csv"
-    JSON = "json"
-    WP_CLI = "wp-cli"
-
-
 @site.callback(
     epilog=examples(
         "cutline site run https://example.org/",
@@ -113,7 +107,7 @@ def group() -> None:
 )
 def crawl(
     url: Annotated[str, typer.Argument(metavar="URL", help="Where to begin.")],
-    store: Annotated[Path, STORE] = Path("site.cutline"),
+    store: Annotated[Path, STORE] = RECORD,
     include: Annotated[list[str] | None, INCLUDE] = None,
     exclude: Annotated[list[str] | None, EXCLUDE] = None,
     max_pages: Annotated[int | None, MAX_PAGES] = None,
@@ -140,6 +134,7 @@ def crawl(
             delay_s=delay,
             **given(max_pages=max_pages, max_depth=max_depth, per_host=concurrency),
         )
+        steps.say(f"Next: {command(store, 'draft')}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -148,7 +143,7 @@ def crawl(
 )
 def scan(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="HTML and Markdown files.")],
-    store: Annotated[Path, STORE] = Path("site.cutline"),
+    store: Annotated[Path, STORE] = RECORD,
     include: Annotated[list[str] | None, INCLUDE] = None,
     exclude: Annotated[list[str] | None, EXCLUDE] = None,
     quiet: Annotated[bool, QUIET] = False,
@@ -159,6 +154,7 @@ def scan(
     """
     with opened(store) as record, interruptible(), Steps(quiet) as steps:
         failed = scan_site(record, folder, steps, include=include or (), exclude=exclude or ())
+        steps.say(f"Next: {command(store, 'draft')}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -171,7 +167,7 @@ def scan(
 )
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="A crawler's export.")],
-    store: Annotated[Path, STORE] = Path("site.cutline"),
+    store: Annotated[Path, STORE] = RECORD,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Take the images from a crawler's export: Screaming Frog, Lumar, or any column of URLs.
@@ -180,6 +176,7 @@ def import_(
     """
     with opened(store) as record, Steps(quiet) as steps:
         failed = import_rows(record, file, steps)
+        steps.say(f"Next: {command(store, 'draft')}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -191,7 +188,7 @@ def import_(
     )
 )
 def draft(
-    store: Annotated[Path, STORE] = Path("site.cutline"),
+    store: Annotated[Path, STORE] = RECORD,
     glossary: Annotated[Path | None, GLOSSARY] = None,
     threshold: Annotated[float | None, THRESHOLD] = None,
     max_chars: Annotated[int | None, MAX_CHARS] = None,
@@ -225,9 +222,12 @@ def draft(
             fill_empty=fill_empty,
             redo=redo,
             refresh=refresh,
-            network=given(host_delay_s=delay, host_concurrency=concurrency, private=private),
+            network=given(host_delay_s=delay, host_concurrency=concurrency),
+            private=private,
             load=partial(_load, model, engine, threads),
         )
+        if record.count_uses(stage="waiting"):
+            steps.say(f"Next: {command(store, 'review')}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -235,7 +235,7 @@ def draft(
     epilog=examples("cutline site lint", "cutline site lint --drafts --errors-only --json")
 )
 def lint(
-    store: Annotated[Path, STORE] = Path("site.cutline"),
+    store: Annotated[Path, STORE] = RECORD,
     drafts: Annotated[bool, typer.Option("--drafts", help="Also what we suggest.")] = False,
     errors_only: Annotated[
         bool, typer.Option("--errors-only", help="No warnings, no notes.")
@@ -248,34 +248,13 @@ def lint(
 
     Exit codes: 0 no error; 1 at least one error; 2 wrong use.
     """
-    from json import dumps
-
-    from cutline.output import printable
-    from cutline.site.records import Severity
-
-    found: Counter[str] = Counter()
     with opened(store, there=True) as record:
         crawled = record.setting("crawled_at")
-        for place, finding in lint_site(record, drafts=drafts):
-            found[finding.severity] += 1
-            if errors_only and finding.severity is not Severity.ERROR:
-                continue
-            use = finding.use
-            source = (use.source or use.markup)[:200] if use else ""
-            if json:
-                about = {"page": use.page if use else place, "place": place, "source": source}
-                about |= {"severity": finding.severity, "rule": finding.rule}
-                about |= {"message": finding.message, "reference": finding.reference}
-                print(dumps(about, ensure_ascii=True))
-            else:
-                by = f" ({finding.reference})" if finding.reference else ""
-                line = f"{place}: {finding.severity}: {source[:80]}: {finding.message}{by}"
-                print(printable(f"{line} [{finding.rule}]").encode("utf-8", "replace").decode())
+        findings = lint_site(record, drafts=drafts)
+        errors = print_findings(findings, errors_only=errors_only, as_json=json)
     if crawled:
         print(f"As crawled at {crawled}; crawl again to see changes.", file=sys.stderr)
-    said = ", ".join(several(found[severity], severity) for severity in Severity)
-    print(f"{said}.", file=sys.stderr)
-    raise typer.Exit(1 if found[Severity.ERROR] else 0)
+    raise typer.Exit(1 if errors else 0)
 
 
 @site.command(
@@ -286,7 +265,7 @@ def lint(
     )
 )
 def review(
-    store: Annotated[Path, STORE] = Path("site.cutline"),
+    store: Annotated[Path, STORE] = RECORD,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open it in a browser.")] = True,
     who: Annotated[
@@ -314,6 +293,8 @@ def review(
             from cutline.site.sheet import write_sheet
 
             write_out(write, force, partial(write_sheet, record), encoding="utf-8-sig")
+            back = command(store, f"review --read {shlex.quote(str(write))}")
+            print(f"Fill in verdict or approved_alt, then: {back}", file=sys.stderr)
         elif read is not None:
             from cutline.site.sheet import read_reviews
 
@@ -324,7 +305,7 @@ def review(
             print(f"{several(len(sheet.reviews), 'review')} taken over.")
             raise typer.Exit(1 if sheet.problems else 0)
         else:
-            with needing_site("cutline site review"):
+            with needing("site", "cutline site review"):
                 from cutline.web.review import serve
             serve(record, port=port, browser=browser, who=who or getpass.getuser())
 
@@ -338,7 +319,7 @@ def review(
 )
 def apply(
     root: Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the pages.")],
-    store: Annotated[Path, STORE] = Path("site.cutline"),
+    store: Annotated[Path, STORE] = RECORD,
     write: Annotated[bool, writing("--write", help="Write; without it, only show.")] = False,
     patch: Annotated[
         Path | None, writing("--patch", metavar="FILE", help="Write a patch for `git apply`.")
@@ -359,47 +340,23 @@ def apply(
 
     Exit codes: 0 all written; 1 some were refused; 2 wrong use.
     """
-    from cutline.site.writeback import apply as write_files
-    from cutline.site.writeback import patch as as_patch
-    from cutline.site.writeback import plan
-
     with opened(store, there=True) as record, Steps(quiet) as steps:
-        told = partial(steps.show, "comparing")
-        changes = plan(record, root, overwrite=overwrite, fill_empty=fill_empty, progress=told)
-        refused = [each for change in changes for each in change.refused]
-        failed = 0
-        edits = sum(len(change.edits) for change in changes)
-        files = sum(bool(change.edits) for change in changes)
-        if patch is not None:
-            from cutline.output import refuse_existing
-
-            if not force:
-                refuse_existing(patch)
-            patch.write_bytes(as_patch(changes))
-        elif write:
-            outcome = write_files(
-                record, changes, journal=_journal(store), progress=partial(steps.show, "writing")
-            )
-            for path, why in outcome.failed:
-                steps.problem(f"{path}: {why}")
-            failed, edits, files = len(outcome.failed), outcome.uses, len(outcome.files)
-        else:
-            for change in changes:
-                print_diff(change.diff())
-        for line in refusals(refused):
-            steps.problem(line)
-        done = "Written" if write and patch is None else "To be written"
-        kept = f"; {several(len(refused), 'use')} refused" if refused else ""
-        hint = "" if write or patch or not edits else " Add --write to write them."
-        if not record.count_uses(stage="reviewed"):
-            hint = " Nothing is approved yet: cutline site review."
-        steps.say(f"{done}: {several(edits, 'alt')} in {several(files, 'file')}{kept}.{hint}")
-    raise typer.Exit(1 if refused or failed else 0)
+        failed = apply_alts(
+            record,
+            root,
+            steps,
+            write=write,
+            patch=patch,
+            force=force,
+            overwrite=overwrite,
+            fill_empty=fill_empty,
+        )
+    raise typer.Exit(1 if failed else 0)
 
 
 @site.command(epilog=examples("cutline site undo"))
 def undo(
-    store: Annotated[Path, STORE] = Path("site.cutline"),
+    store: Annotated[Path, STORE] = RECORD,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Take back what `cutline site apply --write` wrote; files changed since then are left.
@@ -409,14 +366,18 @@ def undo(
     from cutline.site.writeback import undo as take_back
 
     with opened(store, there=True) as record, Steps(quiet) as steps:
-        if not _journal(store).is_file():
+        journal = journal_of(store)
+        if not journal.is_file():
             steps.say("Nothing was written, so there is nothing to take back.")
             return
-        outcome = take_back(record, _journal(store), progress=partial(steps.show, "undoing"))
+        outcome = take_back(record, journal, progress=partial(steps.show, "undoing"))
         for path, why in outcome.failed:
             steps.problem(f"{path}: {why}")
         files = several(len(outcome.files), "file")
-        steps.say(f"Taken back: {several(outcome.uses, 'alt')} in {files}.")
+        if outcome.files:
+            steps.say(f"Taken back: {several(outcome.uses, 'alt')} in {files}.")
+        elif not outcome.failed:
+            steps.say("All that was written is taken back already.")
     raise typer.Exit(1 if outcome.failed else 0)
 
 
@@ -428,7 +389,7 @@ def undo(
     )
 )
 def export(
-    store: Annotated[Path, STORE] = Path("site.cutline"),
+    store: Annotated[Path, STORE] = RECORD,
     format: Annotated[
         Format | None, writing("--format", help="By default as the output's name ends, else csv.")
     ] = None,
@@ -444,36 +405,20 @@ def export(
     """Hand the record on: as a table, as JSON, for WordPress, or as the imported file's rows."""
     ending = output.suffix.lower().lstrip(".") if output else ""
     format = format or (Format.JSON if ending == "json" else Format.CSV)
+    if rows is not None and (output is None or format is not Format.CSV):
+        raise OptionError("got --rows; expected --output FILE.csv with it")
     with opened(store, there=True) as record:
-        if rows is not None:
-            from cutline.output import refuse_existing
-
-            if output is None or format is not Format.CSV:
-                raise OptionError("got --rows; expected --output FILE.csv with it")
-            if not force:
-                refuse_existing(output)
-            with needing_site("cutline site export"):
-                from cutline.site.sheet import answer_export
-            answer_export(record, rows, output)
-            return
-        from cutline.site import export as forms
-
-        if format is Format.WP_CLI:
-            if not any(each.url.startswith(("http://", "https://")) for each in record.images()):
-                raise OptionError(
-                    "got a record without pictures on the web; expected one of a crawl or an "
-                    "import, by whose URLs WordPress knows them"
-                )
-            write_out(output, force, lambda stream: stream.write(forms.wp_cli(record)))
-        elif format is Format.JSON:
-            write_out(output, force, partial(forms.write_json, record))
+        if rows is not None and output is not None:
+            answer_rows(record, rows, output, force)
         else:
-            write_out(output, force, partial(forms.write_csv, record))
+            export_record(record, format, output, force)
+    if output is not None:
+        print(f"Exported: {output}", file=sys.stderr)
 
 
 @site.command(epilog=examples("cutline site report -o report.html", "cutline site report --json"))
 def report(
-    store: Annotated[Path, STORE] = Path("site.cutline"),
+    store: Annotated[Path, STORE] = RECORD,
     output: Annotated[
         Path | None,
         writing("--output", "-o", metavar="FILE.html", help="By default as the record is named."),
@@ -499,7 +444,7 @@ def report(
 
 @site.command(epilog=examples("cutline site status", "cutline site status --json"))
 def status(
-    store: Annotated[Path, STORE] = Path("site.cutline"),
+    store: Annotated[Path, STORE] = RECORD,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Say how far a site has come."""
@@ -512,30 +457,12 @@ def status(
     if json:
         print(dumps({"source": source} | asdict(counts), indent=2))
         return
-    alts = [f"{number} {alt}" for alt, number in counts.by_alt.items() if number]
-    kinds = [f"{number} {kind}" for kind, number in counts.by_purpose.items() if number]
-    verdicts = [f"{number} {verdict}" for verdict, number in counts.reviewed.items() if number]
-    failed = f"{counts.failed} failed" if counts.failed else ""
-    unsure = f"{counts.abstained} of them for want of a sure caption" if counts.abstained else ""
-    lines = {
-        "site": (source, ""),
-        "pages": (counts.pages, f"{counts.failed_pages} unread" if counts.failed_pages else ""),
-        "image uses": (counts.uses, ", ".join(alts)),
-        "images": (
-            counts.images,
-            ", ".join(filter(None, [f"{counts.distinct} look different", failed])),
-        ),
-        "drafts": (counts.uses - counts.found, ", ".join(kinds)),
-        "waiting": (counts.drafted, "for a review of their suggestion"),
-        "asking": (counts.asked, unsure or "for words of a person"),
-        "reviewed": (sum(counts.reviewed.values()), ", ".join(verdicts)),
-        "written": (counts.applied, ""),
-    }
-    if counts.stale:
-        lines["stale"] = (counts.stale, "drafts would come out differently: cutline site draft")
-    for name, (number, more) in lines.items():
-        shown = f"{number:,}" if isinstance(number, int) else number
-        print(f"{name:<12}{shown:>8}  {more}".rstrip())
+    for line in standing(source, counts):
+        print(line)
+    step = "review" if counts.drafted or counts.asked else ""
+    step = "draft" if counts.found or counts.stale else step
+    if step:
+        print(f"Next: {command(store, step)}")
 
 
 @site.command(
@@ -550,7 +477,7 @@ def run(
         str,
         typer.Argument(metavar="URL|DIR|FILE", help="The site, one page, or a crawler's export."),
     ],
-    store: Annotated[Path, STORE] = Path("site.cutline"),
+    store: Annotated[Path, STORE] = RECORD,
     output: Annotated[
         Path | None,
         writing("--output", "-o", metavar="FILE.html", help="By default as the record is named."),
@@ -590,11 +517,12 @@ def run(
             steps,
             glossary=glossary,
             words=given(threshold=threshold) | {"context_nats": 0.0},
-            network=given(host_delay_s=delay, private=private),
+            network=given(host_delay_s=delay),
+            private=private,
             load=partial(_load, model, engine, threads),
         )
         write_report(record, steps, output)
-        steps.say("Next: cutline site review")
+        steps.say(f"Next: {command(store, 'review')}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -602,7 +530,3 @@ def _load(model: str | None, engine: str, threads: int | None) -> Any:
     from cutline.backends import load
 
     return load(model, engine=engine, threads=threads)
-
-
-def _journal(store: Path) -> Path:
-    return store.with_name(f"{store.name}-applied.jsonl")

@@ -1,118 +1,44 @@
-"""What the `cutline site` commands do, step by step, and what is seen of it."""
+"""What the `cutline site` commands do, step by step."""
 
 from __future__ import annotations
 
 import io
-import os
+import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import typer
-
-from cutline.errors import DataError, MissingExtraError, OptionError
+from cutline.cli.app import needing
+from cutline.cli.shown import Steps, drafted, found, print_diff, refusals, several
+from cutline.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from cutline.site.pipeline import Progress, Summary
+    from cutline.site.pipeline import Progress
     from cutline.site.records import Finding, ImageUse, Page
-    from cutline.site.store import Store, StoredUse
+    from cutline.site.store import Store
 
 
-class Steps:
-    """What a person sees of a run: a bar for each step on a terminal, its outcome in a line.
+class Format(StrEnum):
+    """How the record leaves."""
 
-    Args:
-        quiet: only problems.
-    """
-
-    def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
-        self._bar: Any = None
-        self._task: Any = None
-        self._step = ""
-
-    def __enter__(self) -> Self:
-        """Make a bar ready, if there is a terminal."""
-        if not self._quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
-
-            self._bar = Progress(
-                TextColumn("{task.description:<10}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[failed]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True, highlight=False),
-                transient=True,
-            )
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-
-    def show(self, step: str, done: int, total: int | None, failed: int = 0) -> None:
-        """A step has come so far."""
-        if self._bar is None:
-            return
-        if step != self._step:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._step = step
-            self._task = self._bar.add_task(step, total=total, failed="")
-        note = f"{failed} failed" if failed else ""
-        self._bar.update(self._task, completed=done, total=total, failed=note)
-
-    def say(self, line: str) -> None:
-        """A plain sentence on how a step ended."""
-        if not self._quiet:
-            self._print(line)
-
-    def problem(self, line: str) -> None:
-        """Something that a person should know in any case."""
-        self._print(line)
-
-    def _print(self, line: str) -> None:
-        from cutline.output import printable
-
-        text = printable(line).encode("utf-8", "replace").decode()
-        if self._bar is not None:
-            self._bar.console.print(text, soft_wrap=True, markup=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
+    CSV = "csv"
+    JSON = "json"
+    WP_CLI = "wp-cli"
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """End a stopped command with a word on how to go on; all up to there is kept."""
-    from cutline.delivery import Interrupted, Interrupts
+RECORD = Path("site.cutline")
+"""Where a site's record is unless told otherwise."""
 
-    try:
-        with Interrupts():
-            yield
-    except (Interrupted, KeyboardInterrupt) as stopped:
-        print("Stopped; all up to here is kept. To go on: the same command.", file=sys.stderr)
-        raise typer.Exit(getattr(stopped, "exit_code", 130)) from stopped
+
+def command(store: Path, name: str) -> str:
+    """A command on a record, as a person would type it."""
+    named = "" if store == RECORD else f" --store {shlex.quote(str(store))}"
+    return f"cutline site {name}{named}"
 
 
 @contextmanager
@@ -129,19 +55,8 @@ def opened(path: Path, *, there: bool = False) -> Iterator[Store]:
             f"got no {path}; expected a site's record: begin with cutline site crawl, scan or "
             "import, or name it with --store"
         )
-    with needing_site("cutline site"), Store(path) as store:
+    with needing("site", "cutline site"), Store(path) as store:
         yield store
-
-
-@contextmanager
-def needing_site(what: str) -> Iterator[None]:
-    """Say which extra is missing where a library is."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "cutline").partition(".")[0] == "cutline":
-            raise
-        raise MissingExtraError(what, "site") from error
 
 
 def crawl_site(store: Store, url: str, steps: Steps, **options: Any) -> int:
@@ -188,13 +103,13 @@ def crawl_site(store: Store, url: str, steps: Steps, **options: Any) -> int:
         gone = store.retire_pages(seen)
         if gone:
             steps.say(f"No longer there: {several(gone, 'page')}.")
-    left = {"unread": summary.dead, "kept out by robots.txt": summary.forbidden}
-    left |= {"not asked for yet": summary.waiting}
-    notes = "".join(f"; {number} {what}" for what, number in left.items() if number)
-    steps.say(
-        f"Found {several(store.counts().uses, 'image use')} on {several(summary.pages, 'page')}"
-        f"{notes}; {summary.pages / max(summary.seconds, 1e-9):.1f} pages a second."
-    )
+    left = {"could not be read": summary.dead, "kept out by robots.txt": summary.forbidden}
+    left |= {"not asked for, since --max-pages is reached": summary.waiting}
+    notes = "".join(f"; {number:,} {what}" for what, number in left.items() if number)
+    counts = store.counts()
+    said = found(counts.uses, counts.images, f"on {several(summary.pages, 'page')}")
+    pace = summary.pages / max(summary.seconds, 1e-9)
+    steps.say(f"{said}{notes}; {pace:.1f} pages a second.")
     return summary.dead
 
 
@@ -212,18 +127,21 @@ def scan_site(store: Store, folder: Path, steps: Steps, **only: Any) -> int:
     claim(store, str(folder.resolve()))
     store.setting("root", str(folder.resolve()))
     seen: set[str] = set()
-    failed = 0
+    sources: set[str] = set()
+    images = failed = 0
     for page, uses in scan(folder, **only):
         store.put_page(page, uses)
         seen.add(page.url)
+        images += len(uses)
+        sources.update(use.url or use.source or use.markup for use in uses)
         if page.error:
             failed += 1
             steps.problem(f"{page.url}: {page.error}")
         steps.show("scanning", len(seen), None, failed)
     if not any(only.values()):
         store.retire_pages(seen)
-    found = store.count_uses(origin="")
-    steps.say(f"Found {several(found, 'image use')} in {several(len(seen), 'file')}.")
+    where = f"in {several(len(seen), 'file')}"
+    steps.say(f"{found(images, len(sources), where)}.")
     return failed
 
 
@@ -254,11 +172,9 @@ def import_rows(store: Store, file: Path, steps: Steps) -> int:
         steps.problem(f"{file.name}, row {number + 1}: {problem}")
     if len(export.problems) > 20:
         steps.problem(f"{file.name}: and {len(export.problems) - 20} rows more")
-    images = len({use.url or use.source for _, use in export.uses})
-    steps.say(
-        f"Found {several(len(export.uses), 'image use')} of {several(images, 'image')} in "
-        f"{several(len(export.rows), 'row')}."
-    )
+    different = len({use.url or use.source for _, use in export.uses})
+    where = f"in {several(len(export.rows), 'row')}"
+    steps.say(f"{found(len(export.uses), different, where)}.")
     return len(export.problems)
 
 
@@ -269,6 +185,7 @@ def draft_alts(
     words: dict[str, Any],
     network: dict[str, Any],
     load: Callable[[], Any],
+    private: bool | None = None,
     glossary: Path | None = None,
     fill_empty: bool | None = None,
     redo: bool = False,
@@ -280,7 +197,6 @@ def draft_alts(
     from cutline.site.pipeline import PipelineOptions, draft_site
     from cutline.site.wording import WordingOptions
 
-    private = network.pop("private", None)
     public = not (_starts_in_private(store) if private is None else private)
     fetch = FetchOptions(public_only=public, robots=store.setting("robots") == "yes", **network)
     options = PipelineOptions(
@@ -294,7 +210,7 @@ def draft_alts(
     def told(progress: Progress) -> None:
         steps.show(progress.step, progress.done, progress.total, progress.failed)
 
-    with needing_site("cutline site draft"), Fetcher(fetch) as fetcher:
+    with needing("site", "cutline site draft"), Fetcher(fetch) as fetcher:
         summary = draft_site(store, load(), options, fetcher=fetcher, progress=told)
     guarded = False
     for image in store.images("failed"):
@@ -307,7 +223,7 @@ def draft_alts(
         )
     for reason in summary.refusals[:20]:
         steps.problem(f"not captioned: {reason}")
-    steps.say(_told(summary))
+    steps.say(drafted(summary))
     return store.counts().failed + summary.uncaptioned
 
 
@@ -339,9 +255,115 @@ def lint_site(store: Store, *, drafts: bool = False) -> Iterator[tuple[str, Find
         for each in known if drafts else ():
             if each.draft is not None and each.draft.alt:
                 for finding in lint_alt(each.draft.alt, each.use):
-                    yield url, replace(finding, use=each.use)
+                    message = f"our suggestion: {finding.message}"
+                    yield url, replace(finding, message=message, use=each.use)
     for url in bare:
         yield from _lint_file(root, url)
+
+
+def apply_alts(
+    store: Store,
+    root: Path,
+    steps: Steps,
+    *,
+    write: bool = False,
+    patch: Path | None = None,
+    force: bool = False,
+    overwrite: bool = False,
+    fill_empty: bool = False,
+) -> int:
+    """Write approved alts into pages, or only show them; returns how many could not be.
+
+    Args:
+        root: the folder with the pages.
+        write: into the files.
+        patch: into this patch instead; `force` replaces one that is there.
+        overwrite, fill_empty: as for `writeback.plan`.
+
+    Raises:
+        OptionError: both `write` and `patch`, or a patch is there already.
+    """
+    from cutline.output import refuse_existing, write_whole
+    from cutline.site import writeback
+
+    if patch is not None:
+        if write:
+            raise OptionError("got --write and --patch; expected one of them")
+        if not force:
+            refuse_existing(patch)
+    changes = writeback.plan(
+        store,
+        root,
+        overwrite=overwrite,
+        fill_empty=fill_empty,
+        progress=partial(steps.show, "comparing"),
+    )
+    refused = [each for change in changes for each in change.refused]
+    failed = 0
+    alts = sum(len(change.edits) for change in changes)
+    files = sum(bool(change.edits) for change in changes)
+    done, hint = "To be written", " Add --write to write them."
+    if patch is not None:
+        write_whole(patch, writeback.patch(changes))
+        done, hint = "To be written", f" The patch: {patch}"
+    elif write:
+        told = partial(steps.show, "writing")
+        outcome = writeback.apply(store, changes, journal=journal_of(store.path), progress=told)
+        for path, why in outcome.failed:
+            steps.problem(f"{path}: {why}")
+        failed, alts, files = len(outcome.failed), outcome.uses, len(outcome.files)
+        done, hint = "Written", f" To take them back: {command(store.path, 'undo')}"
+    else:
+        for change in changes:
+            print_diff(change.diff())
+    for line in refusals(refused):
+        steps.problem(line)
+    left = f" Left as they are: {several(len(refused), 'image')}, see above." if refused else ""
+    if alts:
+        steps.say(f"{done}: {several(alts, 'alt')} in {several(files, 'file')}.{left}{hint}")
+    elif not store.count_uses(stage="reviewed"):
+        steps.say(f"Nothing is approved yet: {command(store.path, 'review')}")
+    elif not failed:
+        standing = "" if refused else " All that was approved stands in the pages."
+        steps.say(f"Nothing to write.{standing}{left}")
+    return len(refused) + failed
+
+
+def journal_of(store: Path) -> Path:
+    """Where it is kept what was written into pages, for taking it back."""
+    return store.with_name(f"{store.name}-applied.jsonl")
+
+
+def export_record(store: Store, format: Format, output: Path | None, force: bool) -> None:
+    """Write the record for other programs, to a file or to standard output.
+
+    Raises:
+        OptionError: WordPress could know none of its pictures.
+    """
+    from cutline.site import export
+
+    if format is Format.WP_CLI:
+        if not any(each.url.startswith(("http://", "https://")) for each in store.images()):
+            raise OptionError(
+                "got a record without pictures on the web; expected one of a crawl or an "
+                "import, by whose URLs WordPress knows them"
+            )
+        write_out(output, force, lambda stream: stream.write(export.wp_cli(store)))
+    elif format is Format.JSON:
+        write_out(output, force, partial(export.write_json, store))
+    else:
+        write_out(output, force, partial(export.write_csv, store))
+
+
+def answer_rows(store: Store, rows: Path, output: Path, force: bool) -> None:
+    """Write an imported file's rows again, with the answers beside them."""
+    from cutline.output import refuse_existing
+
+    if not force:
+        refuse_existing(output)
+    with needing("site", "cutline site export"):
+        from cutline.site.sheet import answer_export
+    answer_export(store, rows, output)
 
 
 def report_beside(store: Path) -> Path:
@@ -394,35 +416,6 @@ def write_out(
     write_whole(output, mark + text.getvalue())
 
 
-def refusals(refused: Sequence[tuple[StoredUse, str]]) -> Iterator[str]:
-    """What was not written and why: each by itself, or of many the first for each reason."""
-    groups: dict[str, list[str]] = {}
-    for each, why in refused:
-        line = f"{each.use.page}: {(each.use.source or 'svg')[:80]}: {why}"
-        groups.setdefault(why.partition(": ")[0], []).append(line)
-    for lines in groups.values():
-        shown = lines if len(refused) <= 20 else lines[:1]
-        yield from shown
-        if len(lines) > len(shown):
-            yield f"and {several(len(lines) - len(shown), 'use')} more for the same reason"
-
-
-def print_diff(diff: str) -> None:
-    """A unified diff, in colours on a terminal."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
-        sys.stdout.buffer.write(diff.encode("utf-8", "replace"))
-        sys.stdout.flush()
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    styles = {"+++": "bold", "---": "bold", "@@": "cyan", "+": "green", "-": "red"}
-    console = Console(highlight=False)
-    for line in diff.splitlines():
-        style = next((styles[mark] for mark in styles if line.startswith(mark)), "")
-        console.print(Text(line.encode("utf-8", "replace").decode(), style=style), soft_wrap=True)
-
-
 def claim(store: Store, source: str) -> None:
     """Let a record stand for one site.
 
@@ -452,11 +445,6 @@ def refuse_other(store: Store, source: str) -> None:
         )
 
 
-def several(number: int, what: str) -> str:
-    """A number and its noun."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
 def _lint_file(root: Path, page: str) -> Iterator[tuple[str, Finding]]:
     from cutline.site.find import read_file
     from cutline.site.lint import lint
@@ -466,21 +454,6 @@ def _lint_file(root: Path, page: str) -> Iterator[tuple[str, Finding]]:
         offset = finding.use.offset if finding.use else -1
         line = f":{text.count(chr(10), 0, offset) + 1}" if offset >= 0 else ""
         yield f"{page}{line}", finding
-
-
-def _told(summary: Summary) -> str:
-    if not (summary.drafts or summary.fetched or summary.failed):
-        return "Nothing left to draft."
-    seconds = max(summary.elapsed_s, 1e-9)
-    parts = [f"{several(summary.drafts, 'draft')}"]
-    if summary.asked:
-        unsure = f" ({summary.abstained} for want of a sure caption)" if summary.abstained else ""
-        parts.append(f"{summary.asked} need a person's words{unsure}")
-    parts.append(f"{several(summary.fetched, 'picture')} fetched")
-    if summary.failed:
-        parts.append(f"{summary.failed} failed")
-    parts.append(f"{summary.captioned} captioned in {seconds:.1f} s")
-    return ", ".join(parts) + "."
 
 
 def _glossary(store: Store, path: Path | None) -> dict[str, str]:

@@ -80,8 +80,8 @@ class Summary:
     Attributes:
         fetched, unchanged, failed: pictures had, asked for and still the same, not to be had.
         captioned: pictures captioned; `uncaptioned` those that a captioner refused.
-        drafts: uses drafted; of these, `asked` have no suggestion, and of these, `abstained` have
-            a caption that is too unsure.
+        drafts: uses decided on; of these, `kept` are left as they are, `asked` have no suggestion,
+            and of these, `abstained` have a caption that is too unsure.
         refusals: why captioning failed, each reason once.
     """
 
@@ -91,6 +91,7 @@ class Summary:
     captioned: int = 0
     uncaptioned: int = 0
     drafts: int = 0
+    kept: int = 0
     asked: int = 0
     abstained: int = 0
     refusals: list[str] = field(default_factory=list)
@@ -267,7 +268,9 @@ class _Run:
                 found = _noted(found, "a drawing (SVG), which no captioner reads: describe it")
         self.store.put_draft(each.id, found)
         self.summary.drafts += 1
-        self.summary.asked += found.alt is None and decision.purpose is not Purpose.KEPT
+        kept = decision.purpose is Purpose.KEPT
+        self.summary.kept += kept
+        self.summary.asked += found.alt is None and not kept
         self.summary.abstained += found.abstained
 
     def _picture(self, task: _Task) -> Any:
