@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.core import TyperGroup as Group
 from typer.main import get_command
 
@@ -11,12 +12,29 @@ from cutline.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted(page.relative_to(ROOT) for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
 
 
-def commands() -> list[list[str]]:
-    shells = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    lines = "\n".join(shells).replace("\\\n", " ").splitlines()
+def commands(text: str) -> list[list[str]]:
+    """What a page tells to type: in blocks, behind a prompt or not, and within its sentences."""
+    blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    lines = [line.removeprefix("$ ") for line in lines] + in_prose(text)
     return [shlex.split(line, comments=True) for line in lines if line.startswith("cutline ")]
+
+
+def in_prose(text: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def options(command: Any) -> set[str]:
+    """Those of a command, or of all commands of a group."""
+    own = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+    return own.union(*map(options, command.commands.values())) if is_group(command) else own
+
+
+def is_group(command: Any) -> bool:
+    return isinstance(command, Group)
 
 
 def figures() -> Any:
@@ -45,19 +63,30 @@ def test_the_map_of_modules_is_up_to_date() -> None:
     assert (ROOT / "docs" / "map.md").read_text(encoding="utf-8") == drawn
 
 
-def test_every_command_of_the_readme_exists_with_its_options() -> None:
-    found = commands()
-    assert len(found) >= 18
-    for _, *words in found:
-        command = get_command(app)
-        while isinstance(command, Group) and words:
+def test_commands_are_found() -> None:
+    page = (
+        "```sh\ncutline models  # all\n```\n`cutline data`, `--all`\n```\n$ cutline doctor\n```\n"
+    )
+    assert commands(page) == [["cutline", "models"], ["cutline", "doctor"], ["cutline", "data"]]
+    assert len(commands(README)) >= 18
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_command_and_option_of_a_page_exists(page: Path) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for _, *words in commands(text):
+        command: Any = get_command(app)
+        while is_group(command) and words:
             name = words.pop(0)
             assert name in command.commands, name
             command = command.commands[name]
-        known = {option for each in command.params for option in each.opts}
         for word in words:
             if word.startswith("-") and word != "-":
-                assert word.partition("=")[0] in known, (command.name, word)
+                assert word.partition("=")[0] in options(command), (command.name, word)
+    known = options(get_command(app))
+    for code in in_prose(text):
+        if code.startswith("--"):
+            assert re.split(r"[\s=]", code)[0] in known, code
 
 
 def test_every_file_of_the_map_exists_and_every_folder_and_floor_is_on_it() -> None:
