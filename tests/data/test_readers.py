@@ -225,6 +225,19 @@ def test_images_of_one_name_in_two_folders_stay_apart(pictures: Path) -> None:
         read(pictures)
 
 
+def test_rows_that_are_not_as_the_others_are_not_lost(pictures: Path) -> None:
+    write(pictures / "mine.csv", table() + ",\n,of no picture\n")
+    with pytest.raises(DataError, match=r"got 1 of 7 .*: row 14, which names no image, has no pic"):
+        read(pictures)
+    assert said(read(pictures, faults="drop")) == SAID
+    write(pictures / "mine.csv", table() + "a.jpg,a dog, running\n")
+    with pytest.raises(DataError, match=r"got line 14 of .* more cells .* expected 2: put a cell"):
+        read(pictures)
+    write(pictures / "mine.csv", "image,caption,Split\na.jpg,one,train\na.jpg,two,test\n")
+    with pytest.raises(DataError, match=r"got a\.jpg in the splits train and test"):
+        read(pictures)
+
+
 def test_what_is_missing_is_refused_dropped_or_kept(pictures: Path) -> None:
     write(pictures / "mine.csv", table() + "z.jpg,no picture\nb.jpg,\ng.jpg,\n")
     (pictures / "Images" / "g.jpg").write_bytes((pictures / "Images" / "a.jpg").read_bytes())

@@ -145,9 +145,16 @@ def test_a_list_of_urls_with_and_without_captions(tmp_path: Path) -> None:
     (tmp_path / "urls.txt").write_text("# mine\nhttp://x/1.jpg\n\nhttp://x/2.jpg\n")
     report = made(tmp_path / "urls.txt", tmp_path / "bare", Web())
     assert (report.images, report.captions, report.uncaptioned) == (2, 0, 2)
-    (tmp_path / "urls.txt").write_text("http://x/1.jpg\tA one\nhttp://x/2.jpg\tA two\n")
+    captions = tmp_path / "bare" / "captions.json"
+    content = json.loads(captions.read_text())
+    content["annotations"] = [{"id": 1, "image_id": 2, "caption": "written by hand"}]
+    captions.write_text(json.dumps(content))
+    again = made(tmp_path / "urls.txt", tmp_path / "bare", Web())
+    assert (again.captions, again.uncaptioned) == (1, 1)
+    assert set(said(tmp_path / "bare")) == {("written by hand",), ()}
+    (tmp_path / "urls.txt").write_text("http://x/1.jpg\tA one\nhttp://x/2.jpg\tA two, or more\n")
     assert made(tmp_path / "urls.txt", tmp_path / "told", Web()).captions == 2
-    assert set(said(tmp_path / "told")) == {("A one",), ("A two",)}
+    assert set(said(tmp_path / "told")) == {("A one",), ("A two, or more",)}
 
 
 def test_whatever_can_be_read_can_be_built_from(tmp_path: Path) -> None:

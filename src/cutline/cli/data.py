@@ -33,7 +33,6 @@ DATA = typer.Argument(
 )
 IMAGES = typer.Option(metavar="DIR", help="Where the pictures are, if not nearby.")
 SPLIT_FILE = typer.Option(metavar="FILE", help="Which image is in which split: JSON or a table.")
-IMAGE_COLUMN = typer.Option(metavar="NAME", help="Of a table, if it cannot be guessed.")
 
 
 @data.callback()
@@ -126,6 +125,10 @@ def build(
         report = make(planned, output, options, progress=advance)
     splits = ", ".join(f"{count} {split}" for split, count in report.splits.items())
     print(f"{output}: {report.images} images ({splits}), {report.captions} captions")
+    if report.splits["dev"] < 10:
+        print(
+            "  too few in dev to tell models apart: good for a try; a hundred images give about 10"
+        )
     if report.uncaptioned:
         print(f"  {report.uncaptioned} images have no caption yet; write them into captions.json")
     for reason, count in report.reasons.items():

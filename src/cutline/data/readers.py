@@ -299,18 +299,27 @@ def _read_rows(
     image: str | None,
     caption: str | None,
 ) -> None:
-    """A row for each caption, or for each image with several in a list or in several columns."""
+    """A row for each caption, or for each image with several in a list or in several columns.
+
+    A row that names no image counts as one whose picture is missing, unless it is empty.
+    """
     columns: tuple[str, list[str]] | None = None
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         columns = columns or _columns(row, path, image, caption)
         name = str(row.get(columns[0]) or "").strip()
-        if not name:
+        texts = [text for column in columns[1] for text in _texts(row.get(column))]
+        if not name and not any(map(str.strip, texts)):
             continue
         if columns[1] == ["sentences"] and row.get("filepath"):  # Karpathy's, of COCO
             name = f"{row['filepath']}/{name}"
-        found = listing.image(name)
-        found.captions += (text for column in columns[1] for text in _texts(row.get(column)))
-        found.split = _split_name(row.get("split")) or found.split
+        found = listing.image(name or f"row {number}, which names no image,")
+        found.captions += texts
+        split = _split_name(row.get(column_named(row, ["split"]) or ""))
+        if split and found.split not in ("", split):
+            raise DataError(
+                f"got {name} in the splits {found.split} and {split} of {path}; expected it in one"
+            )
+        found.split = split or found.split
 
 
 def _columns(
@@ -357,23 +366,46 @@ def table(path: Path) -> Iterator[dict[str, str]]:
     """The rows of a table with a header, parted by commas, semicolons, tabs or bars.
 
     Raises:
+        DataError: it is empty or no text, or a row has more cells than the header.
+    """
+    with _opened(path) as file:
+        rows, names = _rows(file, path)
+        try:
+            for row in rows:
+                if None in row:
+                    raise DataError(
+                        f"got line {rows.line_num} of {path} with more cells than its header; "
+                        f"expected {len(names)}: put a cell with {rows.reader.dialect.delimiter!r} "
+                        "in it between quotation marks"
+                    )
+                yield row
+        except csv.Error as error:
+            raise DataError(f"got {path}, which is no table: {error}") from error
+
+
+def header(path: Path) -> list[str]:
+    """The names of a table's columns.
+
+    Raises:
         DataError: it is empty or no text.
     """
     with _opened(path) as file:
-        header = file.readline()
-        file.seek(0)
-        delimiter = max(",;\t|", key=header.count)
-        quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "|" else csv.QUOTE_MINIMAL
-        rows = csv.DictReader(
-            file, delimiter=delimiter, quoting=quoting, skipinitialspace=True, restval=""
-        )
-        rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
-        if not any(rows.fieldnames):
-            raise _UnknownFormError(f"got {path}, which is empty; expected a header and rows")
-        try:
-            yield from rows
-        except csv.Error as error:
-            raise DataError(f"got {path}, which is no table: {error}") from error
+        return _rows(file, path)[1]
+
+
+def _rows(file: TextIO, path: Path) -> tuple[csv.DictReader[str], list[str]]:
+    """The rows of a table, and the names of its columns."""
+    first = file.readline()
+    file.seek(0)
+    delimiter = max(",;\t|", key=first.count)
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "|" else csv.QUOTE_MINIMAL
+    rows = csv.DictReader(
+        file, delimiter=delimiter, quoting=quoting, skipinitialspace=True, restval=""
+    )
+    names = rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+    if not any(names):
+        raise _UnknownFormError(f"got {path}, which is empty; expected a header and rows")
+    return rows, names
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -450,11 +482,11 @@ def _split_by_file(listing: _Listing, path: Path) -> None:
         rows = table(path)
     chosen: dict[str, str] = {}
     for row in rows:
-        column = column_named(row, IMAGE_COLUMNS)
-        if column is None or not row.get("split"):
+        column, told = column_named(row, IMAGE_COLUMNS), column_named(row, ["split"])
+        if column is None or told is None or not row[told]:
             raise DataError(f"got {dict(row)} in {path}; expected an image and its split")
         name = PurePath(str(row[column])).name
-        split = _split_name(row["split"])
+        split = _split_name(row[told])
         if chosen.setdefault(name, split) != split:
             raise DataError(f"got {name} in two splits of {path}; expected it in one")
     for name, found in listing.images.items():

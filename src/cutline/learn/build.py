@@ -35,6 +35,7 @@ from cutline.data.readers import (
     IMAGE_COLUMNS,
     Pictures,
     column_named,
+    header,
     json_lines,
     table,
 )
@@ -151,9 +152,8 @@ def plan(source: Path, options: BuildOptions) -> Plan:
         raise DataError(f"got {source}, which does not exist; expected a table or a list of images")
     found = Plan(source.parent)
     lines = source.suffix.lower() in (".jsonl", ".ndjson")
-    rows: list[Mapping[str, Any]] = list(json_lines(source) if lines else table(source))
-    if rows and column_named(rows[0], IMAGE_COLUMNS) is not None:
-        for row in rows:
+    if lines or column_named(dict.fromkeys(header(source)), IMAGE_COLUMNS) is not None:
+        for row in json_lines(source) if lines else table(source):
             _add_row(found, row, source, options)
     else:
         for line in source.read_text(encoding="utf-8-sig").splitlines():
@@ -235,7 +235,8 @@ def build(
 
     `output` gets `images/`, `captions.json` (see `write_coco`), `report.json`, `dropped.csv` and
     `build.jsonl`, by which an interrupted build goes on: pictures that are there are not fetched
-    again, those that failed are.
+    again, those that failed are. Of a picture that the source says nothing of, what someone wrote
+    into `captions.json` stays.
 
     Args:
         planned: from `plan`.
@@ -274,7 +275,11 @@ def build(
             f"got no picture out of {len(planned.images)}; "
             + (f"{dropped[0].source}: {dropped[0].detail}" if dropped else "expected some")
         )
-    examples = tuple(Example(maker.path(known[n]), tuple(c)) for n, c in kept.items())
+    paths, written = {name: maker.path(known[name]) for name in kept}, _written(output)
+    examples = tuple(
+        Example(paths[name], tuple(captions) or written.get(paths[name].name, ()))
+        for name, captions in kept.items()
+    )
     collection = split_by_image(
         Collection(output.resolve().name, options.licence, {"all": examples}), seed=options.seed
     )
@@ -292,6 +297,15 @@ def build(
     )
     _write_report(report, output)
     return report
+
+
+def _written(output: Path) -> dict[str, tuple[str, ...]]:
+    """The captions in a set that was built before, by the picture's file name."""
+    path = output / "captions.json"
+    if not path.is_file():
+        return {}
+    before = read(path, unsplit=True, faults="keep").split("all")
+    return {example.image.name: tuple(filter(None, example.captions)) for example in before}
 
 
 def _distinct(
