@@ -259,9 +259,12 @@ def test_a_bucket_fills_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_hosts_that_were_named_are_answered_to(serve: Serve) -> None:
     with serve(hosts=("captions.example",)) as url, httpx.Client(base_url=url) as client:
-        assert client.get("/healthz", headers={"Host": "captions.example:80"}).status_code == 200
-        refused = client.get("/healthz")
+        named = {"Host": "captions.example:80"}
+        assert client.get("/v1/problems", headers=named).status_code == 200
+        refused = client.get("/v1/problems")
         assert (refused.status_code, refused.json()["code"]) == (403, "host-refused")
+        for probe in ("/healthz", "/readyz"):  # whoever asks these knows the address alone
+            assert client.get(probe).status_code == 200
 
 
 def test_pages_of_allowed_origins_may_call(serve: Serve) -> None:

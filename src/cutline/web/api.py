@@ -29,7 +29,7 @@ from cutline.site.wording import WordingOptions
 from cutline.web import openapi, pages
 from cutline.web.guard import Guard
 from cutline.web.logs import log_to_stderr
-from cutline.web.openapi import ALWAYS, FETCHING, GUARDED, PICTURE, UPLOAD
+from cutline.web.openapi import ALWAYS, FETCHING, GUARDED, PICTURE, PROBED, UPLOAD
 from cutline.web.problems import KINDS, ProblemError
 from cutline.web.reading import invalid, read_alt, read_captions
 from cutline.web.schema import (
@@ -290,7 +290,7 @@ async def description(request: Request) -> Response:
     tags=["service"],
     summary="Whether the process answers",
     response_model=Health,
-    responses=openapi.problems(*ALWAYS),
+    responses=openapi.problems(*PROBED),
 )
 async def healthz() -> Response:
     """Always ok, if there is an answer at all."""
@@ -302,7 +302,7 @@ async def healthz() -> Response:
     tags=["service"],
     summary="Whether pictures can be captioned",
     response_model=Health,
-    responses=openapi.problems(*ALWAYS, "not-ready"),
+    responses=openapi.problems(*PROBED, "not-ready"),
 )
 async def readyz(request: Request) -> Response:
     """Not before the model is loaded, and not while the service is shutting down."""

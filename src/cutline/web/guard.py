@@ -46,6 +46,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _MAX_HEADER_BYTES = 65_536
 _UNGUARDED = ("/v1/openapi.json", "/v1/problems")
+_PROBES = ("/healthz", "/readyz")  # asked by balancers and containers, who know addresses only
 
 
 class Guard:
@@ -117,8 +118,9 @@ class Guard:
         Raises:
             ProblemError: may not ask, or too often.
         """
+        path: str = scope["path"]
         host = _host(headers.get("host", ""))
-        if self._hosts and host not in self._hosts:
+        if self._hosts and host not in self._hosts and path not in _PROBES:
             raise ProblemError(
                 "host-refused",
                 f"got host {host[:100]!r}; expected one that the service was told to answer to",
@@ -126,7 +128,6 @@ class Guard:
         if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
             raise ProblemError("headers-too-large", "got headers of more than 64 KiB")
         client = _address(scope)
-        path: str = scope["path"]
         if (path.startswith("/v1/") and path not in _UNGUARDED) or path in ("/wowme", "/metrics"):
             if self._keys:
                 client = self._known(headers)
@@ -174,7 +175,7 @@ class Guard:
         state = scope["state"]
         if code := state.get("code"):
             metrics.errors.labels(code).inc()
-        quiet = route in ("/healthz", "/readyz", "/metrics") and status == 200
+        quiet = route in (*_PROBES, "/metrics") and status == 200
         log.log(
             logging.DEBUG if quiet else logging.INFO,
             "request",

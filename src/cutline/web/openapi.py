@@ -22,7 +22,8 @@ from cutline.web.schema import (
 from cutline.web.settings import Settings
 
 _REFERENCE = "#/components/schemas/{model}"
-ALWAYS = ("bad-request", "host-refused", "headers-too-large", "internal")
+PROBED = ("bad-request", "headers-too-large", "internal")
+ALWAYS = (*PROBED, "host-refused")
 GUARDED = (*ALWAYS, "unauthorized", "rate-limited", "busy", "not-ready")
 FETCHING = ("url-invalid", "url-refused", "fetch-failed", "fetch-timeout")
 PICTURE = ("image-too-large", "image-format", "image-corrupt")
