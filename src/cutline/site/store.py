@@ -3,9 +3,8 @@
 Everything is committed as it comes, so that a killed process loses at most what it had in hand.
 Three rules keep a person's work safe:
 
-- A use keeps its id over scans. Among the uses of a page that show the same source by the same
-  kind of element, those in unchanged surroundings are matched first, the others in order. What a
-  page no longer shows is marked as gone, not deleted, and comes back with its review.
+- A use keeps its id over scans (`matching.py`). What a page no longer shows is marked as gone, not
+  deleted, and comes back with its review.
 - Reviews and applications are only ever added; taking one back is an addition too.
 - A draft remembers what it was made from (the use, the picture, the model, the rules), so one that
   would come out differently today is `stale`.
@@ -14,127 +13,56 @@ Three rules keep a person's work safe:
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, NamedTuple, Self, Unpack
 
-from cutline.errors import OptionError, StoreError
+from cutline.errors import StoreError
 from cutline.site.database import Database
-from cutline.site.records import Alt, Draft, ImageUse, Kind, Page, Pixels, Purpose, Review, Verdict
+from cutline.site.matching import replace_uses
+from cutline.site.queries import (
+    FROM,
+    LIVE,
+    SELECT_IMAGE,
+    SURE,
+    Only,
+    cached,
+    count,
+    select_use,
+    selected,
+    stored_image,
+    stored_use,
+)
+from cutline.site.records import Draft, ImageUse, Page, Review
 from cutline.site.stored import (
     Content,
     Counts,
     Stage,
     StoredImage,
     StoredUse,
-    decode_draft,
     decode_review,
-    decode_use,
     digest,
     encode,
     encode_draft,
-    identify,
-    match,
     now,
     plain,
 )
 
 __all__ = ["Content", "Counts", "Only", "Stage", "Store", "StoredImage", "StoredUse", "now"]
 
-_STALE = """(
-    d.use_id IS NOT NULL AND (
-        d.seen <> u.seen
-        OR ifnull(d.content_id, 0) <> ifnull(i.content_id, 0)
-        OR d.rules <> ifnull((SELECT value FROM settings WHERE name = 'rules'), d.rules)
-        OR d.model <> '' AND
-           d.model <> ifnull((SELECT value FROM settings WHERE name = 'model'), d.model)))"""
-_APPLIED = "(a.id IS NOT NULL AND r.id IS NOT NULL AND a.alt = json_extract(r.record, '$.alt'))"
-_FROM = """
-    FROM uses u JOIN pages p ON p.id = u.page_id
-    LEFT JOIN images i ON i.id = u.image_id
-    LEFT JOIN contents c ON c.id = i.content_id
-    LEFT JOIN drafts d ON d.use_id = u.id
-    LEFT JOIN reviews r ON r.id = u.review_id
-    LEFT JOIN applied a ON a.id = u.applied_id
-    """
-_IMAGE = """
-    i.id AS image_id, i.url, i.status, i.code, i.error, i.path, i.etag, i.last_modified,
-    i.checked_at, i.content_id, c.sha256, c.media_type, c.bytes, c.width_px, c.height_px, c.flat,
-    c.text_like, c.chart_like, c.group_id"""
-_SELECT_IMAGE = f"""SELECT i.id, {_IMAGE} FROM images i
-    LEFT JOIN contents c ON c.id = i.content_id"""
-_LIVE = "u.gone = 0 AND p.gone = 0"
-_STAGES = {
-    Stage.FOUND: "d.use_id IS NULL",
-    Stage.DRAFTED: "d.suggests AND r.id IS NULL",
-    Stage.ASKED: "d.suggests = 0 AND d.purpose <> 'kept' AND r.id IS NULL",
-    Stage.WAITING: "d.purpose <> 'kept' AND r.id IS NULL",
-    Stage.REVIEWED: "r.id IS NOT NULL",
-    Stage.APPLIED: _APPLIED,
-    Stage.FAILED: "i.status = 'failed'",
-    Stage.STALE: _STALE,
-}
-_COLUMNS: Mapping[str, tuple[str, Any]] = {
-    "page": ("p.url", plain),
-    "state": ("u.alt_state", Alt),
-    "purpose": ("d.purpose", Purpose),
-    "verdict": ("r.verdict", Verdict),
-    "image": ("u.image_id", int),
-    "group": ("ifnull(c.group_id, c.id)", int),
-    "origin": ("p.origin", plain),
-}
-_SURE = "json_extract(d.record, '$.confidence')"
-_SEARCHED = {
-    "u": "page source alt title link link_text caption heading before after page_title",
-    "d": "alt",
-    "r": "alt",
-}
-_SAID = " || char(10) || ".join(
-    f"ifnull(json_extract({table}.record, '$.{name}'), '')"
-    for table, names in _SEARCHED.items()
-    for name in names.split()
-)
+
+class _Ledger(NamedTuple):
+    """A table that is only added to, in which an entry may take another back."""
+
+    table: str
+    standing: str  # the column of `uses` with the entry that counts
+    copied: str  # the columns that the entry which takes another back repeats
 
 
-class Only(TypedDict, total=False):
-    """Which uses are asked for: those that fit everything given; None fits all."""
-
-    page: str | None
-    """Its URL, or its path in the folder scanned."""
-
-    state: str | None
-    """Of the alt, see `Alt`."""
-
-    purpose: str | None
-    """Of the draft, see `Purpose`."""
-
-    verdict: str | None
-    """Of the review, see `Verdict`."""
-
-    stage: str | None
-    """How far it has come, see `Stage`."""
-
-    image: int | None
-    """The id of its image."""
-
-    group: int | None
-    """Of images that look the same, see `StoredImage.group`."""
-
-    origin: str | None
-    """The export that names it; "" is of pages that were read."""
-
-    search: str | None
-    """Words that all stand in its page's address, its source, the text around it, its alt, draft
-    or review, in any order; capitals matter only beyond ASCII."""
-
-    least: float | None
-    """The draft's confidence is this or more."""
-
-    most: float | None
-    """The draft's confidence is less than this, or there is none."""
+_REVIEWS = _Ledger("reviews", "review_id", "verdict, record")
+_WRITTEN = _Ledger("applied", "applied_id", "alt")
 
 
 class Store:
@@ -186,7 +114,7 @@ class Store:
         with self._database.writing() as connection:
             page_id = self._page_id(connection, page, origin)
             if not page.error or uses:
-                self._replace_uses(connection, page_id, [(None, use) for use in uses])
+                replace_uses(connection, page_id, [(None, use) for use in uses])
 
     def put_export(self, origin: str, rows: Iterable[tuple[int, ImageUse]]) -> None:
         """Record what an export lists, in place of what it listed before, at once.
@@ -202,7 +130,7 @@ class Store:
             for url, uses in by_page.items():
                 first = uses[0][1]
                 page = Page(url, title=first.page_title, language=first.language)
-                self._replace_uses(connection, self._page_id(connection, page, origin), uses)
+                replace_uses(connection, self._page_id(connection, page, origin), uses)
             self._retire(connection, origin, by_page)
 
     def retire_pages(self, kept: Iterable[str], *, origin: str = "") -> int:
@@ -238,18 +166,18 @@ class Store:
         Raises:
             OptionError: there is no such state, purpose, verdict or stage.
         """
-        where, values = _where(only)
-        sql = f"SELECT u.id {_FROM} WHERE {where} ORDER BY u.page_id, u.position, u.id"
+        where, values = selected(only)
+        sql = f"SELECT u.id {FROM} WHERE {where} ORDER BY u.page_id, u.position, u.id"
         if limit is not None or offset:
             sql += " LIMIT ? OFFSET ?"
             values += [-1 if limit is None else limit, offset]
-        for row in self._database.in_chunks(sql, values, _select_use("u.id IN ({})")):
-            yield self._stored_use(row)
+        for row in self._database.in_chunks(sql, values, select_use("u.id IN ({})")):
+            yield stored_use(row, self.cache)
 
     def count_uses(self, **only: Unpack[Only]) -> int:
         """How many uses `uses` would give."""
-        where, values = _where(only)
-        [(number,)] = self._database.rows(f"SELECT count(*) {_FROM} WHERE {where}", values)
+        where, values = selected(only)
+        [(number,)] = self._database.rows(f"SELECT count(*) {FROM} WHERE {where}", values)
         return int(number)
 
     def index(self, **only: Unpack[Only]) -> list[tuple[int, float | None]]:
@@ -259,8 +187,8 @@ class Store:
             Each id with the confidence of the suggestion that waits for a review; None if none
             waits, or none was measured.
         """
-        where, values = _where(only)
-        sql = f"""SELECT u.id, CASE WHEN d.suggests AND r.id IS NULL THEN {_SURE} END {_FROM}
+        where, values = selected(only)
+        sql = f"""SELECT u.id, CASE WHEN d.suggests AND r.id IS NULL THEN {SURE} END {FROM}
             WHERE {where} ORDER BY u.page_id, u.position, u.id"""
         return [(row[0], row[1]) for row in self._database.rows(sql, values)]
 
@@ -270,8 +198,8 @@ class Store:
         Raises:
             StoreError: there is no use with this id.
         """
-        for row in self._database.rows(_select_use("u.id = ?"), (id,)):
-            return self._stored_use(row)
+        for row in self._database.rows(select_use("u.id = ?"), (id,)):
+            return stored_use(row, self.cache)
         raise StoreError(f"{self.path}: got use {id}; expected the id of one there")
 
     # Images
@@ -284,10 +212,10 @@ class Store:
         """
         sql = f"""SELECT i.id FROM images i WHERE (:status IS NULL OR i.status = :status)
             AND EXISTS (SELECT 1 FROM uses u JOIN pages p ON p.id = u.page_id
-                        WHERE u.image_id = i.id AND {_LIVE}) ORDER BY i.id"""
-        select = f"{_SELECT_IMAGE} WHERE i.id IN ({{}})"
+                        WHERE u.image_id = i.id AND {LIVE}) ORDER BY i.id"""
+        select = f"{SELECT_IMAGE} WHERE i.id IN ({{}})"
         for row in self._database.in_chunks(sql, {"status": status}, select):
-            yield self._stored_image(row)
+            yield stored_image(row, self.cache)
 
     def image(self, id: int) -> StoredImage:
         """One image.
@@ -295,8 +223,8 @@ class Store:
         Raises:
             StoreError: there is no image with this id.
         """
-        for row in self._database.rows(f"{_SELECT_IMAGE} WHERE i.id = ?", (id,)):
-            return self._stored_image(row)
+        for row in self._database.rows(f"{SELECT_IMAGE} WHERE i.id = ?", (id,)):
+            return stored_image(row, self.cache)
         raise StoreError(f"{self.path}: got image {id}; expected the id of one there")
 
     def picture(self, content: int) -> Path:
@@ -306,6 +234,10 @@ class Store:
         for row in self._database.rows(sql, (content,)):
             return Path(row["path"]) if row["path"] else self.cached(row["sha256"])
         raise StoreError(f"{self.path}: got picture {content}; expected the id of one there")
+
+    def cached(self, sha256: str) -> Path:
+        """Where the cache keeps the bytes with this digest."""
+        return cached(self.cache, sha256)
 
     def put_content(
         self,
@@ -454,7 +386,7 @@ class Store:
             The use's id; None if there was nothing to take back.
         """
         with self._database.writing() as connection:
-            return self._undo(connection, "reviews", "review_id", "verdict, record", use_id, now())
+            return self._undo(connection, _REVIEWS, use_id, now())
 
     def undo_newest(self) -> list[int]:
         """Take back what a person did last: the newest review and all of the same moment.
@@ -471,7 +403,7 @@ class Store:
             sql = f"SELECT DISTINCT use_id {standing} AND at = ? ORDER BY use_id"
             found = [int(row[0]) for row in connection.execute(sql, (newest["at"],)).fetchall()]
             for use_id in found:
-                self._undo(connection, "reviews", "review_id", "verdict, record", use_id, now())
+                self._undo(connection, _REVIEWS, use_id, now())
             return found
 
     def history(self, use_id: int) -> list[Review]:
@@ -500,58 +432,13 @@ class Store:
     def undo_applied(self, use_id: int, when: str) -> None:
         """Add that the newest application to a use was taken back; none is nothing to do."""
         with self._database.writing() as connection:
-            self._undo(connection, "applied", "applied_id", "alt", use_id, when)
+            self._undo(connection, _WRITTEN, use_id, when)
 
     # The whole
 
     def counts(self) -> Counts:
         """How far the site has come."""
-
-        def number(sql: str) -> int:
-            return int(self._database.rows(sql)[0][0])
-
-        def by(column: str) -> dict[str, int]:
-            sql = f"""SELECT {column} AS name, count(*) AS number {_FROM}
-                WHERE {_LIVE} AND {column} IS NOT NULL GROUP BY {column}"""
-            return {row["name"]: row["number"] for row in self._database.rows(sql)}
-
-        states, purposes, verdicts = by("u.alt_state"), by("d.purpose"), by("r.verdict")
-        [stages] = self._database.rows(
-            f"""SELECT count(*) AS uses, count(DISTINCT i.id) AS images,
-                count(DISTINCT CASE WHEN c.id IS NULL THEN -i.id
-                      ELSE ifnull(c.group_id, c.id) END) AS looks,
-                count(DISTINCT CASE WHEN i.status = 'ok' THEN i.id END) AS fetched,
-                count(DISTINCT CASE WHEN i.status = 'failed' THEN i.id END) AS failed,
-                total({_STAGES[Stage.FOUND]}) AS found,
-                total({_STAGES[Stage.DRAFTED]}) AS drafted,
-                total({_STAGES[Stage.ASKED]}) AS asked,
-                total(d.abstained AND r.id IS NULL) AS abstained,
-                total({_STAGES[Stage.APPLIED]}) AS applied,
-                total({_STALE} AND r.id IS NULL) AS stale
-            {_FROM} WHERE {_LIVE}"""
-        )
-        return Counts(
-            pages=number("SELECT count(*) FROM pages WHERE gone = 0"),
-            failed_pages=number(
-                """SELECT count(*) FROM pages
-                   WHERE gone = 0 AND json_extract(record, '$.error') <> ''"""
-            ),
-            uses=stages["uses"],
-            by_alt={alt: states.get(alt, 0) for alt in Alt},
-            by_purpose={purpose: purposes[purpose] for purpose in Purpose if purpose in purposes},
-            images=stages["images"],
-            distinct=stages["looks"],
-            fetched=stages["fetched"],
-            failed=stages["failed"],
-            captions=number("SELECT count(*) FROM captions"),
-            found=int(stages["found"]),
-            drafted=int(stages["drafted"]),
-            asked=int(stages["asked"]),
-            abstained=int(stages["abstained"]),
-            reviewed={verdict: verdicts.get(verdict, 0) for verdict in Verdict},
-            applied=int(stages["applied"]),
-            stale=int(stages["stale"]),
-        )
+        return count(self._database)
 
     def setting(self, name: str, value: str | None = None) -> str | None:
         """What the site is called by a name; with a value, set it first."""
@@ -580,53 +467,6 @@ class Store:
         [(page_id,)] = connection.execute("SELECT id FROM pages WHERE origin = ? AND url = ?", key)
         return int(page_id)
 
-    def _replace_uses(
-        self,
-        connection: sqlite3.Connection,
-        page_id: int,
-        uses: Sequence[tuple[int | None, ImageUse]],
-    ) -> None:
-        known = connection.execute(
-            """SELECT id, key, place, seen, position, line, gone, record FROM uses
-               WHERE page_id = ? ORDER BY gone, position, id""",
-            (page_id,),
-        ).fetchall()
-        marks = [identify(line, use) for line, use in uses]
-        same = match(marks, known)
-        rows = {row["id"]: row for row in known}
-        for (line, use), (key, place, seen), id in zip(uses, marks, same, strict=True):
-            record = encode(use)
-            values = (line, key, place, seen, use.position, use.alt_state, record)
-            if id is None:
-                image = self._image_id(connection, use)
-                connection.execute(
-                    """INSERT INTO uses (line, key, place, seen, position, alt_state, record,
-                           page_id, image_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-                    (*values, page_id, image),
-                )
-            elif rows[id]["gone"] or rows[id]["record"] != record or rows[id]["line"] != line:
-                image = self._image_id(connection, use)
-                connection.execute(
-                    """UPDATE uses SET line = ?, key = ?, place = ?, seen = ?, position = ?,
-                           alt_state = ?, record = ?, image_id = ?, gone = 0 WHERE id = ?""",
-                    (*values, image, id),
-                )
-        left = set(rows) - set(same)
-        connection.executemany(
-            "UPDATE uses SET gone = 1 WHERE id = ? AND gone = 0", ((id,) for id in left)
-        )
-
-    def _image_id(self, connection: sqlite3.Connection, use: ImageUse) -> int | None:
-        url = use.url
-        if not url and use.source[:5].lower() == "data:":
-            url = f"data:{digest(use.source)}"
-        if not url or use.kind is Kind.CSS:
-            return None
-        url = plain(url)
-        connection.execute("INSERT OR IGNORE INTO images (url) VALUES (?)", (url,))
-        [(image_id,)] = connection.execute("SELECT id FROM images WHERE url = ?", (url,))
-        return int(image_id)
-
     def _retire(self, connection: sqlite3.Connection, origin: str, kept: Iterable[str]) -> int:
         there = {plain(url) for url in kept}
         rows = connection.execute(
@@ -646,14 +486,9 @@ class Store:
         connection.execute("UPDATE uses SET review_id = ? WHERE id = ?", (added.lastrowid, use_id))
 
     def _undo(
-        self,
-        connection: sqlite3.Connection,
-        table: str,
-        pointer: str,
-        copied: str,
-        use_id: int | None,
-        when: str,
+        self, connection: sqlite3.Connection, ledger: _Ledger, use_id: int | None, when: str
     ) -> int | None:
+        table, pointer, copied = ledger
         standing = f"""FROM {table} t WHERE undoes IS NULL
             AND NOT EXISTS (SELECT 1 FROM {table} u WHERE u.undoes = t.id)"""
         newest = connection.execute(
@@ -677,81 +512,3 @@ class Store:
     def _expect(self, written: sqlite3.Cursor, use_id: int) -> None:
         if written.rowcount != 1:
             raise StoreError(f"{self.path}: got use {use_id}; expected the id of one there")
-
-    def _stored_use(self, row: sqlite3.Row) -> StoredUse:
-        return StoredUse(
-            id=row["id"],
-            use=decode_use(row["use_record"]),
-            image=None if row["image_id"] is None else self._stored_image(row),
-            draft=None if row["draft_record"] is None else decode_draft(row["draft_record"]),
-            review=None if row["review_record"] is None else decode_review(row["review_record"]),
-            applied=bool(row["is_applied"]),
-            stale=bool(row["is_stale"]),
-            origin=row["origin"],
-            line=row["line"],
-        )
-
-    def _stored_image(self, row: sqlite3.Row) -> StoredImage:
-        known = {name: row[name] for name in ("url", "status", "code", "error", "etag")}
-        known |= {name: row[name] for name in ("last_modified", "checked_at")}
-        if row["content_id"] is None:
-            return StoredImage(row["image_id"], **known)
-        pixels = Pixels(
-            row["width_px"],
-            row["height_px"],
-            bool(row["flat"]),
-            row["text_like"],
-            row["chart_like"],
-        )
-        return StoredImage(
-            row["image_id"],
-            **known,
-            sha256=row["sha256"],
-            media_type=row["media_type"],
-            bytes=row["bytes"],
-            width_px=pixels.width_px,
-            height_px=pixels.height_px,
-            group=row["group_id"],
-            path=Path(row["path"]) if row["path"] else self.cached(row["sha256"]),
-            pixels=pixels,
-            content=row["content_id"],
-        )
-
-    def cached(self, sha256: str) -> Path:
-        """Where the cache keeps the bytes with this digest."""
-        return self.cache / sha256[:2] / sha256
-
-
-def _select_use(where: str) -> str:
-    return f"""SELECT u.id, u.line, u.record AS use_record, p.origin, d.record AS draft_record,
-        r.record AS review_record, {_APPLIED} AS is_applied, {_STALE} AS is_stale, {_IMAGE}
-        {_FROM} WHERE {where}"""
-
-
-def _where(only: Only) -> tuple[str, list[Any]]:
-    conditions: list[str] = [_LIVE]
-    values: list[Any] = []
-    for name, value in only.items():
-        if name == "stage" and value is not None:
-            conditions.append(_STAGES[Stage(_one_of(Stage, value))])
-        elif name == "search":
-            for word in str(value or "").split():
-                escaped = re.sub(r"([\\%_])", r"\\\1", plain(word))
-                conditions.append(f"({_SAID}) LIKE ? ESCAPE '\\'")
-                values.append(f"%{escaped}%")
-        elif name in ("least", "most") and value is not None:
-            conditions.append(f"{_SURE} >= ?" if name == "least" else f"ifnull({_SURE}, 0) < ?")
-            values.append(value)
-        elif value is not None:
-            column, kind = _COLUMNS[name]
-            conditions.append(f"{column} = ?")
-            values.append(value if isinstance(value, int) else _one_of(kind, value))
-    return " AND ".join(f"({each})" for each in conditions), values
-
-
-def _one_of(kind: Any, value: object) -> str:
-    try:
-        return str(kind(value))
-    except ValueError as error:
-        names = ", ".join(kind)
-        raise OptionError(f"got {kind.__name__.lower()} {value!r}; expected {names}") from error

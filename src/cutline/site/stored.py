@@ -1,12 +1,10 @@
-"""What the store gives back, how records become text in it, and how a use is known again."""
+"""What the store gives back, and how records become text in it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -155,46 +153,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def identify(line: int | None, use: ImageUse) -> tuple[str, str, str]:
-    """Digests of a use: what it is, where it stands, all that a draft depends on."""
-    place = (use.link, use.link_text, use.caption, use.heading, use.before, use.after)
-    seen = {
-        name: value
-        for name, value in _fields(use).items()
-        if name not in ("page", "position", "markup", "offset")
-    }
-    return (
-        digest(json.dumps([use.kind, use.source, line])),
-        digest(json.dumps([*place, use.width_px, use.height_px, use.hidden, use.noscript])),
-        digest(json.dumps(seen)),
-    )
-
-
-def match(marks: Sequence[tuple[str, str, str]], known: Sequence[sqlite3.Row]) -> list[int | None]:
-    """The id that each use had before: by all, then by place, then by order among equals.
-
-    Where a place has as many alike as before, they are the same in the same order, whatever was
-    written into one of them since.
-    """
-    free = {row["id"]: row for row in known}
-    found: list[int | None] = [None] * len(marks)
-    before = Counter((row["key"], row["place"]) for row in known if not row["gone"])
-    now = Counter(mark[:2] for mark in marks)
-    for depends in (("key", "place", "seen"), ("key", "place"), ("key",)):
-        waiting: dict[tuple[str, ...], list[int]] = {}
-        for row in known:
-            if row["id"] in free:
-                waiting.setdefault(tuple(row[name] for name in depends), []).append(row["id"])
-        for number, mark in enumerate(marks):
-            if depends[-1] == "seen" and now[mark[:2]] == before[mark[:2]]:
-                continue
-            equals = waiting.get(mark[: len(depends)])
-            if found[number] is None and equals:
-                found[number] = equals.pop(0)
-                del free[found[number]]
-    return found
-
-
 def digest(text: str) -> str:
     """A short name for a text."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
@@ -205,14 +163,15 @@ def plain(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _fields(record: Any) -> dict[str, Any]:
+def told(record: Any) -> dict[str, Any]:
+    """The fields of a record that have another value than their default, by name."""
     found = {each.name: (getattr(record, each.name), each.default) for each in fields(record)}
     return {name: value for name, (value, default) in found.items() if value != default}
 
 
 def encode(record: Any) -> str:
     """A flat record as JSON, all ASCII, without the fields that have their default."""
-    return json.dumps(_fields(record), separators=(",", ":"))
+    return json.dumps(told(record), separators=(",", ":"))
 
 
 def decode_use(text: str) -> ImageUse:
@@ -230,7 +189,7 @@ def decode_review(text: str) -> Review:
 
 def encode_draft(draft: Draft) -> str:
     """A draft as JSON."""
-    return json.dumps(_fields(draft) | {"decision": _fields(draft.decision)}, separators=(",", ":"))
+    return json.dumps(told(draft) | {"decision": told(draft.decision)}, separators=(",", ":"))
 
 
 def decode_draft(text: str) -> Draft:

@@ -1,0 +1,111 @@
+"""A page's uses taken into the record: one that was there before is known again, with its id.
+
+Among the uses of a page that show the same source by the same kind of element, those in unchanged
+surroundings are matched first, the others in order.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+
+from cutline.site.records import ImageUse, Kind
+from cutline.site.stored import digest, encode, plain, told
+
+
+def replace_uses(
+    connection: sqlite3.Connection,
+    page_id: int,
+    uses: Sequence[tuple[int | None, ImageUse]],
+) -> None:
+    """Record the uses of a page in place of those it had, within a transaction.
+
+    Args:
+        connection: to the record.
+        page_id: of the page.
+        uses: all of them, each with the number of its row if an export lists it.
+    """
+    known = connection.execute(
+        """SELECT id, key, place, seen, position, line, gone, record FROM uses
+           WHERE page_id = ? ORDER BY gone, position, id""",
+        (page_id,),
+    ).fetchall()
+    marks = [_identify(line, use) for line, use in uses]
+    same = _match(marks, known)
+    rows = {row["id"]: row for row in known}
+    for (line, use), (key, place, seen), id in zip(uses, marks, same, strict=True):
+        record = encode(use)
+        values = (line, key, place, seen, use.position, use.alt_state, record)
+        if id is None:
+            image = _image_id(connection, use)
+            connection.execute(
+                """INSERT INTO uses (line, key, place, seen, position, alt_state, record,
+                       page_id, image_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                (*values, page_id, image),
+            )
+        elif rows[id]["gone"] or rows[id]["record"] != record or rows[id]["line"] != line:
+            image = _image_id(connection, use)
+            connection.execute(
+                """UPDATE uses SET line = ?, key = ?, place = ?, seen = ?, position = ?,
+                       alt_state = ?, record = ?, image_id = ?, gone = 0 WHERE id = ?""",
+                (*values, image, id),
+            )
+    left = set(rows) - set(same)
+    connection.executemany(
+        "UPDATE uses SET gone = 1 WHERE id = ? AND gone = 0", ((id,) for id in left)
+    )
+
+
+def _image_id(connection: sqlite3.Connection, use: ImageUse) -> int | None:
+    """Of the image that a use shows, which is made if it is new; None if there is none to fetch."""
+    url = use.url
+    if not url and use.source[:5].lower() == "data:":
+        url = f"data:{digest(use.source)}"
+    if not url or use.kind is Kind.CSS:
+        return None
+    url = plain(url)
+    connection.execute("INSERT OR IGNORE INTO images (url) VALUES (?)", (url,))
+    [(image_id,)] = connection.execute("SELECT id FROM images WHERE url = ?", (url,))
+    return int(image_id)
+
+
+def _identify(line: int | None, use: ImageUse) -> tuple[str, str, str]:
+    """Digests of a use: what it is, where it stands, all that a draft depends on."""
+    place = (use.link, use.link_text, use.caption, use.heading, use.before, use.after)
+    seen = {
+        name: value
+        for name, value in told(use).items()
+        if name not in ("page", "position", "markup", "offset")
+    }
+    return (
+        digest(json.dumps([use.kind, use.source, line])),
+        digest(json.dumps([*place, use.width_px, use.height_px, use.hidden, use.noscript])),
+        digest(json.dumps(seen)),
+    )
+
+
+def _match(marks: Sequence[tuple[str, str, str]], known: Sequence[sqlite3.Row]) -> list[int | None]:
+    """The id that each use had before: by all, then by place, then by order among equals.
+
+    Where a place has as many alike as before, they are the same in the same order, whatever was
+    written into one of them since.
+    """
+    free = {row["id"]: row for row in known}
+    found: list[int | None] = [None] * len(marks)
+    before = Counter((row["key"], row["place"]) for row in known if not row["gone"])
+    now = Counter(mark[:2] for mark in marks)
+    for depends in (("key", "place", "seen"), ("key", "place"), ("key",)):
+        waiting: dict[tuple[str, ...], list[int]] = {}
+        for row in known:
+            if row["id"] in free:
+                waiting.setdefault(tuple(row[name] for name in depends), []).append(row["id"])
+        for number, mark in enumerate(marks):
+            if depends[-1] == "seen" and now[mark[:2]] == before[mark[:2]]:
+                continue
+            equals = waiting.get(mark[: len(depends)])
+            if found[number] is None and equals:
+                found[number] = equals.pop(0)
+                del free[found[number]]
+    return found
