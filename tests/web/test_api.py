@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from cutline.captioner import BundleCaptioner, Caption, CaptionOptions, InContext
 from cutline.cli import app
-from cutline.errors import OptionError
+from cutline.errors import EngineError, OptionError
 from cutline.search import SearchOptions
 from cutline.web.guard import TokenBuckets
 from cutline.web.settings import Settings
@@ -71,10 +71,10 @@ def test_a_form_and_json_get_what_the_captioner_says(
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_draws_are_those_of_the_captioner_for_every_place_in_a_request(
+def test_draws_are_those_of_the_captioner(
     client: httpx.Client, captioner: BundleCaptioner, seed: int
 ) -> None:
-    pictures = pngs(1) * 6
+    pictures = pngs(6)
     search = SearchOptions(**{**tiny.SEARCH, "temperature": 1.5, "top_p": 0.9, "seed": seed})
     expected = [each.text for each in captioner.caption(pictures, CaptionOptions(search))]
     assert len(set(expected)) > 1
@@ -345,6 +345,48 @@ class Slow:
         assert self.gate.wait(20)
         self.captioned += len(images)
         return [Caption("", "a slow caption", -1.0, self.name) for _ in images]
+
+
+def test_clients_who_ask_the_same_at_once_share_the_work(serve: Serve) -> None:
+    slow = Slow()
+    [picture] = pngs(1)
+    with (
+        serve(captioner=slow, threads=1) as url,
+        httpx.Client(base_url=url, timeout=20) as client,
+        concurrent.futures.ThreadPoolExecutor(3) as pool,
+    ):
+
+        def ask(timeout_s: float) -> httpx.Response:
+            return httpx.post(f"{url}/v1/captions", files=form([picture]), timeout=timeout_s)
+
+        leaves = pool.submit(ask, 0.5)
+        until(lambda: metric(client, "cutline_queue_images") == 1)
+        stay = [pool.submit(ask, 20) for _ in range(2)]
+        until(lambda: metric(client, 'cutline_cache_total{result="shared"}') == 2)
+        with pytest.raises(httpx.ReadTimeout):
+            leaves.result()
+        until(lambda: metric(client, "cutline_queue_images") == 2)
+        slow.gate.set()
+        for answer in stay:
+            assert answer.result().json()["results"][0]["caption"] == "a slow caption"
+        assert ask(20).json()["results"][0]["caption"] == "a slow caption"
+        assert metric(client, 'cutline_cache_total{result="hit"}') == 1
+    assert slow.captioned == 1
+
+
+def test_a_failure_is_not_kept(serve: Serve) -> None:
+    class Moody(Slow):
+        def caption(self, images: Any, options: Any = None) -> list[Caption]:
+            self.captioned += 1
+            error = EngineError("not now") if self.captioned == 1 else None
+            return [Caption("", "a caption", -1.0, self.name, error=error) for _ in images]
+
+    with serve(captioner=Moody()) as url, httpx.Client(base_url=url) as client:
+        results = [
+            client.post("/v1/captions", files=form(pngs(1))).json()["results"][0] for _ in range(2)
+        ]
+    assert [result["status"] for result in results] == ["error", "ok"]
+    assert results[0]["error"]["code"] == "internal"
 
 
 def test_a_full_queue_says_when_to_come_back(serve: Serve) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cutline.web.batching import Batcher, BatchLimits, QueueFullError
+from cutline.web.batching import Answers, Batcher, BatchLimits, QueueFullError
 
 
 @dataclass(eq=False)
@@ -152,6 +152,19 @@ def test_one_that_cannot_be_seen_fails_alone_and_one_batch_that_cannot_be_told_t
     run(test)
 
 
+def test_a_group_that_tells_too_few_fails_its_batch_and_nothing_else() -> None:
+    class Short(Doubler):
+        def tell(self, seen: Sequence[Any]) -> list[Any]:
+            return super().tell(seen)[1:]
+
+    async def test(batcher: Batcher) -> None:
+        with pytest.raises(ValueError, match="shorter"):
+            await batcher.submit(Short(), 1)
+        assert await batcher.submit(Doubler(), 2) == 4
+
+    run(test)
+
+
 def test_who_goes_away_leaves_the_line() -> None:
     group = Doubler()
 
@@ -217,3 +230,109 @@ def test_closing_answers_what_has_begun() -> None:
         return await asyncio.wait_for(waiting, 5)
 
     assert asyncio.run(main()) == 10
+
+
+class Maker:
+    """Makes 1, 2, 3, ... once it is let; negative numbers are raised."""
+
+    def __init__(self, *made: int) -> None:
+        self.to_make = list(made) or [1, 2, 3]
+        self.begun = self.cancelled = 0
+        self.gate = asyncio.Event()
+
+    async def __call__(self) -> int:
+        self.begun += 1
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        made = self.to_make.pop(0)
+        if made < 0:
+            raise ValueError(str(made))
+        return made
+
+
+def ask(answers: Answers[int], key: str, make: Maker, times: int = 1) -> list[asyncio.Task[int]]:
+    return [asyncio.ensure_future(answers.get(key, make)) for _ in range(times)]
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_the_same_is_made_once_for_all_who_ask_meanwhile_and_kept() -> None:
+    async def main() -> None:
+        seen: list[str] = []
+        answers, make = Answers[int](1, seen.append), Maker()
+        asking = ask(answers, "a", make, 3)
+        await settle()
+        assert make.begun == 1
+        make.gate.set()
+        assert await asyncio.gather(*asking) == [1, 1, 1]
+        assert await answers.get("a", make) == 1
+        assert await answers.get("b", make) == 2
+        assert await answers.get("a", make) == 3  # the one place went to b
+        assert seen == ["miss", "shared", "shared", "hit", "miss", "miss"]
+
+    asyncio.run(main())
+
+
+def test_who_goes_away_takes_nothing_from_the_others() -> None:
+    async def main() -> None:
+        answers, make = Answers[int](9), Maker()
+        first, *others = ask(answers, "a", make, 3)
+        await settle()
+        first.cancel()
+        await settle()
+        make.gate.set()
+        assert await asyncio.gather(*others) == [1, 1]
+        assert (make.begun, make.cancelled) == (1, 0)
+
+    asyncio.run(main())
+
+
+def test_with_the_last_who_waits_the_making_ends_and_is_begun_anew_by_the_next() -> None:
+    async def main() -> None:
+        answers, make = Answers[int](9), Maker()
+        gone = ask(answers, "a", make, 2)
+        await settle()
+        for each in gone:
+            each.cancel()
+        await asyncio.wait(gone)
+        [late] = ask(answers, "a", make)
+        await settle()
+        assert (make.begun, make.cancelled) == (2, 1)
+        make.gate.set()
+        assert await late == 1
+
+    asyncio.run(main())
+
+
+def test_a_failure_is_told_to_all_and_not_kept() -> None:
+    async def main() -> None:
+        answers, make = Answers[int](9), Maker(-1, 2)
+        asking = ask(answers, "a", make, 2)
+        await settle()
+        make.gate.set()
+        found = await asyncio.gather(*asking, return_exceptions=True)
+        assert list(map(str, found)) == ["-1", "-1"]
+        assert await answers.get("a", make) == 2
+
+    asyncio.run(main())
+
+
+def test_what_is_being_made_when_all_is_forgotten_is_not_kept() -> None:
+    async def main() -> None:
+        answers, make = Answers[int](9), Maker()
+        [old] = ask(answers, "a", make)
+        await settle()
+        answers.clear()
+        [new] = ask(answers, "a", make)
+        await settle()
+        make.gate.set()
+        assert {await old, await new} == {1, 2}
+        assert await answers.get("a", make) == new.result()
+
+    asyncio.run(main())

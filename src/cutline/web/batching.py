@@ -1,11 +1,11 @@
-"""Pictures of many clients, captioned together: a bounded line, and a few threads that empty it.
+"""Work of many clients done together: `Batcher` batches it, `Answers` does the same work once.
 
-Captioning has two halves. Looking at a picture takes as long however many there are; telling
-captions takes less for each the more are told together. So a free thread first tells a batch that
-is full, or that has waited long enough; else it looks at the next picture; and if none is left and
-nobody else is looking at one, it tells what there is, unless more are at the door, for which it
-waits some milliseconds. A lone picture waits for nothing, and the busier the service the larger its
-batches.
+The batcher is a bounded line, and a few threads that empty it. Captioning has two halves. Looking
+at a picture takes as long however many there are; telling captions takes less for each the more are
+told together. So a free thread first tells a batch that is full, or that has waited long enough;
+else it looks at the next picture; and if none is left and nobody else is looking at one, it tells
+what there is, unless more are at the door, for which it waits some milliseconds. A lone picture
+waits for nothing, and the busier the service the larger its batches.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import asyncio
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class QueueFullError(Exception):
@@ -95,10 +97,10 @@ class Batcher:
         self._looking = 0
         self._idle = 0
         self._closed = False
+        self._at_door = 0
         self._look_seconds = self._seconds_each = 0.05  # of one thread, for one item, lately
         self.taken = 0
         """Places taken."""
-        self._at_door = 0
         self._threads = [
             threading.Thread(target=self._run, name=f"cutline-{number}", daemon=True)
             for number in range(limits.threads)
@@ -210,12 +212,11 @@ class Batcher:
 
     def _tell(self, group: Group, batch: list[_Waiting]) -> None:
         began_s = time.monotonic()
-        answers: Sequence[Any]
+        told: list[tuple[_Waiting, Any]]
         try:
-            answers = group.tell([each.item for each in batch])
+            told = list(zip(batch, group.tell([each.item for each in batch]), strict=True))
         except Exception as error:
-            answers = [error] * len(batch)
-        told = list(zip(batch, answers, strict=True))
+            told = [(waiting, error) for waiting in batch]
         self._deliver(told, len(batch), time.monotonic() - began_s)
 
     def _deliver(self, answers: list[tuple[_Waiting, Any]], told: int, seconds: float) -> None:
@@ -235,3 +236,64 @@ class Batcher:
                 self._look_seconds = seconds
 
         self._loop.call_soon_threadsafe(deliver)
+
+
+@dataclass(eq=False)
+class _Making(Generic[T]):
+    task: asyncio.Task[T]
+    waiting: int = 0
+
+
+class Answers(Generic[T]):
+    """Answers by key: the latest are kept, and one that is being made is waited for by all.
+
+    Args:
+        size: how many are kept.
+        observe: told for every one asked for whether it was a "hit", "shared" or a "miss".
+    """
+
+    def __init__(self, size: int, observe: Callable[[str], None] = lambda result: None) -> None:
+        self._size = size
+        self._observe = observe
+        self._kept: OrderedDict[Hashable, T] = OrderedDict()
+        self._making: dict[Hashable, _Making[T]] = {}
+
+    async def get(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The answer that is kept or being made, or a new one.
+
+        A caller who is cancelled takes nothing from the others; with the last, the making ends.
+
+        Raises:
+            Exception: what making it raised, to all who wait; none of that is kept.
+        """
+        if key in self._kept:
+            self._observe("hit")
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        making = self._making.get(key)
+        self._observe("miss" if making is None else "shared")
+        if making is None:
+            making = self._making[key] = _Making(asyncio.ensure_future(make()))
+        making.waiting += 1
+        try:
+            answer = await asyncio.shield(making.task)
+        finally:
+            making.waiting -= 1
+            current = self._making.get(key) is making
+            if current and (making.task.done() or not making.waiting):
+                del self._making[key]
+            if not making.waiting:
+                making.task.cancel()
+        if current:
+            self._keep(key, answer)
+        return answer
+
+    def clear(self) -> None:
+        """Forget all; what is being made reaches those who wait, and is not kept."""
+        self._kept.clear()
+        self._making.clear()
+
+    def _keep(self, key: Hashable, answer: T) -> None:
+        self._kept[key] = answer
+        while len(self._kept) > self._size:
+            self._kept.popitem(last=False)

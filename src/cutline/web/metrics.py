@@ -31,7 +31,7 @@ class Metrics:
             "cutline_images", "Images answered.", ["status"], registry=self.registry
         )
         self.cache = Counter(
-            "cutline_cache", "Images asked for, by whether their answer was kept.", ["result"],
+            "cutline_cache", "Images asked for: hit is kept, shared being made.", ["result"],
             registry=self.registry,
         )  # fmt: skip
         self.queue = Gauge(

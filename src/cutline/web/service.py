@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from cutline.site.policy import decide
 from cutline.site.records import Draft, ImageUse, Kind, Pixels, Purpose
 from cutline.site.wording import WordingOptions, draft
 from cutline.site.wording import context as context_of
-from cutline.web.batching import Batcher, BatchLimits, QueueFullError
+from cutline.web.batching import Answers, Batcher, BatchLimits, QueueFullError
 from cutline.web.metrics import Metrics
 from cutline.web.problems import KINDS, ProblemError, problem_of
 from cutline.web.settings import Settings
@@ -54,9 +53,7 @@ class TwoStep(Protocol):
         """Read and encode one picture."""
         ...
 
-    def tell(
-        self, seen: Sequence[Any], options: CaptionOptions, *, first: int = 0
-    ) -> list[Caption]:
+    def tell(self, seen: Sequence[Any], options: CaptionOptions) -> list[Caption]:
         """Caption what was looked at."""
         ...
 
@@ -72,9 +69,7 @@ class OneStep:
         """Nothing yet."""
         return image
 
-    def tell(
-        self, seen: Sequence[Picture], options: CaptionOptions, *, first: int = 0
-    ) -> list[Caption]:
+    def tell(self, seen: Sequence[Picture], options: CaptionOptions) -> list[Caption]:
         """Caption the pictures."""
         return self._captioner.caption(seen, options)
 
@@ -106,17 +101,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Group:
-    """What is captioned together: one model, one set of options, and, when drawing, one number."""
+    """What is captioned together: by one model, with one set of options."""
 
     captioner: TwoStep = field(hash=False)
     options: CaptionOptions
-    number: int
 
     def look(self, item: Picture) -> Any:
         return self.captioner.look(item, self.options)
 
     def tell(self, seen: Sequence[Any]) -> list[Caption]:
-        return self.captioner.tell(seen, self.options, first=self.number)
+        return self.captioner.tell(seen, self.options)
 
 
 @dataclass(frozen=True)
@@ -153,6 +147,7 @@ class Service:
         )
         self._captioner: TwoStep | None = None
         self._given = captioner
+        self._loading = asyncio.Lock()
         self._threads = settings.threads or max(1, cores() // settings.workers)
         self._batcher = Batcher(
             BatchLimits(
@@ -162,6 +157,9 @@ class Service:
                 places=settings.queue,
             ),
             self.metrics.batch,
+        )
+        self._answers: Answers[Caption] = Answers(
+            settings.cache, lambda result: self.metrics.cache.labels(result).inc()
         )
         self._fetching = ThreadPoolExecutor(_FETCHES, thread_name_prefix="cutline-fetch")
         self._fetcher = Fetcher(
@@ -173,7 +171,6 @@ class Service:
             ),
             resolve=resolve,
         )
-        self._answers: OrderedDict[Hashable, Caption] = OrderedDict()
 
     @property
     def ready(self) -> bool:
@@ -197,35 +194,37 @@ class Service:
         Raises:
             CutlineError: it cannot be loaded; an old one stays.
         """
-        captioner: TwoStep
-        if self._given is None:
-            captioner = await asyncio.to_thread(
-                load, self.settings.model, engine=self.settings.engine, threads=self._threads
-            )
-        elif hasattr(self._given, "look"):
-            captioner = self._given
-        else:
-            captioner = OneStep(self._given)
-        self._captioner = captioner
-        self._answers.clear()
-        log.info("model loaded", extra={"model": captioner.name})
-
-    def at_door(self) -> AbstractContextManager[None]:
-        """While a request is being read: pictures are about to come."""
-        return self._batcher.at_door()
+        async with self._loading:  # or the older of two models might be the last to be there
+            captioner: TwoStep
+            if self._given is None:
+                captioner = await asyncio.to_thread(
+                    load, self.settings.model, engine=self.settings.engine, threads=self._threads
+                )
+            elif hasattr(self._given, "look"):
+                captioner = self._given
+            else:
+                captioner = OneStep(self._given)
+            self._captioner = captioner
+            self._answers.clear()
+            log.info("model loaded", extra={"model": captioner.name})
 
     async def reload(self) -> None:
         """As `load`, but a failure is only logged."""
         try:
             await self.load()
-        except CutlineError as error:
-            log.error("model not loaded anew", extra={"reason": str(error)})
+        except Exception as error:
+            unforeseen = not isinstance(error, CutlineError)
+            log.error("model not loaded anew", extra={"reason": str(error)}, exc_info=unforeseen)
 
     async def close(self) -> None:
         """End the threads."""
         self._fetcher.close()
         self._fetching.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._batcher.close)
+
+    def at_door(self) -> AbstractContextManager[None]:
+        """While a request is being read: pictures are about to come."""
+        return self._batcher.at_door()
 
     async def caption(
         self, given: Sequence[Given], options: CaptionOptions, *, drafts: bool = False
@@ -244,10 +243,7 @@ class Service:
         options = replace(options, limits=self.limits)
         with self._places(len(given)):
             answers = await asyncio.gather(
-                *(
-                    self._one(captioner, number, each, options, drafts)
-                    for number, each in enumerate(given)
-                )
+                *(self._one(captioner, each, options, drafts) for each in given)
             )
         for answer in answers:
             status = "ok" if isinstance(answer, Answer) else "error"
@@ -307,20 +303,13 @@ class Service:
             ) from error
 
     async def _one(
-        self,
-        captioner: TwoStep,
-        number: int,
-        given: Given,
-        options: CaptionOptions,
-        drafts: bool,
+        self, captioner: TwoStep, given: Given, options: CaptionOptions, drafts: bool
     ) -> Answer | ProblemError:
         try:
             content = given.content
             if content is None:
                 content = await self._fetch(given.url)
-            caption = await self._known(captioner, number, content, given.context, options)
-            if caption.error is not None:
-                raise caption.error
+            caption = await self._known(_Group(captioner, options), content, given.context)
             if not drafts:
                 return Answer(caption)
             decision = decide(replace(_NO_PAGE, before=given.context), await self._measure(content))
@@ -336,36 +325,18 @@ class Service:
             log.exception("captioning failed")
             return ProblemError("internal", "Captioning this picture failed.")
 
-    async def _known(
-        self,
-        captioner: TwoStep,
-        number: int,
-        content: bytes,
-        context: str,
-        options: CaptionOptions,
-    ) -> Caption:
-        """The caption from the answers kept, or a new one."""
-        search = options.search or captioner.search
-        drawing = search.temperature is not None
-        group = _Group(captioner, options, number if drawing else 0)
+    async def _known(self, group: _Group, content: bytes, context: str) -> Caption:
+        """The caption that is kept or being made, or a new one."""
         if not self.settings.cache:
             return await self._tell(group, content, context)
         key = (await _sha256(content), context, group)
-        if (kept := self._answers.get(key)) is not None:
-            self._answers.move_to_end(key)
-            self.metrics.cache.labels("hit").inc()
-            return kept
-        self.metrics.cache.labels("miss").inc()
-        caption = await self._tell(group, content, context)
-        if captioner is self._captioner:
-            self._answers[key] = replace(caption, embedding=None)
-            while len(self._answers) > self.settings.cache:
-                self._answers.popitem(last=False)
-        return caption
+        return await self._answers.get(key, lambda: self._tell(group, content, context))
 
     async def _tell(self, group: _Group, content: bytes, context: str) -> Caption:
         caption: Caption = await self._batcher.submit(group, InContext(content, context))
-        return caption
+        if caption.error is not None:
+            raise caption.error
+        return replace(caption, embedding=None)  # large, and nobody asks for it here
 
     async def _fetch(self, url: str) -> bytes:
         if not self.settings.fetch:
