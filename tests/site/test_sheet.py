@@ -181,3 +181,16 @@ def test_a_table_of_something_else_is_refused(store: Store, tmp_path: Path) -> N
         read_reviews(store, other, "Ann")
     with pytest.raises(DataError, match="No such file"):
         read_reviews(store, tmp_path / "none.csv", "Ann")
+
+
+def test_cells_of_any_size_come_back_and_pictures_in_the_page_are_cut_short(
+    store: Store, tmp_path: Path
+) -> None:
+    picture = "data:image/png;base64," + "A" * 200_000
+    store.put_page(Page("b.html"), [ImageUse("b.html", 0, Kind.IMG, picture)])
+    rows = written(store)
+    assert rows[-1]["image"] == picture[:200]
+    rows[0] |= {"context": "x" * 200_000, "approved_alt": "A cat"}
+    sheet = read_reviews(store, saved(rows, tmp_path / "sheet.csv"), "ann")
+    assert [review.alt for _, review in sheet.reviews] == ["A cat"]
+    assert sheet.problems == []

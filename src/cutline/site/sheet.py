@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +22,7 @@ COLUMNS = (
 ).split()
 """The last two are the reviewer's; the others are for reading."""
 
+_LONGEST_SOURCE = 200  # of a data URI; spreadsheets cut cells of more than 32,767 characters
 _APOSTROPHE = re.compile(r"'(?='*[=+\-@\t\r])")
 
 
@@ -82,7 +84,7 @@ def read_reviews(store: Store, path: Path, who: str) -> Sheet:
         )
     sheet = Sheet([], [])
     when = now()
-    for row in table:
+    for row in _rows(table, path):
         cells = {name: _plain(value) for name, value in row.items() if isinstance(value, str)}
         try:
             stored = _stored(store, cells)
@@ -130,6 +132,16 @@ def answer_export(store: Store, rows: Path, target: Path) -> None:
     write_export(export, answers, target)
 
 
+def _rows(table: csv.DictReader[str], path: Path) -> Iterator[dict[str, Any]]:
+    limit = csv.field_size_limit(1 << 30)
+    try:
+        yield from table
+    except csv.Error as error:
+        raise DataError(f"got {path}, line {table.line_num}: {error}; expected CSV") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
 def _cells(stored: StoredUse) -> list[Any]:
     use, draft, review = stored.use, stored.draft, stored.review
     context = (use.page_title, use.heading, use.before, "[picture]", use.caption, use.after)
@@ -140,7 +152,7 @@ def _cells(stored: StoredUse) -> list[Any]:
     return [
         stored.id,
         use.page,
-        use.url or use.source,
+        use.url or use.source[:_LONGEST_SOURCE],
         " / ".join(filter(None, context)),
         use.link,
         use.alt,
