@@ -278,6 +278,23 @@ def test_wrong_use_is_told_in_a_line(home: Path) -> None:
         assert site("draft", "--glossary", glossary).returncode == 2
 
 
+def test_a_folder_without_pages_is_no_empty_site(home: Path) -> None:
+    site("scan", "pages")
+    (home / "pages/index.html").rename(home / "index.html")
+    done = site("scan", "pages")
+    assert done.returncode == 1
+    assert "pages; expected HTML or Markdown files in it" in done.stderr
+    assert "images in them        5" in site("status").stdout  # all that was found is kept
+
+
+def test_lint_names_a_file_that_cannot_be_read(home: Path, monkeypatch: Any) -> None:
+    site("scan", "pages")
+    monkeypatch.setattr("cutline.site.find._LARGEST_FILE_BYTES", 1)
+    done = site("lint")
+    assert done.returncode == 1
+    assert done.stdout.startswith("index.html: error: it cannot be read: got ")
+
+
 def test_a_glossary_is_remembered(home: Path) -> None:
     (home / "words.txt").write_text("picture = painting\n")
     site("scan", "pages")
@@ -348,9 +365,11 @@ def test_the_report_is_named_as_the_record_and_replaces_only_reports(home: Path)
 
 
 def test_the_status_says_in_plain_words_how_far_a_site_has_come(home: Path) -> None:
+    (home / "pages/other.html").write_text('<p style="background: url(bg.png)">Sky</p>')
     site("scan", "pages", "--store", "a b")
     status = site("status", "--store", "a b").stdout
-    assert 'images in them        5  3 without alt, 1 with alt="", 1 with one' in status
+    alts = '3 without alt, 1 with alt="", 1 with one, 1 in CSS, which takes none'
+    assert f"images in them        6  {alts}\n" in status
     assert status.endswith("Next: cutline site draft --store 'a b'\n")
     site("draft", "--store", "a b")
     with Store(home / "a b") as store:
@@ -358,7 +377,7 @@ def test_the_status_says_in_plain_words_how_far_a_site_has_come(home: Path) -> N
         store.put_review(first.id, Review(Verdict.EDITED, "Sand", "ann"))
     status = site("status", "--store", "a b").stdout
     assert "different ones        4  1 could not be had" in status
-    assert "decided               5  3 informative, 2 left as they are" in status
+    assert "decided               6  3 informative, 3 left as they are" in status
     assert "suggested             1  to approve or change" in status
     assert "need words            1\n" in status
     assert "reviewed              1  1 edited" in status

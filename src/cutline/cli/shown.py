@@ -147,6 +147,7 @@ def standing(site: str, counts: Counts) -> Iterator[str]:
     """How far a site has come, a line each."""
     reviewed = sum(counts.reviewed.values())
     decided = counts.uses - counts.found
+    backgrounds = counts.uses - sum(counts.by_alt.values())
 
     def kinds(numbers: Mapping[Any, int]) -> str:
         return ", ".join(f"{n:,} {_SAID.get(kind, kind)}" for kind, n in numbers.items() if n)
@@ -156,7 +157,7 @@ def standing(site: str, counts: Counts) -> Iterator[str]:
 
     rows = [
         ("pages", counts.pages, note(counts.failed_pages, "could not be read")),
-        ("images in them", counts.uses, kinds(counts.by_alt)),
+        ("images in them", counts.uses, kinds({**counts.by_alt, "css": backgrounds})),
         ("different ones", counts.distinct, note(counts.failed, "could not be had")),
         ("decided", decided, kinds(counts.by_purpose)),
         ("suggested", counts.drafted, "to approve or change" if counts.drafted else ""),
@@ -176,6 +177,7 @@ _SAID = {
     "empty": 'with alt=""',
     "whitespace": "with blanks for an alt",
     "present": "with one",
+    "css": "in CSS, which takes none",
     "kept": "left as they are",
 }
 
@@ -201,7 +203,8 @@ def print_findings(
             print(json.dumps(about, ensure_ascii=True))
         else:
             by = f" ({finding.reference})" if finding.reference else ""
-            line = f"{place}: {finding.severity}: {source[:80]}: {finding.message}{by}"
+            where = f"{source[:80]}: " if source else ""
+            line = f"{place}: {finding.severity}: {where}{finding.message}{by}"
             print(printable(f"{line} [{finding.rule}]").encode("utf-8", "replace").decode())
     said = ", ".join(several(number[severity], severity) for severity in Severity)
     print(f"{said}.", file=sys.stderr)

@@ -138,6 +138,9 @@ def scan_site(store: Store, folder: Path, steps: Steps, **only: Any) -> int:
             failed += 1
             steps.problem(f"{page.url}: {page.error}")
         steps.show("scanning", len(seen), None, failed)
+    if not seen:
+        fits = "that --include and --exclude let through" if any(only.values()) else "in it"
+        raise DataError(f"got {folder}; expected HTML or Markdown files {fits}")
     if not any(only.values()):
         store.retire_pages(seen)
     where = f"in {several(len(seen), 'file')}"
@@ -448,8 +451,11 @@ def refuse_other(store: Store, source: str) -> None:
 def _lint_file(root: Path, page: str) -> Iterator[tuple[str, Finding]]:
     from cutline.site.find import read_file
     from cutline.site.lint import lint
+    from cutline.site.records import Finding, Severity
 
-    _, uses, text = read_file(root / page, root)
+    read, uses, text = read_file(root / page, root)
+    if read.error:
+        yield page, Finding("unreadable", Severity.ERROR, f"it cannot be read: {read.error}")
     for finding in lint(uses):
         offset = finding.use.offset if finding.use else -1
         line = f":{text.count(chr(10), 0, offset) + 1}" if offset >= 0 else ""

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from cutline.errors import OptionError
 from cutline.site.database import Database
-from cutline.site.records import Alt, Pixels, Purpose, Verdict
+from cutline.site.records import Alt, Kind, Pixels, Purpose, Verdict
 from cutline.site.stored import (
     Counts,
     Stage,
@@ -162,12 +162,13 @@ def count(database: Database) -> Counts:
     def number(sql: str) -> int:
         return int(database.rows(sql)[0][0])
 
-    def by(column: str) -> dict[str, int]:
+    def by(column: str, where: str = LIVE) -> dict[str, int]:
         sql = f"""SELECT {column} AS name, count(*) AS number {FROM}
-            WHERE {LIVE} AND {column} IS NOT NULL GROUP BY {column}"""
+            WHERE {where} AND {column} IS NOT NULL GROUP BY {column}"""
         return {row["name"]: row["number"] for row in database.rows(sql)}
 
-    states, purposes, verdicts = by("u.alt_state"), by("d.purpose"), by("r.verdict")
+    takes_alt = f"{LIVE} AND json_extract(u.record, '$.kind') <> '{Kind.CSS}'"
+    states, purposes, verdicts = by("u.alt_state", takes_alt), by("d.purpose"), by("r.verdict")
     [stages] = database.rows(
         f"""SELECT count(*) AS uses, count(DISTINCT i.id) AS images,
             count(DISTINCT CASE WHEN c.id IS NULL THEN -i.id

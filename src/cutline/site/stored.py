@@ -103,7 +103,8 @@ class Counts:
 
     Attributes:
         pages, failed_pages: all, and those that could not be read.
-        uses: all; `by_alt` splits them by the state of their alt, `by_purpose` by their draft.
+        uses: all; `by_alt` splits them by the state of their alt, but for CSS backgrounds, which
+            take none; `by_purpose` by their draft.
         images: distinct URLs; `distinct` are distinct pictures, near duplicates counted once.
         fetched, failed: of the images.
         captions: made so far, by any model.
