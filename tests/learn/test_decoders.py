@@ -14,6 +14,7 @@ from cutline.learn.decoders import (
     TorchStepper,
     build,
 )
+from cutline.learn.decoders.transformer import Transformer
 from cutline.search import SearchOptions, search
 
 VOCABULARY, FEATURES = 23, 12
@@ -175,11 +176,23 @@ def test_a_transformer_remembers_what_it_has_read() -> None:
     assert lengths == [0, 1, 2]
 
 
+def test_a_transformer_reads_on_in_several_words_at_once() -> None:
+    decoder = tiny("transformer").eval()
+    assert isinstance(decoder, Transformer)
+    memory, state = decoder.start(torch.randn(2, 5, FEATURES))
+    tokens = torch.randint(4, VOCABULARY, (2, 1, 6))
+    whole, _ = decoder._read(tokens, memory, state)
+    first, state = decoder._read(tokens[:, :, :2], memory, state)
+    rest, _ = decoder._read(tokens[:, :, 2:], memory, state)
+    torch.testing.assert_close(torch.cat([first.hidden, rest.hidden], 2), whole.hidden)
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
         ("merge", {"embedding": 8}, "got width 16 and embedding 8; expected them equal"),
         ("transformer", {"heads": 3}, "expected width and embedding equal"),
+        ("global-attention", {"heads": 3}, "got width 16 and 3 heads; expected a multiple"),
         ("transformer", {"norm": "none"}, "got norm 'none'; expected pre or post"),
         ("soft-attention", {"cell": "rnn"}, "got cell 'rnn'; expected lstm or gru"),
     ],

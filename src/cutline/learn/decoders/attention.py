@@ -16,7 +16,8 @@ class SoftAttention(Decoder):
     """Show, Attend and Tell (Xu et al., 2015): an LSTM or GRU that looks before each word.
 
     Additive attention (Bahdanau et al., 2015), the gate of section 4.2.1 on the context if it is
-    wanted, and a deep output layer (eq. 7) over state, context and last word.
+    wanted, here one for each of its numbers instead of one for all, and a deep output layer (eq. 7)
+    over state, context and last word. Regions are brought to the width of the states first.
     """
 
     def __init__(self, vocabulary: int, features: int, options: DecoderOptions) -> None:
@@ -53,7 +54,7 @@ class SoftAttention(Decoder):
         return hidden, attention, after
 
     def attend(self, memory: Tensors, state: Tensors) -> Tensor:
-        """Shares (B,K,N) of the regions (eqs. 4 to 6)."""
+        """Shares (B,K,N) of the regions (eqs. 4 and 5)."""
         query = self.query(state["hidden"]).unsqueeze(2)  # (B,K,1,A)
         energy = self.energy(torch.tanh(memory["keys"].unsqueeze(1) + query))  # (B,K,N,1)
         return energy.squeeze(-1).softmax(-1)

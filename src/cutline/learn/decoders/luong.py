@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cutline.errors import RecipeError
 from cutline.learn.decoders.core import Decoder, DecoderOptions, Tensors, Told
 from cutline.learn.decoders.recurrent import lstm_step
 
@@ -18,6 +19,10 @@ class GlobalAttention(Decoder):
     """
 
     def __init__(self, vocabulary: int, features: int, options: DecoderOptions) -> None:
+        if options.width % options.heads:
+            raise RecipeError(
+                f"got width {options.width} and {options.heads} heads; expected a multiple of them"
+            )
         super().__init__(vocabulary, features, options)
         width = options.width
         self.project = nn.Linear(features, width)
@@ -47,8 +52,9 @@ class GlobalAttention(Decoder):
     ) -> tuple[Tensor, Tensor | None, Tensors]:
         word = self.embed(tokens)  # (B,K,E)
         hidden1, cell1 = lstm_step(self.reader, word, state["hidden1"], state["cell1"])
-        context, attention = self._look(self.dropout(hidden1), memory)  # (B,K,H), (B,K,N)
-        both = torch.cat([self.dropout(hidden1), context], -1)  # (B,K,2H)
+        read = self.dropout(hidden1)
+        context, attention = self._look(read, memory)  # (B,K,H), (B,K,N)
+        both = torch.cat([read, context], -1)  # (B,K,2H)
         hidden2, cell2 = lstm_step(self.writer, both, state["hidden2"], state["cell2"])
         after = {"hidden1": hidden1, "cell1": cell1, "hidden2": hidden2, "cell2": cell2}
         return self.norm(hidden1 + context + hidden2), attention, after

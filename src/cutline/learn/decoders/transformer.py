@@ -126,7 +126,9 @@ class Heads(nn.Module):
         query = self._split(self.query(x))  # (...,heads,T,H/heads)
         energy = query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5  # (...,heads,T,S)
         if causal and x.shape[-2] > 1:
-            ahead = torch.ones(energy.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+            before = keys.shape[-2] - x.shape[-2]
+            ahead = torch.ones(energy.shape[-2:], dtype=torch.bool, device=x.device)
+            ahead = ahead.triu(1 + before)
             energy = energy.masked_fill(ahead, -torch.inf)
         attention = energy.softmax(-1)
         return self.mix((attention @ values).transpose(-2, -3).flatten(-2)), attention
