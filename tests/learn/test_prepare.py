@@ -15,7 +15,7 @@ from PIL import Image
 
 from cutline.errors import DataError, OptionError
 from cutline.learn import prepare as module
-from cutline.learn.prepare import PUBLIC, Archive, PublicSet, prepare
+from cutline.learn.prepare import PUBLIC, Archive, PublicSet, _unpack, prepare
 
 
 def packed(files: dict[str, bytes]) -> bytes:
@@ -98,6 +98,14 @@ def wanted(server: Server, monkeypatch: pytest.MonkeyPatch) -> PublicSet:
     )
     monkeypatch.setitem(PUBLIC, "made", made)
     return made
+
+
+def test_nothing_is_unpacked_outside_the_folder(tmp_path: Path) -> None:
+    names = "a.jpg", "../b.jpg", f"{tmp_path}/c.jpg"
+    archive = tmp_path / "some.zip"
+    archive.write_bytes(packed(dict.fromkeys(names, b"picture")))
+    _unpack(archive, Archive("https://example.org/some.zip"), tmp_path / "set")
+    assert {path.name for path in tmp_path.rglob("*.jpg")} == {"a.jpg"}
 
 
 def test_a_set_is_fetched_checked_unpacked_and_read(

@@ -238,7 +238,8 @@ def _unpack(file: Path, archive: Archive, folder: Path) -> None:
             for member in packed.infolist():
                 name = PurePosixPath(member.filename)
                 wanted = any(fnmatch(member.filename, each) for each in archive.members)
-                if member.is_dir() or not wanted or "__MACOSX" in name.parts or ".." in name.parts:
+                outside = name.is_absolute() or ".." in name.parts
+                if member.is_dir() or not wanted or outside or "__MACOSX" in name.parts:
                     continue
                 target = folder / name
                 if target.is_file() and target.stat().st_size == member.file_size:
