@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from cutline.bundle import Bundle, find
 from cutline.captioner import CaptionOptions, load
-from cutline.data import Collection
-from cutline.errors import BundleError, OutputError, ParityError, RecipeError
+from cutline.data import Collection, Example
+from cutline.errors import BundleError, DataError, OutputError, ParityError, RecipeError
 from cutline.image import Transform, load_image
 from cutline.learn.decoders import DECODERS, DecoderOptions, build
 from cutline.learn.export import (
+    _pixels,
     _stages,
+    check_decoder,
     check_parity,
     export,
     log_prior,
@@ -25,11 +27,12 @@ from cutline.learn.export import (
 )
 from cutline.learn.recipe import DataOptions, EncoderOptions, FitOptions, Recipe
 from cutline.learn.start import Start, _matched, _weights
+from cutline.learn.subwords import Subwords
 from cutline.learn.train import train
 from cutline.learn.trained import Trained
-from cutline.runtime import Runtime
+from cutline.runtime import Runtime, engines
 from cutline.search import SearchOptions
-from cutline.text import Vocabulary
+from cutline.text import CleanUp, Vocabulary
 
 WORDS = Vocabulary(["<pad>", "<bos>", "<eos>", "<unk>", *"a the dog cat runs sits on sand".split()])
 RECIPE = Recipe(
@@ -102,6 +105,9 @@ def test_graphs_say_what_torch_says_and_can_be_read_back(
     write_decoder(trained, folder)
     bundle = Bundle(folder, None)  # type: ignore[arg-type]
     check_parity(trained, Runtime(bundle, "onnxruntime"), pixels(3))
+    features = torch.randn(3, 9, 12)  # not the encoder's, which is bfloat16 there where it can be
+    for engine in engines():
+        check_decoder(trained.decoder, Runtime(bundle, engine), features, features.numpy())
 
     found = _weights(folder / "start.onnx") | _weights(folder / "step.onnx")
     wanted = trained.decoder.state_dict()
@@ -217,21 +223,44 @@ def test_a_backbone_without_labels_makes_a_bundle_without_labels(
     assert caption.attention is None
 
 
-def test_runs_over_regions_and_no_runs_are_refused(tmp_path: Path) -> None:
+def test_runs_over_regions_and_no_runs_are_refused(all_colours: Collection, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"without best\.ckpt"):
         Trained.read(tmp_path)
-    recipe = replace(RECIPE, encoder=replace(RECIPE.encoder, features="regions"))
-    with pytest.raises(RecipeError, match="a bundle cannot hold the detector"):
-        Trained.build(recipe, WORDS)
+    for split in all_colours.splits.values():
+        for example in split:
+            boxes, features = np.ones((2, 4), np.float32), np.ones((2, 8), np.float32)
+            np.savez(tmp_path / f"{example.image.stem}.npz", features=features, boxes=boxes)
+    recipe = replace(
+        RECIPE,
+        encoder=EncoderOptions(features="regions", regions=str(tmp_path), views=1),
+        decoder=DecoderOptions(kind="up-down", width=16, embedding=16),
+        fit=replace(RECIPE.fit, epochs=1),
+    )
+    done = train(recipe, all_colours, tmp_path / "run", features=tmp_path / "features")
+    with pytest.raises(RecipeError, match=r'a bundle cannot hold .* encoder\.features = "grid"'):
+        export(done.folder, all_colours, tmp_path / "a-v1", summary="", options=SearchOptions())
 
 
 def test_common_words_have_a_prior_above_rare_ones(colours: Collection) -> None:
     vocabulary = Vocabulary(["<pad>", "<bos>", "<eos>", "<unk>", "wall", "the", "red"])
-    prior = log_prior(vocabulary, colours.splits["train"])
+    prior = log_prior(vocabulary, colours.splits["train"], CleanUp())
     assert prior[:4].tolist() == [0, 0, 0, 0]
     assert prior[4] > prior[5] > prior[6]
     shares = np.array([48, 24, 16]) / 88
     assert abs(float(shares @ prior[4:])) < 1e-6
+
+    letters = Subwords.build([["wall"]], min_count=99)
+    prior = log_prior(letters, colours.splits["train"], CleanUp())
+    assert prior[letters.words.index("##l")] > prior[letters.words.index("w")] != 0
+
+
+def test_pictures_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    broken = Example(tmp_path / "broken.png", ("a wall",))
+    sound = Example(Path(__file__).parents[2] / "samples" / "cat.jpg", ("a cat",))
+    assert _pixels(Transform(24, 32), [broken, sound, sound], 1).shape == (1, 3, 24, 24)
+    with pytest.raises(DataError, match="got 1 pictures of which none can be read"):
+        _pixels(Transform(24, 32), [broken])
 
 
 def test_stages_are_told_in_order(tmp_path: Path) -> None:

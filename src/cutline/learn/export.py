@@ -32,8 +32,8 @@ from cutline.bundle import (
 )
 from cutline.captioner import BundleCaptioner, CaptionOptions
 from cutline.data import Collection, Example
-from cutline.errors import BundleError, MissingExtraError, ParityError
-from cutline.image import load_image
+from cutline.errors import BundleError, DataError, ImageError, MissingExtraError, ParityError
+from cutline.image import Transform, load_image
 from cutline.learn.decoders import Decoder, TorchStepper
 from cutline.learn.decoders.core import spread
 from cutline.learn.trained import Trained
@@ -49,7 +49,7 @@ from cutline.metrics import (
 )
 from cutline.runtime import Runtime, cores
 from cutline.search import SearchOptions, search
-from cutline.text import Vocabulary, normalise
+from cutline.text import SPECIALS, CleanUp, Vocabulary
 
 
 class _Start(nn.Module):
@@ -173,32 +173,43 @@ def check_parity(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]
     """
     with torch.no_grad():
         features, embedding, *mid = trained.encoder(torch.from_numpy(pixels))
-        stepper = TorchStepper(trained.decoder)
-        state = stepper.start(features)
-        bos = np.full((len(pixels), 1), Vocabulary.bos)
-        logprobs, attention, _ = stepper.step(state, bos)
-        said = _captions(stepper, state, len(pixels))
         logits = trained.labels(mid[0]) if trained.labels else None
     encoded = runtime.encode(pixels)
-    start = runtime.start(encoded.features)
+    _agree("features", features, encoded.features)
+    _agree("embedding", embedding, encoded.embedding)
+    _agree("labels", logits, runtime.logits(encoded.mid) if trained.labels else None)
+    check_decoder(trained.decoder, runtime, features, encoded.features)
+
+
+def check_decoder(
+    decoder: Decoder, runtime: Runtime, features: Tensor, seen: NDArray[np.float32]
+) -> None:
+    """The part of `check_parity` that begins with features (B,N,D), torch's and those `seen`."""
+    bos = np.full((len(features), 1), Vocabulary.bos)
+    with torch.no_grad():
+        stepper = TorchStepper(decoder)
+        state = stepper.start(features)
+        logprobs, attention, _ = stepper.step(state, bos)
+        said = _captions(stepper, state, len(features))
+    start = runtime.start(seen)
     ran, looked, _ = runtime.step(start, bos)
-    for what, ours, theirs in (
-        ("features", features, encoded.features),
-        ("embedding", embedding, encoded.embedding),
-        ("labels", logits, runtime.logits(encoded.mid) if trained.labels else None),
-        ("logprobs", logprobs, ran),
-        ("attention", attention, looked),
-    ):
-        if (ours is None) != (theirs is None):
-            raise ParityError(f"got {what} from one of torch and ONNX; expected both or neither")
-        if ours is None or theirs is None:
-            continue
-        apart = float(np.abs(np.asarray(ours) - theirs).max() / np.abs(np.asarray(ours)).max())
-        if not apart <= 1e-3:
-            raise ParityError(f"got {what} {apart:.2g} apart, relatively; expected at most 0.001")
-    for mine, exported in zip(said, _captions(runtime, start, len(pixels)), strict=True):
+    _agree("logprobs", logprobs, ran)
+    _agree("attention", attention, looked)
+    for mine, exported in zip(said, _captions(runtime, start, len(features)), strict=True):
         if mine != exported:
             raise ParityError(f"got the caption {exported}; torch says {mine}")
+
+
+def _agree(what: str, ours: Any, theirs: NDArray[np.float32] | None) -> None:
+    """Refuse what torch and an engine say of the same thing, if it differs."""
+    if (ours is None) != (theirs is None):
+        raise ParityError(f"got {what} from one of torch and ONNX; expected both or neither")
+    if ours is None or theirs is None:
+        return
+    ours = np.asarray(ours)
+    apart = float(np.abs(ours - theirs).max() / np.abs(ours).max())
+    if not apart <= 1e-3:
+        raise ParityError(f"got {what} {apart:.2g} apart, relatively; expected at most 0.001")
 
 
 def _captions(stepper: Any, state: Any, images: int) -> list[tuple[int, ...]]:
@@ -209,15 +220,19 @@ def _captions(stepper: Any, state: Any, images: int) -> list[tuple[int, ...]]:
     return [hypotheses[0].tokens for hypotheses in found]
 
 
-def log_prior(vocabulary: Vocabulary, examples: Sequence[Example]) -> NDArray[np.float32]:
+def log_prior(
+    vocabulary: Vocabulary, examples: Sequence[Example], clean_up: CleanUp
+) -> NDArray[np.float32]:
     """(V,) log-frequencies of words in captions, in nats, centred on their mean in running text.
 
-    Special ids and eos stand at 0.
+    Special ids stand at 0, and so do words or pieces that do not occur.
     """
-    counts = Counter(w for e in examples for caption in e.captions for w in normalise(caption))
-    frequency = np.array([counts.get(word, 0) for word in vocabulary.words], dtype=np.float64)
-    share = frequency / frequency.sum()
-    prior = np.log(np.maximum(frequency, 1) / frequency.sum())
+    captions = (clean_up.words(caption) for example in examples for caption in example.captions)
+    counts = Counter(token for words in captions for token in vocabulary.encode(words))
+    frequency = np.array([counts[token] for token in range(len(vocabulary))], dtype=np.float64)
+    frequency[: len(SPECIALS)] = 0
+    share = frequency / max(1, frequency.sum())
+    prior = np.log(np.maximum(frequency, 1) / max(1, frequency.sum()))
     prior -= share @ prior
     prior[frequency == 0] = 0
     return prior.astype(np.float32)
@@ -244,6 +259,21 @@ def measure(captioner: BundleCaptioner, examples: Sequence[Example]) -> dict[str
     with contextlib.suppress(MissingExtraError):
         scores["meteor"] = float(meteor(meteor_statistics(candidates, references).sum(axis=0)))
     return {name: round(value, 4) for name, value in scores.items()}
+
+
+def _pixels(
+    transform: Transform, examples: Sequence[Example], most: int = 16
+) -> NDArray[np.float32]:
+    """The first pictures that can be read: (B,3,S,S)."""
+    seen: list[NDArray[np.float32]] = []
+    for example in examples:
+        if len(seen) == most:
+            break
+        with contextlib.suppress(ImageError):
+            seen.append(transform(load_image(example.image)))
+    if not seen:
+        raise DataError(f"got {len(examples)} pictures of which none can be read; expected some")
+    return np.stack(seen)
 
 
 def _stages(run: Path) -> list[dict[str, Any]]:
@@ -288,6 +318,8 @@ def export(
     Raises:
         ParityError: torch and the exported graphs disagree.
         BundleError: the name is taken, or the bundle too heavy.
+        RecipeError: there is no such run, or it was trained over regions.
+        DataError: the dev split is not there, or none of its pictures can be read.
     """
     refuse_taken(output)
     trained = Trained.read(run, checkpoint)
@@ -317,11 +349,11 @@ def export(
         if trained.labels:
             names = (ImageNetInfo().index_to_description(k).split(",")[0] for k in range(1000))
             (folder / "labels.txt").write_text("".join(f"{name}\n" for name in names))
-        np.save(folder / "prior.npy", np.exp(log_prior(trained.vocabulary, train)))
+        prior = log_prior(trained.vocabulary, train, CleanUp.named(recipe.data.clean_up))
+        np.save(folder / "prior.npy", np.exp(prior))
 
         staged = Bundle(folder, manifest)
-        pixels = np.stack([transform(load_image(example.image)) for example in dev[:16]])
-        check_parity(trained, Runtime(staged, "onnxruntime"), pixels)
+        check_parity(trained, Runtime(staged, "onnxruntime"), _pixels(transform, dev))
         before = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
 
         for name in graphs:

@@ -52,7 +52,7 @@ class Trained:
         """Read a run folder that `train` wrote.
 
         Raises:
-            RecipeError: there is no run, or its features come from a file of regions.
+            RecipeError: there is no run, or it was trained over regions.
         """
         if not (run / checkpoint).is_file():
             raise RecipeError(f"got {run} without {checkpoint}; expected a run that `train` wrote")
@@ -77,8 +77,8 @@ class Trained:
         chosen = recipe.encoder
         if chosen.features == "regions":
             raise RecipeError(
-                "got a run over regions from a file; expected one whose encoder sees pictures: "
-                "a bundle cannot hold the detector"
+                "got a run over detected regions; expected one whose encoder sees whole pictures, "
+                'since a bundle cannot hold the detector: train with encoder.features = "grid"'
             )
         pooled = chosen.features == "pooled"
         encoder: nn.Module
