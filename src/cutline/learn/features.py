@@ -89,8 +89,9 @@ def frozen(
     """The features of every example, from `folder` if they were written before.
 
     The file's name is keyed by the backbone, its weights, the transform, the view and the images'
-    names and sizes, so nothing stale is ever read; a .json of the same name says what is in it. A
-    killed run goes on behind its last whole batch, and a second process waits for the first.
+    names and sizes in bytes; where one differs, all are looked at anew. A .json of the same name
+    says what is in it. A killed run goes on behind its last whole batch, and a second process waits
+    for the first.
 
     Args:
         options: what looks at the images.

@@ -174,7 +174,10 @@ class Learner(lightning.LightningModule):
         return F.cross_entropy(logits.float(), targets[words], reduction="sum"), words.sum()
 
     def self_critical(self, features: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """REINFORCE on CIDEr-D (Rennie et al., 2017, eq. 7); the loss and the mean reward."""
+        """REINFORCE on CIDEr-D (Rennie et al., 2017, eq. 7); the loss and the mean reward.
+
+        What a sample is held against is the mean reward of the picture's other samples (Luo, 2020).
+        """
         assert self.reward is not None
         samples = self.recipe.fit.samples
         options = SearchOptions(
