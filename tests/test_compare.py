@@ -109,7 +109,7 @@ def test_what_cannot_be_compared_is_refused(compared: Compared) -> None:
 
 def test_a_run_tells_its_curve_and_its_pace(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(
-        "dev_cider,epoch,train_loss\n0.1,0,\n,0,4.0\n0.25,1,\n,1,3.0\n"
+        "dev_cider,epoch,train_loss\n0.1,0,\n,0,4.0\n0.2,1,\n,1,3.0\n0.25,1,\n"  # begun again
     )
     judged = report("good", 24)
     assert entry(judged, run=tmp_path) == Entry(judged, None, None, ((1, 0.1), (2, 0.25)))
@@ -155,3 +155,7 @@ def test_the_command_compares_models_baselines_and_reports(
     assert Path("c.md").read_text() in done.output
     assert Path("c.html").read_text().count("<img") > 0
     assert run(app, [*arguments, "-o", "c.html"]).exit_code == 2
+    for name, message in (("absent.json", "got no report absent"), ("c.json", "is no report")):
+        refused = run(app, ["compare", name, "--data", str(folder), "-o", "d.html"])
+        assert refused.exit_code == 1
+        assert message in refused.stderr

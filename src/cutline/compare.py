@@ -218,10 +218,12 @@ def entry(report: Report, manifest: Manifest | None = None, run: Path | None = N
         raise DataError(f"got {run} without metrics.csv; expected a training run's folder")
     with path.open(newline="") as file:
         rows: list[Mapping[str, str]] = [row for row in csv.DictReader(file) if row["dev_cider"]]
-    curve = tuple((int(row["epoch"]) + 1, float(row["dev_cider"])) for row in rows)
+    curve = {int(row["epoch"]) + 1: float(row["dev_cider"]) for row in rows}  # the later of two
     summary = run / "summary.json"
     told = json.loads(summary.read_text()) if summary.is_file() else {}
-    return Entry(report, known or told.get("parameters"), told.get("seconds_per_epoch"), curve)
+    return Entry(
+        report, known or told.get("parameters"), told.get("seconds_per_epoch"), (*curve.items(),)
+    )
 
 
 def _interval(value: Value) -> str:

@@ -121,19 +121,28 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """A report that `to_json` wrote."""
-        fields = json.loads(text)
-        return cls(
-            **{
-                **fields,
-                "captioner": _result(fields["captioner"]),
-                "baselines": tuple(map(_result, fields["baselines"])),
-                "images": tuple(
-                    Judged(**{**image, "references": tuple(image["references"])})
-                    for image in fields["images"]
-                ),
-            }
-        )
+        """A report that `to_json` wrote.
+
+        Raises:
+            DataError: it is none.
+        """
+        try:
+            fields = json.loads(text)
+            return cls(
+                **{
+                    **fields,
+                    "captioner": _result(fields["captioner"]),
+                    "baselines": tuple(map(_result, fields["baselines"])),
+                    "images": tuple(
+                        Judged(**{**image, "references": tuple(image["references"])})
+                        for image in fields["images"]
+                    ),
+                }
+            )
+        except (ValueError, LookupError, TypeError) as error:
+            raise DataError(
+                f"got what is no report ({error}); expected what `cutline evaluate --output` wrote"
+            ) from error
 
     def to_markdown(self) -> str:
         """A table: a metric a line; the captioner with its intervals, then the baselines."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cutline.cli.app import ENGINE, THREADS, app, examples, writing
+from cutline.errors import DataError
 
 if TYPE_CHECKING:
     from cutline.compare import Entry
@@ -101,7 +102,10 @@ def _judge(
     from cutline.terminal import Watched
 
     if model.endswith(".json"):
-        return entry(Report.from_json(Path(model).read_text(encoding="utf-8")), None, run)
+        try:
+            return entry(Report.from_json(Path(model).read_text(encoding="utf-8")), None, run)
+        except OSError as error:
+            raise DataError(f"got no report {model}: {error.strerror}") from error
     train = collection.splits.get("train", ())
     eyes = load(None if model in NAMES else model, engine=engine, threads=threads)
     captioner = eyes
