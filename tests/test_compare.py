@@ -88,14 +88,23 @@ def test_the_page_is_one_escaped_file_with_a_gallery(compared: Compared, tmp_pat
     assert html.count("<img") == 1
     assert all(source.startswith("data:") for source in re.findall(r'(?:src|href)="([^"]*)', html))
     assert html.count("<polyline") == 1
-    galleries = re.split("<h2>", html)[-3:]
     few = compared.to_html(lambda name: None, examples=2)
-    assert [part.count("<article") for part in re.split("<h2>", few)[-3:]] == [2, 2, 2]
+    galleries = re.split("<h2>", few)[-3:]
+    assert [part.count("<article") for part in galleries] == [2, 2, 2]
     assert "Captioned best" in galleries[0]
     names = re.findall(r"What people said of (\S+)</summary>", few)
     assert len(set(names)) == 6
     for name in names[:2]:
         assert int(name.partition(".")[0]) < 3  # all three knew these
+
+
+def test_a_single_image_is_shown_once() -> None:
+    html = compare([Entry(report("good", 3, limit=1)), Entry(report("poor", 0, limit=1))]).to_html(
+        lambda name: None
+    )
+    assert "1 image, the same for all" in html
+    assert "Captioned best" in html
+    assert "Captioned worst" not in html
 
 
 def test_what_cannot_be_compared_is_refused(compared: Compared) -> None:

@@ -163,7 +163,8 @@ class Compared:
         for title, order in orders.items():
             chosen = [int(i) for i in order if i not in shown][:examples]
             shown.update(chosen)
-            gallery[title] = [self._example(number, picture) for number in chosen]
+            if chosen:
+                gallery[title] = [self._example(number, picture) for number in chosen]
         return gallery
 
     def _example(self, number: int, picture: Callable[[str], Path | None]) -> dict[str, Any]:
