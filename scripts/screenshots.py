@@ -68,7 +68,7 @@ def shoot(page: Page, target: Path, height: int) -> None:
     with Image.open(target) as picture:
         size = (WIDTH_PX, round(height * WIDTH_PX / width))
         small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    small.quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
+    small.quantize(256, kmeans=2, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def main() -> None:
     samples = ROOT / "samples"
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         site = Path(scratch) / "wren-and-alder"
-        shutil.copytree(samples, site)
+        shutil.copytree(samples, site, ignore=shutil.ignore_patterns("*.md"))
         (site / "index.html").write_text(SITE, encoding="utf-8")
         work = Path(scratch)
         run = [*CUTLINE, "site", "run", site.name, "--output", "report.html", "--quiet"]
@@ -91,7 +91,10 @@ def main() -> None:
             page.locator(".sentence button", has_text="sheep").focus()
             page.wait_for_timeout(500)
             shoot(page, ROOT / "docs" / "page.png", 820)
-        page.goto((work / "report.html").as_uri())
+        report = work / "report.html"
+        text = report.read_text(encoding="utf-8")
+        report.write_text(text.replace(f"{work.resolve()}/", "/srv/"), encoding="utf-8")
+        page.goto(report.as_uri())
         shoot(page, ROOT / "docs" / "report.png", 820)
         page = browser.new_page(viewport={"width": 1360, "height": 820})
         with running("site", "review", "--no-browser", cwd=work) as address:
