@@ -185,8 +185,10 @@ class _Job:
             content = self._read(image.url, path)
             self._put(image, content, path=str(path), etag=_stamp(path))
         elif image.url.startswith("data:"):
-            use = next(self._store.uses(image=image.id, limit=1))
-            content = _data(use.use.source, self._options.max_bytes)
+            sources = [each.use.source for each in self._store.uses(image=image.id, limit=1)]
+            if not sources:
+                raise FetchError(image.url, "missing", "its page is gone")
+            content = _data(sources[0], self._options.max_bytes)
             self._put(image, content)
         else:
             asked = {"etag": image.etag, "last_modified": image.last_modified}

@@ -34,14 +34,14 @@ _SMALL_PX = 32  # an icon
 _SEEN = ("text", "complex", "title", "drawing")  # the questions on what a picture shows
 
 
-class _Finding(NamedTuple):
+class _Answer(NamedTuple):
     purpose: Purpose
     evidence: str
     alt: str | None = None
     rule: str = ""  # by which it was found, if not by the one that was asked
 
 
-_Asks = Callable[[ImageUse, Pixels], _Finding | None]
+_Asks = Callable[[ImageUse, Pixels], _Answer | None]
 
 
 @dataclass(frozen=True)
@@ -104,58 +104,58 @@ def with_text(decision: Decision, text: str) -> Decision:
 
 
 @_rule("css-background", "decorative/")
-def _css_background(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _css_background(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """A CSS background has no alt to give."""
     if use.kind is Kind.CSS:
-        return _Finding(Purpose.KEPT, "a CSS background, which takes no alt")
+        return _Answer(Purpose.KEPT, "a CSS background, which takes no alt")
     return None
 
 
 @_rule("has-alt", "")
-def _has_alt(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _has_alt(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """Somebody has written an alt."""
     if use.alt_state is Alt.PRESENT:
-        return _Finding(Purpose.KEPT, f'its alt says "{_shorten(use.alt or "")}"')
+        return _Answer(Purpose.KEPT, f'its alt says "{_shorten(use.alt or "")}"')
     return None
 
 
 @_rule("empty-alt", "decorative/")
-def _empty_alt(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _empty_alt(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """Somebody has decided by alt="" that it is decorative."""
     if use.alt_state is not Alt.EMPTY:
         return None
     if _does_something(use) and not use.link_text.strip() and not use.name.strip():
-        return _Finding(
+        return _Answer(
             Purpose.KEPT, 'alt="" is somebody\'s decision, but leaves what it does without a name'
         )
-    return _Finding(Purpose.KEPT, 'alt="" is somebody\'s decision')
+    return _Answer(Purpose.KEPT, 'alt="" is somebody\'s decision')
 
 
 @_rule("named", "")
-def _named(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _named(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """Somebody has named it by aria-label, aria-labelledby, a label or an SVG's title."""
     if use.name.strip():
-        return _Finding(Purpose.KEPT, f'its accessible name is "{_shorten(use.name)}"')
+        return _Answer(Purpose.KEPT, f'its accessible name is "{_shorten(use.name)}"')
     return None
 
 
 @_rule("presentation-role", "decorative/")
-def _presentation(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _presentation(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """The page says that it is decorative by role=presentation or role=none."""
     role = use.role.lower().split()[:1]
     if role in (["presentation"], ["none"]):
-        return _Finding(Purpose.DECORATIVE, f"role={role[0]}", "")
+        return _Answer(Purpose.DECORATIVE, f"role={role[0]}", "")
     return None
 
 
 @_rule("hidden", "decorative/")
-def _hidden(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _hidden(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is hidden from assistive technology by itself or an ancestor."""
     if not use.hidden:
         return None
     if re.search(r"aria-hidden\s*=\s*[\"']?true", use.markup, re.IGNORECASE):
-        return _Finding(Purpose.DECORATIVE, "aria-hidden=true", "")
-    return _Finding(
+        return _Answer(Purpose.DECORATIVE, "aria-hidden=true", "")
+    return _Answer(
         Purpose.DECORATIVE,
         "hidden by aria-hidden, hidden or display:none; if a script shows it, describe it",
         "",
@@ -166,28 +166,28 @@ def _hidden(use: ImageUse, pixels: Pixels) -> _Finding | None:
 
 
 @_rule("link-with-text", "functional/")
-def _link_with_text(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _link_with_text(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """The text in the same link or button says what it does."""
     if _does_something(use) and use.link_text.strip():
         what = "button" if use.button else "link"
-        return _Finding(
+        return _Answer(
             Purpose.REDUNDANT, f'the {what}\'s own text says "{_shorten(use.link_text)}"', ""
         )
     return None
 
 
 @_rule("tracking-pixel", "decorative/")
-def _tracking(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _tracking(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is a pixel that counts visits."""
     sides = _sides(use, pixels)
     host = split(use.url).hostname
     if sides and max(sides) <= 1 and host and host != split(use.page).hostname:
-        return _Finding(Purpose.DECORATIVE, f"{sides[0]} x {sides[1]} px from {host}", "")
+        return _Answer(Purpose.DECORATIVE, f"{sides[0]} x {sides[1]} px from {host}", "")
     return None
 
 
 @_rule("link-without-text", "functional/")
-def _link_without_text(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _link_without_text(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is all there is in a link, so its alt says where the link leads."""
     if not use.link or use.button:
         return None
@@ -196,13 +196,13 @@ def _link_without_text(use: ImageUse, pixels: Pixels) -> _Finding | None:
         for rule in RULES:
             if rule.name in _SEEN and (found := rule.ask(use, pixels)) is not None:
                 return found._replace(evidence=f"{opens}: {found.evidence}", rule=rule.name)
-        return _Finding(Purpose.INFORMATIVE, f"{opens}: describe it")
+        return _Answer(Purpose.INFORMATIVE, f"{opens}: describe it")
     if not says_nothing(use.title):
-        return _Finding(
+        return _Answer(
             Purpose.FUNCTIONAL, f'in a link, and its title says "{_shorten(use.title)}"', use.title
         )
     where = destination(use.link, use.page)
-    return _Finding(
+    return _Answer(
         Purpose.FUNCTIONAL,
         f"all there is in the link to {_shorten(use.link)}"
         + ("" if where else ", which does not tell where it leads"),
@@ -211,71 +211,71 @@ def _link_without_text(use: ImageUse, pixels: Pixels) -> _Finding | None:
 
 
 @_rule("area-without-link", "imagemap/")
-def _area(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _area(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is an area of an image map that leads nowhere."""
     if use.kind is Kind.AREA:
-        return _Finding(Purpose.DECORATIVE, "an area without a link", "")
+        return _Answer(Purpose.DECORATIVE, "an area without a link", "")
     return None
 
 
 @_rule("button-without-text", "functional/")
-def _button(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _button(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is all there is in a button, or it is one, so its alt says what happens."""
     if not (use.button or use.kind is Kind.INPUT):
         return None
     if not says_nothing(use.title):
-        return _Finding(Purpose.FUNCTIONAL, f'its title says "{_shorten(use.title)}"', use.title)
+        return _Answer(Purpose.FUNCTIONAL, f'its title says "{_shorten(use.title)}"', use.title)
     words = name_words(use.url or use.source)
     for size in range(len(words), 0, -1):
         for start in range(len(words) - size + 1):
             key = " ".join(words[start : start + size]).lower()
             if key in _ACTIONS:
-                return _Finding(
+                return _Answer(
                     Purpose.FUNCTIONAL, f'a button whose file is named "{key}"', _ACTIONS[key]
                 )
-    return _Finding(Purpose.FUNCTIONAL, "a button that nothing here tells the action of")
+    return _Answer(Purpose.FUNCTIONAL, "a button that nothing here tells the action of")
 
 
 # Decoration.
 
 
 @_rule("spacer", "decorative/")
-def _spacer(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _spacer(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It only takes up room, or is a line between things."""
     sides = _sides(use, pixels)
     if sides and min(sides) <= 2:
-        return _Finding(Purpose.DECORATIVE, f"{sides[0]} x {sides[1]} px", "")
+        return _Answer(Purpose.DECORATIVE, f"{sides[0]} x {sides[1]} px", "")
     if pixels.flat:
-        return _Finding(Purpose.DECORATIVE, "of one colour, or wholly transparent", "")
+        return _Answer(Purpose.DECORATIVE, "of one colour, or wholly transparent", "")
     words = {word.lower() for word in name_words(use.url or use.source)}
     if words and words <= _SPACERS:
-        return _Finding(Purpose.DECORATIVE, f'its file is named "{" ".join(words)}"', "")
+        return _Answer(Purpose.DECORATIVE, f'its file is named "{" ".join(words)}"', "")
     if (named := words & _SEPARATORS) and sides and max(sides) >= 8 * min(sides):
-        return _Finding(
+        return _Answer(
             Purpose.DECORATIVE, f'named "{named.pop()}" and {sides[0]} x {sides[1]} px', ""
         )
     return None
 
 
 @_rule("icon-says", "decision-tree/")
-def _icon_says(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _icon_says(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is an icon that says something by itself, such as a tick or a warning."""
     sides = _sides(use, pixels)
     if sides and max(sides) <= 2 * _SMALL_PX:
         for word in name_words(use.url or use.source):
             if says := _ICONS.get(word.lower()):
-                return _Finding(
+                return _Answer(
                     Purpose.INFORMATIVE, f'a small picture whose file is named "{word}"', says
                 )
     return None
 
 
 @_rule("icon-beside-text", "decorative/")
-def _icon(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _icon(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is an icon beside the text that it illustrates."""
     sides = _sides(use, pixels)
     if sides and max(sides) <= _SMALL_PX and (beside := use.after.strip() or use.before.strip()):
-        return _Finding(
+        return _Answer(
             Purpose.DECORATIVE,
             f'an icon, {sides[0]} x {sides[1]} px, beside "{_shorten(beside)}"',
             "",
@@ -284,13 +284,13 @@ def _icon(use: ImageUse, pixels: Pixels) -> _Finding | None:
 
 
 @_rule("repeats-text", "decorative/")
-def _repeats(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _repeats(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """Its title only repeats the words beside it."""
     title = _letters(use.title)
     beside = {"caption": use.caption, "text before it": use.before, "text after it": use.after}
     for where, text in beside.items():
         if title and title == _letters(text):
-            return _Finding(Purpose.REDUNDANT, f'the {where} says "{_shorten(text)}" too', "")
+            return _Answer(Purpose.REDUNDANT, f'the {where} says "{_shorten(text)}" too', "")
     return None
 
 
@@ -298,7 +298,7 @@ def _repeats(use: ImageUse, pixels: Pixels) -> _Finding | None:
 
 
 @_rule("logo", "functional/")
-def _logo(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _logo(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is a logo, named after whom it stands for."""
     words = name_words(use.url or use.source)
     if "logo" not in {word.lower() for word in words}:
@@ -306,71 +306,71 @@ def _logo(use: ImageUse, pixels: Pixels) -> _Finding | None:
     owner = " ".join(capital(w) for w in words if w.lower() not in _LOGO_NOISE)
     owner = owner or _site_name(use.page_title)
     if not owner:
-        return _Finding(Purpose.UNKNOWN, "a logo, but nothing here says whose")
+        return _Answer(Purpose.UNKNOWN, "a logo, but nothing here says whose")
     near = _letters(f"{use.before} {use.after} {use.caption}")
     if re.search(rf"\b{re.escape(_letters(owner))}\b", near):
-        return _Finding(Purpose.REDUNDANT, f'a logo beside the words "{owner}"', "")
-    return _Finding(Purpose.INFORMATIVE, "its file is named a logo", f"{owner} logo")
+        return _Answer(Purpose.REDUNDANT, f'a logo beside the words "{owner}"', "")
+    return _Answer(Purpose.INFORMATIVE, "its file is named a logo", f"{owner} logo")
 
 
 @_rule("svg-without-name", "decision-tree/")
-def _svg(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _svg(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is an inline SVG, which nobody has named."""
     if use.kind is not Kind.SVG:
         return None
     if use.role.strip():
-        return _Finding(Purpose.UNKNOWN, "an inline SVG with a role that asks for a name")
-    return _Finding(
+        return _Answer(Purpose.UNKNOWN, "an inline SVG with a role that asks for a name")
+    return _Answer(
         Purpose.DECORATIVE, "an inline SVG without role or name: hide it by aria-hidden=true", ""
     )
 
 
 @_rule("text", "textual/")
-def _text(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _text(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is a picture of text, so its alt is that text."""
     if pixels.text_like >= TEXT_LIKE:
-        return _Finding(Purpose.TEXT, "lines of marks on a plain ground look like text")
+        return _Answer(Purpose.TEXT, "lines of marks on a plain ground look like text")
     return None
 
 
 @_rule("complex", "complex/")
-def _complex(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _complex(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is a chart, a map or a diagram, and says more than an alt holds."""
     for word in name_words(use.url or use.source):
         if word.lower() in _COMPLEX:
-            return _Finding(Purpose.COMPLEX, f'its file is named "{word}"')
+            return _Answer(Purpose.COMPLEX, f'its file is named "{word}"')
     if found := _NUMBERED.match(use.caption):
-        return _Finding(Purpose.COMPLEX, f'its caption begins "{_shorten(found[0])}"')
+        return _Answer(Purpose.COMPLEX, f'its caption begins "{_shorten(found[0])}"')
     if pixels.chart_like >= CHART_LIKE:
-        return _Finding(Purpose.COMPLEX, "long straight lines on a plain ground, as in a chart")
+        return _Answer(Purpose.COMPLEX, "long straight lines on a plain ground, as in a chart")
     return None
 
 
 @_rule("title", "informative/")
-def _title(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _title(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """Somebody has said in its title what it shows."""
     if len(use.title.split()) > 1 and not says_nothing(use.title):
-        return _Finding(Purpose.INFORMATIVE, f'its title says "{_shorten(use.title)}"', use.title)
+        return _Answer(Purpose.INFORMATIVE, f'its title says "{_shorten(use.title)}"', use.title)
     return None
 
 
 @_rule("nothing-to-see")
-def _nothing(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _nothing(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """There is no picture to look at."""
     if use.kind is Kind.ROLE_IMG and not use.url:
-        return _Finding(Purpose.UNKNOWN, "role=img on an element that names no picture")
+        return _Answer(Purpose.UNKNOWN, "role=img on an element that names no picture")
     if use.kind is Kind.OBJECT and not is_picture(use.url):
-        return _Finding(Purpose.UNKNOWN, "an object that may be no picture")
+        return _Answer(Purpose.UNKNOWN, "an object that may be no picture")
     if not use.url and not use.source and not pixels.width_px:
-        return _Finding(Purpose.UNKNOWN, "it names no picture")
+        return _Answer(Purpose.UNKNOWN, "it names no picture")
     return None
 
 
 @_rule("drawing", "informative/")
-def _drawing(use: ImageUse, pixels: Pixels) -> _Finding | None:
+def _drawing(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is no photograph, but drawn by a program: a screenshot, a diagram, clip art."""
     if pixels.chart_like >= DRAWN:
-        return _Finding(
+        return _Answer(
             Purpose.INFORMATIVE,
             "even patches of colour, as in a screenshot, a diagram or a drawing",
         )

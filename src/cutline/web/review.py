@@ -36,6 +36,7 @@ from cutline import page
 from cutline.errors import ImageError, OptionError, StoreError
 from cutline.image import load_image
 from cutline.site.addresses import tail
+from cutline.site.gather import SVG
 from cutline.site.lint import MAX_CHARS, lint
 from cutline.site.records import Draft, ImageUse, Purpose, Review, Verdict
 from cutline.site.store import Stage, Store, StoredUse
@@ -369,12 +370,9 @@ class _Desk:
         if image.path is None or not image.path.is_file():
             raise HTTPException(404, image.error or "the picture was not fetched yet")
         headers = {"Cache-Control": "private, max-age=3600"}
-        if (
-            image.media_type == "image/svg+xml"
-        ):  # shown by <img>; opened by itself it can do nothing
-            headers["Content-Security-Policy"] = (
-                "sandbox; default-src 'none'; style-src 'unsafe-inline'"
-            )
+        if image.media_type == SVG:  # shown by <img>; opened by itself it can do nothing
+            policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+            headers["Content-Security-Policy"] = policy
             return FileResponse(image.path, media_type=image.media_type, headers=headers)
         try:
             content, media_type = _reduced(image.path, image.sha256, side_px)
