@@ -427,6 +427,20 @@ def test_a_client_that_goes_away_frees_its_place(serve: Serve) -> None:
         assert metric(client, gone) == 3
 
 
+def test_a_body_that_comes_with_a_get_is_limited_too(serve: Serve) -> None:
+    found = threading.Event()
+
+    def resolve(host: str, port: int) -> list[str]:
+        assert found.wait(20)
+        raise OSError("no such name")
+
+    with serve(resolve=resolve, max_body_mb=0.01) as url, httpx.Client(base_url=url) as client:
+        asked = {"url": "http://slow.example/a.jpg"}
+        answer = client.request("GET", "/v1/captions", params=asked, content=iter([b"a" * 20_000]))
+        found.set()
+    assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+
+
 def test_settings_come_from_the_environment_and_flags_go_before() -> None:
     environment = {
         "CUTLINE_SERVE_MAX_BODY_MB": "8",
@@ -463,6 +477,9 @@ def test_every_setting_is_in_the_documentation_as_it_is() -> None:
         ("CUTLINE_SERVE_KEYS", "short", "expected at least 16"),
         ("CUTLINE_SERVE_LOG_FORMAT", "xml", "expected auto, json or text"),
         ("CUTLINE_SERVE_RATE", "often", "expected one such as 60/minute"),
+        ("CUTLINE_SERVE_KEYS", "blanks in an API key", "without blanks and commas"),
+        ("CUTLINE_SERVE_PORT", "65536", "expected at most 65535"),
+        ("CUTLINE_SERVE_MAX_IMAGE_MB", "inf", "expected at least"),
         ("CUTLINE_SERVE_UPLOAD_TIMEOUT_S", "nan", "expected at least"),
     ],
 )

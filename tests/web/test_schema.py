@@ -55,6 +55,8 @@ def test_every_limit_and_problem_is_in_the_document(serve: Serve) -> None:
         "header_timeout_s": 12,
         "fetch_timeout_s": 13,
         "queue": 99,
+        "max_pending_mb": 501,
+        "max_connections": 88,
         "rate": "77/minute",
     }
     with serve(**chosen) as url:

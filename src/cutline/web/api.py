@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Any, TypeVar
 
@@ -23,6 +23,7 @@ from starlette.responses import Response
 from cutline.captioner import Caption, CaptionOptions
 from cutline.errors import OptionError
 from cutline.fetch import Resolve
+from cutline.search import SearchOptions
 from cutline.site import glossary
 from cutline.site.records import Draft, ImageUse
 from cutline.site.wording import WordingOptions
@@ -65,17 +66,19 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        app.state.service = service = Service(settings, captioner, resolve)
-        await service.load()
-        with _reload_on_hangup(service):
-            yield {"service": service}
-        await service.close()
+        service = Service(settings, captioner, resolve)
+        try:
+            await service.load()
+            with _reload_on_hangup(service):
+                yield {"service": service}
+        finally:
+            await service.close()
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=life)
     app.add_exception_handler(ProblemError, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _field_problem)
-    app.add_middleware(Guard, settings=settings, metrics=lambda: app.state.service.metrics)
+    app.add_middleware(Guard, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -100,7 +103,7 @@ def from_environment() -> FastAPI:
 
 
 @contextlib.contextmanager
-def _reload_on_hangup(service: Service) -> Any:
+def _reload_on_hangup(service: Service) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -194,10 +197,9 @@ async def wowme(
 ) -> Response:
     """An alias of GET /v1/captions with the shortest answer: the URL and its caption."""
     _charge(request, 1)
-    given = [Given(image, url=image)]
-    [found] = await _unless_gone(
-        request, _service(request).caption(given, CaptionOptions(labels=0))
-    )
+    service = _service(request)
+    work = service.caption(service.captioner, [Given(image, url=image)], CaptionOptions(labels=0))
+    [found] = await _unless_gone(request, work)
     if isinstance(found, ProblemError):
         raise found
     assert found.caption is not None
@@ -337,9 +339,9 @@ async def _captions(
     """The answer to `given`; alone, the one picture's problem is the whole answer."""
     service = _service(request)
     _charge(request, len(given))
-
-    model = service.captioner.name
-    work = service.caption(given, _caption_options(options, service), drafts=options.alt)
+    captioner = service.captioner
+    chosen = _caption_options(options, captioner.search)
+    work = service.caption(captioner, given, chosen, drafts=options.alt)
     found = await _unless_gone(request, work)
     if alone and isinstance(found[0], ProblemError):
         raise found[0]
@@ -349,10 +351,10 @@ async def _captions(
     results = [
         _result(*each, options) for each in zip(range(len(given)), given, found, strict=True)
     ]
-    return _json({"model": model, "results": results, "took_ms": _since_ms(began_s)})
+    return _json({"model": captioner.name, "results": results, "took_ms": _since_ms(began_s)})
 
 
-def _caption_options(options: Options, service: Service) -> CaptionOptions:
+def _caption_options(options: Options, usual: SearchOptions) -> CaptionOptions:
     chosen: dict[str, Any] = {
         "beam_size": options.beam,
         "n_best": options.n_best if options.n_best > 1 else None,
@@ -363,7 +365,7 @@ def _caption_options(options: Options, service: Service) -> CaptionOptions:
     }
     chosen = {name: value for name, value in chosen.items() if value is not None}
     try:
-        search = replace(service.captioner.search, **chosen) if chosen else None
+        search = replace(usual, **chosen) if chosen else None
     except OptionError as error:
         raise ProblemError("invalid-request", str(error)) from error
     return CaptionOptions(search, options.labels)
@@ -417,7 +419,7 @@ def _use(page: PageContext) -> ImageUse:
 
 
 def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
+    service: Service = request.state.service
     return service
 
 
@@ -446,9 +448,10 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        if working.done():
+            return working.result()
+        leaving.result()  # raises what is wrong with a body that came with a GET
+        raise ClientDisconnect
     finally:
         working.cancel()
         leaving.cancel()

@@ -16,15 +16,16 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cutline.web.metrics import Metrics
 from cutline.web.problems import ProblemError
 from cutline.web.settings import Settings, parse_rate
 
@@ -50,23 +51,23 @@ _PROBES = ("/healthz", "/readyz")  # asked by balancers and containers, who know
 
 
 class Guard:
-    """The outermost ASGI layer: host, key, rate, body; then the answer's headers, count and log.
+    """The ASGI layer before all but CORS: host, key, rate, body; then headers, count and log.
+
+    The service is in the lifespan's state; a request's state gets `request_id`, `client`, and
+    `charge`, and may be given `code` and `images` for the log.
 
     Args:
         app: what it guards.
         settings: what is allowed.
-        metrics: gives the figures' present home.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Callable[[], Metrics]) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
-        self._metrics = metrics
         self._keys = [_digest(key) for key in settings.keys]
         hosts = settings.hosts or (_LOOPBACK if settings.loopback else ("*",))
         self._hosts = frozenset() if "*" in hosts else frozenset(map(str.lower, hosts))
         self._rate = None if settings.rate is None else TokenBuckets(*parse_rate(settings.rate))
-        self._pending_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer why not."""
@@ -77,9 +78,9 @@ class Guard:
         headers = Headers(scope=scope)
         given_id = headers.get("x-request-id", "")
         request_id = given_id if _REQUEST_ID.fullmatch(given_id) else secrets.token_hex(8)
-        state = scope.setdefault("state", {})
+        state: dict[str, Any] = scope["state"]
         state["request_id"] = request_id
-        body = _Body(self, receive)
+        body = _Body(receive, self._settings, state["service"].held)
         status = 0
 
         async def answer(message: Message) -> None:
@@ -134,8 +135,8 @@ class Guard:
             if path != "/metrics":
                 self._charge(client, 0)
         declared = headers.get("content-length", "")
-        if declared.isdigit() and int(declared[:20]) > self._settings.max_body_mb * 1e6:
-            raise self.too_large()
+        if declared.isdecimal() and int(declared[:20]) > self._settings.max_body_mb * 1e6:
+            raise _too_large(self._settings)
         return client
 
     def _known(self, headers: Headers) -> str:
@@ -162,17 +163,12 @@ class Guard:
             headers={"Retry-After": str(wait_s)} if wait_s else None,
         )
 
-    def too_large(self) -> ProblemError:
-        """The problem of a body that is."""
-        most = f"{self._settings.max_body_mb:g} MB"
-        return ProblemError("body-too-large", f"got a larger body; expected at most {most}")
-
     def _count(self, scope: Scope, status: int, seconds: float, received: int) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        metrics = self._metrics()
+        state = scope["state"]
+        metrics = state["service"].metrics
         metrics.requests.labels(scope["method"] if route != "other" else "", route, status).inc()
         metrics.latency.labels(route).observe(seconds)
-        state = scope["state"]
         if code := state.get("code"):
             metrics.errors.labels(code).inc()
         quiet = route in (*_PROBES, "/metrics") and status == 200
@@ -193,13 +189,54 @@ class Guard:
         )
 
 
+@dataclass
+class Held:
+    """How many bytes of pictures strangers make the service hold, sent or fetched.
+
+    Attributes:
+        limit_bytes: at most so many.
+        bytes: so many now.
+    """
+
+    limit_bytes: float
+    bytes: int = 0
+
+    def take(self, size: int) -> None:
+        """Hold more, to be given back by `release` even if that is too much.
+
+        Raises:
+            ProblemError: that is too much.
+        """
+        self.bytes += size
+        if self.bytes > self.limit_bytes:
+            raise ProblemError(
+                "busy",
+                "The pictures that are held fill all memory allowed; try again in 1 s.",
+                headers={"Retry-After": "1"},
+            )
+
+    def release(self, size: int) -> None:
+        """Hold less."""
+        self.bytes -= size
+
+    @contextmanager
+    def more(self, size: int) -> Iterator[None]:
+        """Hold more while the block runs; raises what `take` does."""
+        try:
+            self.take(size)
+            yield
+        finally:
+            self.release(size)
+
+
 class _Body:
     """One request's body on its way in: counted, and no longer on its way than allowed."""
 
-    def __init__(self, guard: Guard, receive: Receive) -> None:
-        self._guard = guard
+    def __init__(self, receive: Receive, settings: Settings, held: Held) -> None:
         self._receive = receive
-        self._due_s = time.monotonic() + guard._settings.upload_timeout_s
+        self._settings = settings
+        self._held = held
+        self._due_s = time.monotonic() + settings.upload_timeout_s
         self._whole = False
         self.received = 0
 
@@ -210,7 +247,7 @@ class _Body:
             async with asyncio.timeout(self._due_s - time.monotonic()):
                 message = await self._receive()
         except TimeoutError as error:
-            limit_s = self._guard._settings.upload_timeout_s
+            limit_s = self._settings.upload_timeout_s
             raise ProblemError(
                 "upload-too-slow", f"the body took longer than {limit_s:g} s"
             ) from error
@@ -219,19 +256,13 @@ class _Body:
         self._whole = not message.get("more_body", False)
         size = len(message.get("body", b""))
         self.received += size
-        self._guard._pending_bytes += size
-        if self.received > self._guard._settings.max_body_mb * 1e6:
-            raise self._guard.too_large()
-        if self._guard._pending_bytes > self._guard._settings.max_pending_mb * 1e6:
-            raise ProblemError(
-                "busy",
-                "The bodies that are held fill all memory allowed; try again in 1 s.",
-                headers={"Retry-After": "1"},
-            )
+        self._held.take(size)
+        if self.received > self._settings.max_body_mb * 1e6:
+            raise _too_large(self._settings)
         return message
 
     def release(self) -> None:
-        self._guard._pending_bytes -= self.received
+        self._held.release(self.received)
 
 
 @dataclass
@@ -269,6 +300,11 @@ class TokenBuckets:
         if there:
             return 0
         return None if wanted > self.size else math.ceil((wanted - left) * self.per_s / self.size)
+
+
+def _too_large(settings: Settings) -> ProblemError:
+    most = f"{settings.max_body_mb:g} MB"
+    return ProblemError("body-too-large", f"got a larger body; expected at most {most}")
 
 
 def _digest(key: str) -> bytes:

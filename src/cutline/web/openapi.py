@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from cutline.fetch import FetchOptions
 from cutline.web.problems import KINDS, MEDIA_TYPE
 from cutline.web.schema import (
     AltOptions,
@@ -135,7 +136,10 @@ def _description(settings: Settings) -> str:
         "Images in a request": f"{settings.max_images}",
         "One image": f"{settings.max_image_mb:g} MB, {settings.max_megapixels:g} megapixels",
         "Images accepted and not yet answered": f"{settings.queue}; more get 503 with Retry-After",
-        "Images by URL": f"{settings.fetch_timeout_s:g} s each, http and https, public hosts only"
+        "All pictures held at once": f"{settings.max_pending_mb:g} MB; more get 503",
+        "Connections at once": f"{settings.max_connections}; more get 503",
+        "Images by URL": f"{settings.fetch_timeout_s:g} s each, {FetchOptions.max_redirects} "
+        "redirects, http and https, public hosts only"
         if settings.fetch
         else "none",
         "Rate": f"{settings.rate} images for each key or address" if settings.rate else "no limit",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from cutline.site.records import Draft, ImageUse, Kind, Pixels, Purpose
 from cutline.site.wording import WordingOptions, draft
 from cutline.site.wording import context as context_of
 from cutline.web.batching import Answers, Batcher, BatchLimits, QueueFullError
+from cutline.web.guard import Held
 from cutline.web.metrics import Metrics
 from cutline.web.problems import KINDS, ProblemError, problem_of
 from cutline.web.settings import Settings
@@ -140,6 +141,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.held = Held(settings.max_pending_mb * 1e6)
         self.limits = Limits(
             max_pixels=int(settings.max_megapixels * 1e6),
             max_jpeg_pixels=int(settings.max_megapixels * 1e6),
@@ -227,28 +229,29 @@ class Service:
         return self._batcher.at_door()
 
     async def caption(
-        self, given: Sequence[Given], options: CaptionOptions, *, drafts: bool = False
+        self,
+        captioner: TwoStep,
+        given: Sequence[Given],
+        options: CaptionOptions,
+        *,
+        drafts: bool = False,
     ) -> list[Answer | ProblemError]:
         """Caption pictures; one that cannot be has its problem instead.
 
         Args:
+            captioner: the model for which the options were chosen.
             given: the pictures.
             options: how they are captioned.
             drafts: whether each also gets the draft of an alt, as if it stood on an empty page.
 
         Raises:
-            ProblemError: no model is loaded, or the queue is full.
+            ProblemError: the queue is full.
         """
-        captioner = self.captioner
         options = replace(options, limits=self.limits)
         with self._places(len(given)):
-            answers = await asyncio.gather(
-                *(self._one(captioner, each, options, drafts) for each in given)
+            return await asyncio.gather(
+                *(self._one(captioner, each, options, drafts=drafts) for each in given)
             )
-        for answer in answers:
-            status = "ok" if isinstance(answer, Answer) else "error"
-            self.metrics.images.labels(status).inc()
-        return answers
 
     async def alt(self, given: Given | None, use: ImageUse, wording: WordingOptions) -> Answer:
         """Decide what a picture is for and draft its alt; caption it only if that needs one.
@@ -261,22 +264,23 @@ class Service:
         Raises:
             ProblemError: it cannot be read, no model is loaded, or the queue is full.
         """
-        pixels = None
-        if given is not None:
-            with self._places(1):
-                content = given.content
-                if content is None:
-                    content = await self._fetch(given.url)
-                given = replace(given, content=content, context=context_of(use))
-                pixels = await self._measure(content)
-        decision = decide(use, pixels)
+        if given is None:
+            return Answer(None, draft(use, decide(use, None), None, wording))
         caption: Caption | None = None
-        if given is not None and decision.alt is None and decision.purpose is not Purpose.KEPT:
-            best = replace(self.captioner.search, n_best=min(3, self.captioner.search.beam_size))
-            [found] = await self.caption([given], CaptionOptions(best))
-            if isinstance(found, ProblemError):
-                raise found
-            caption = found.caption
+        with self._places(1):
+            async with self._content(given) as content:
+                decision = decide(use, await self._measure(content))
+                if decision.alt is None and decision.purpose is not Purpose.KEPT:
+                    captioner = self.captioner
+                    best = replace(captioner.search, n_best=min(3, captioner.search.beam_size))
+                    found = await self._one(
+                        captioner,
+                        Given(given.source, content, context=context_of(use)),
+                        CaptionOptions(best, limits=self.limits),
+                    )
+                    if isinstance(found, ProblemError):
+                        raise found
+                    caption = found.caption
         return Answer(caption, draft(use, decision, caption, wording))
 
     async def _measure(self, content: bytes) -> Pixels:
@@ -303,27 +307,27 @@ class Service:
             ) from error
 
     async def _one(
-        self, captioner: TwoStep, given: Given, options: CaptionOptions, drafts: bool
+        self, captioner: TwoStep, given: Given, options: CaptionOptions, *, drafts: bool = False
     ) -> Answer | ProblemError:
+        found: Answer | ProblemError
         try:
-            content = given.content
-            if content is None:
-                content = await self._fetch(given.url)
-            caption = await self._known(_Group(captioner, options), content, given.context)
-            if not drafts:
-                return Answer(caption)
-            decision = decide(replace(_NO_PAGE, before=given.context), await self._measure(content))
-            return Answer(caption, draft(_NO_PAGE, decision, caption))
+            async with self._content(given) as content:
+                caption = await self._known(_Group(captioner, options), content, given.context)
+                found = Answer(caption)
+                if drafts:
+                    use = replace(_NO_PAGE, before=given.context)
+                    decision = decide(use, await self._measure(content))
+                    found = Answer(caption, draft(_NO_PAGE, decision, caption))
         except ProblemError as problem:
-            return problem
-        except CutlineError as error:
-            told = problem_of(error)
-            if told.code == "internal":
+            found = problem
+        except Exception as error:
+            found = ProblemError("internal", "Captioning this picture failed.")
+            if isinstance(error, CutlineError):
+                found = problem_of(error)
+            if found.code == "internal":
                 log.exception("captioning failed")
-            return told
-        except Exception:
-            log.exception("captioning failed")
-            return ProblemError("internal", "Captioning this picture failed.")
+        self.metrics.images.labels("ok" if isinstance(found, Answer) else "error").inc()
+        return found
 
     async def _known(self, group: _Group, content: bytes, context: str) -> Caption:
         """The caption that is kept or being made, or a new one."""
@@ -337,6 +341,16 @@ class Service:
         if caption.error is not None:
             raise caption.error
         return replace(caption, embedding=None)  # large, and nobody asks for it here
+
+    @asynccontextmanager
+    async def _content(self, given: Given) -> AsyncIterator[bytes]:
+        """The picture's bytes; if they are fetched they are held while the block runs."""
+        if given.content is not None:  # held with the request's body
+            yield given.content
+            return
+        content = await self._fetch(given.url)
+        with self.held.more(len(content)):
+            yield content
 
     async def _fetch(self, url: str) -> bytes:
         if not self.settings.fetch:

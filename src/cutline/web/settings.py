@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import types
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ class Settings:
         500.0, "How long a picture may wait for others to be told with.", least=0
     )
     queue: int = _setting(256, "Pictures accepted and not yet answered; more get 503.", least=1)
-    cache: int = _setting(4096, "Answers kept, by content and options; 0 keeps none.", least=0)
+    cache: int = _setting(4096, "Answers kept, by content and options; 0 shares none.", least=0)
     max_images: int = _setting(32, "Images in one request.", least=1)
     max_body_mb: float = _setting(32.0, "Size of a request's body, MB.", least=0.001)
     max_image_mb: float = _setting(16.0, "Size of one image, MB.", least=0.001)
@@ -51,7 +52,7 @@ class Settings:
         64.0, "Pixels of one image by its header, millions.", least=0.001
     )
     max_pending_mb: float = _setting(
-        512.0, "All bodies held at once, MB; more get 503.", least=0.001
+        512.0, "Bodies and fetched images held at once, MB; more get 503.", least=0.001
     )
     max_connections: int = _setting(1000, "Connections at once; more get 503.", least=1)
     upload_timeout_s: float = _setting(30.0, "How long a body may take to arrive.", least=0.001)
@@ -72,12 +73,14 @@ class Settings:
         """Refuse what is out of range."""
         for each in fields(self):
             value, least = getattr(self, each.name), each.metadata["least"]
-            if least is not None and value is not None and not value >= least:
+            if least is not None and value is not None and not least <= value < math.inf:
                 raise OptionError(f"got {each.name} {value}; expected at least {least:g}")
-        if any(len(key) < 16 or not key.isascii() or not key.isprintable() for key in self.keys):
+        if self.port > 65_535:
+            raise OptionError(f"got port {self.port}; expected at most 65535")
+        if not all(re.fullmatch(r"[!-+\--~]{16,}", key) for key in self.keys):
             raise OptionError(
-                "got an API key that is short or has odd characters; expected at least 16, ASCII; "
-                "openssl rand -hex 16 makes one"
+                "got an API key that is short or has odd characters; expected at least 16, ASCII, "
+                "without blanks and commas; openssl rand -hex 16 makes one"
             )
         if self.queue < self.max_images:
             raise OptionError(f"got queue {self.queue}; expected at least max_images")
