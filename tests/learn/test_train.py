@@ -2,6 +2,7 @@ import csv
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -361,8 +362,34 @@ def test_every_recipe_says_something_possible(path: Path) -> None:
     assert path.read_text().startswith("# ")
 
 
-def test_recipes_that_cannot_be_trained_are_refused() -> None:
-    with pytest.raises(RecipeError, match=r"got fit\.schedule 'linear'; expected one of cosine"):
-        fitted(RECIPE, schedule="linear").check()
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"fit": {"schedule": "linear"}}, "got fit.schedule 'linear'; expected one of cosine"),
+        ({"fit": {"epochs": "10"}}, "got fit.epochs '10'; expected such as 20"),
+        ({"decoder": {"tied": 1}}, "got decoder.tied 1; expected such as true"),
+        ({"data": {"train": "train"}}, "got data.train 'train'; expected such as ["),
+        ({"fit": {"epochs": 0}}, "got fit.epochs 0; expected at least 1"),
+        ({"decoder": {"dropout": 1.5}}, "got decoder.dropout 1.5; expected 0 to 1"),
+        (
+            {"encoder": {"features": "regions"}},
+            "got 2 views of regions; expected encoder.views = 1",
+        ),
+        (
+            {"decoder": {"kind": "hard-attention"}, "fit": {"scheduled_sampling": 0.1}},
+            "got fit.scheduled_sampling with hard attention; expected 0",
+        ),
+        (
+            {"fit": {"start_from": "a", "vectors": "b"}},
+            "got fit.vectors and fit.start_from; expected one of them",
+        ),
+    ],
+)
+def test_recipes_that_cannot_be_trained_are_refused(tables: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        Recipe.from_dict(tables).check()
+
+
+def test_unknown_recipes_are_named() -> None:
     with pytest.raises(RecipeError, match=r"got recipe 'nothing'; expected FILE\.toml or"):
         Recipe.find("nothing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
@@ -16,6 +17,18 @@ from cutline.learn.encoders import SIDE_PX
 from cutline.text import CLEAN_UPS
 
 _FOLDER = Path(__file__).parents[1] / "recipes"
+
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("data.max_tokens", "encoder.views", "decoder.width"), (1, math.inf)),
+    **dict.fromkeys(("decoder.embedding", "decoder.heads", "decoder.layers"), (1, math.inf)),
+    **dict.fromkeys(("fit.epochs", "fit.batch_images", "fit.captions_per_image"), (1, math.inf)),
+    **dict.fromkeys(("fit.learning_rate", "fit.encoder_learning_rate"), (0, math.inf)),
+    **dict.fromkeys(("decoder.dropout", "decoder.word_dropout", "fit.ema_decay"), (0, 1)),
+    **dict.fromkeys(("fit.label_smoothing", "fit.scheduled_sampling"), (0, 1)),
+    "encoder.cut": (0, 7),
+    "fit.dev_beam": (1, math.inf),
+    "fit.samples": (2, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ class EncoderOptions:
         features: "grid", a vector for each cell; "pooled", one for the picture; or "regions", read
             from the file that `regions` names.
         cut: how many of a Lite backbone's seven stages are always frozen.
-        views: how many views of each picture: plain, mirrored, then random crops.
+        views: how many views of each picture: plain, mirrored, then random crops; 1 of regions.
         weights: a file with a timm model's weights; "" takes those it is known for.
         side_px: side of the square a timm model sees; 0 is its own.
         regions: a file or folder of detected regions, for features "regions"; "" detects them
@@ -92,7 +105,8 @@ class FitOptions:
             other samples as the baseline: Luo, 2020).
         start_from: a bundle's name or folder, a run, or a checkpoint, whose architecture, words
             and weights come first; new words are added to its vocabulary.
-        vectors: a text file of word vectors (`word x1 x2 ...`, as GloVe's) for the embedding.
+        vectors: a text file of word vectors (`word x1 x2 ...`, as GloVe's) for the embedding; not
+            with `start_from`.
         epochs: how often every picture is seen.
         batch_images: pictures a step, over all processes together.
         captions_per_image: captions drawn of each.
@@ -215,11 +229,15 @@ class Recipe:
                 continue
             if name not in kinds or not isinstance(options, dict):
                 raise RecipeError(f"got table {name!r}; expected {', '.join(kinds)}")
-            valid = [f.name for f in fields(kinds[name])]
-            for option in options:
-                if option not in valid:
-                    raise RecipeError(f"got {name}.{option}; expected one of {', '.join(valid)}")
+            defaults = {f.name: f.default for f in fields(kinds[name])}
             values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+            for option, value in values.items():
+                if option not in defaults:
+                    raise RecipeError(f"got {name}.{option}; expected one of {', '.join(defaults)}")
+                kind = type(defaults[option])
+                if type(value) is not kind and not (kind is float and type(value) is int):
+                    like = json.dumps(defaults[option])
+                    raise RecipeError(f"got {name}.{option} {value!r}; expected such as {like}")
             parts[name] = kinds[name](**values)
         return cls(**parts)
 
@@ -241,8 +259,20 @@ class Recipe:
         for name, (value, valid) in choices.items():
             if value not in valid:
                 raise RecipeError(f"got {name} {value!r}; expected one of {', '.join(valid)}")
-        if self.fit.objective == "self-critical" and self.fit.samples < 2:
-            raise RecipeError(f"got fit.samples {self.fit.samples}; expected at least 2")
+        for name, (least, most) in _RANGES.items():
+            table, _, option = name.partition(".")
+            number = getattr(getattr(self, table), option)
+            if not least <= number <= most:
+                expected = f"{least} to {most}" if most < math.inf else f"at least {least}"
+                raise RecipeError(f"got {name} {number}; expected {expected}")
+        if self.encoder.features == "regions" and self.encoder.views > 1:
+            raise RecipeError(
+                f"got {self.encoder.views} views of regions; expected encoder.views = 1"
+            )
+        if self.decoder.kind == "hard-attention" and self.fit.scheduled_sampling:
+            raise RecipeError("got fit.scheduled_sampling with hard attention; expected 0")
+        if self.fit.start_from and self.fit.vectors:
+            raise RecipeError("got fit.vectors and fit.start_from; expected one of them")
 
     def to_dict(self) -> dict[str, Any]:
         """Every option with its value, in JSON's types."""

@@ -17,7 +17,13 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    ModelCheckpoint,
+    RichProgressBar,
+    WeightAveraging,
+)
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from rich.progress import Progress
@@ -270,8 +276,6 @@ def _look(
         pass  # its row is NaN
 
     def look_for_regions(examples: Sequence[Example], view: View) -> NDArray[np.float16]:
-        if view.number:
-            raise RecipeError(f"got {encoder.views} views of regions; expected encoder.views = 1")
         if encoder.regions:
             return regions(Path(encoder.regions), examples, folder, progress=progress).features
         return detect(examples, folder, progress=progress, unreadable=ignore).features
@@ -355,6 +359,7 @@ def _trainer(recipe: Recipe, run: Path, dev: Sequence[Example], devices: int) ->
         ModelCheckpoint(filename="best", monitor=fit.monitor, mode=mode, **kept),
         ModelCheckpoint(filename="last", **kept),
         Books(run, dev),
+        Bar(),
     ]
     if fit.patience:
         callbacks.append(EarlyStopping(fit.monitor, mode=mode, patience=fit.patience))
@@ -375,6 +380,16 @@ def _trainer(recipe: Recipe, run: Path, dev: Sequence[Example], devices: int) ->
         log_every_n_steps=10,
         enable_model_summary=False,
     )
+
+
+class Bar(RichProgressBar):
+    """Progress with its figures, but for the logger's version, which is always the same."""
+
+    def get_metrics(  # noqa: D102
+        self, trainer: lightning.Trainer, learner: lightning.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        figures = super().get_metrics(trainer, learner)
+        return {name: figure for name, figure in figures.items() if name != "v_num"}
 
 
 class Books(Callback):
