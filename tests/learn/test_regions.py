@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,14 @@ def test_published_regions_are_read_in_the_order_of_the_images(form: Any, tmp_pa
         np.testing.assert_allclose(found.features[i], features[rows], atol=2e-3)
         np.testing.assert_allclose(found.boxes[i], boxes[rows] / [100, 50, 100, 50], atol=1e-3)
     assert regions(path, IMAGES[1:], tmp_path / "kept", count=2).features.shape == (2, 2, 8)
+
+
+def test_files_that_were_written_anew_are_read_anew(tmp_path: Path) -> None:
+    folder = npz(tmp_path / "regions")
+    regions(folder, IMAGES, tmp_path / "kept")
+    np.savez(folder / "42.npz", features=np.ones((3, 8)), boxes=np.ones((3, 4)))
+    os.utime(folder / "42.npz", (2e9, 2e9))
+    assert (regions(folder, IMAGES, tmp_path / "kept").features[0] == 1).all()
 
 
 def test_what_is_not_in_the_files_is_named(tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ def regions(
         return _fitted(*find(example), count)
 
     width = look(examples[0]).shape[1]
-    what = {"regions": path.name, "bytes": path.stat().st_size, "count": count}
+    what: dict[str, Any] = {"regions": path.name, "bytes": path.stat().st_size, "count": count}
+    if path.is_dir():
+        what["changed_ns"] = max(file.stat().st_mtime_ns for file in path.glob("*.npz"))
     store = FeatureStore(folder, what, examples, (count, width))
     return _parted(store.fill(look, np.stack, progress))
 
