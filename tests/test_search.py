@@ -426,11 +426,14 @@ def test_top_p_keeps_the_smallest_set_that_holds_the_mass() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"beam_size": 0}, "got beam_size 0; expected a whole number from 1 up"),
+        ({"beam_size": 0}, "got beam_size 0; expected a whole number from 1 to 1000"),
+        ({"beam_size": 1001}, "got beam_size 1001; expected a whole number from 1 to 1000"),
+        ({"n_best": 10_001, "temperature": 1.0}, "got n_best 10001"),
         ({"beam_size": 2.0}, "got beam_size 2.0"),
         ({"n_best": 6}, "got n_best 6; expected at most beam_size 5"),
         ({"n_best": 0}, "got n_best 0"),
         ({"length_penalty": -0.1}, "got length_penalty -0.1"),
+        ({"length_penalty": 10.1}, "got length_penalty 10.1; expected a number from 0 to 10"),
         ({"length_penalty": math.nan}, "got length_penalty nan"),
         ({"min_tokens": 21}, "got min_tokens 21; expected at most max_tokens 20"),
         ({"max_tokens": 0}, "got max_tokens 0"),
@@ -439,7 +442,7 @@ def test_top_p_keeps_the_smallest_set_that_holds_the_mass() -> None:
         ({"temperature": math.inf}, "got temperature inf"),
         ({"top_p": 0.0}, "got top_p 0.0; expected a number above 0, at most 1"),
         ({"top_p": 1.01}, "got top_p 1.01"),
-        ({"seed": -1}, "got seed -1"),
+        ({"seed": -1}, "got seed -1; expected a whole number from 0 up"),
     ],
     ids=str,
 )

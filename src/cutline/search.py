@@ -89,21 +89,19 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
-        for name, least in (
-            ("beam_size", 1),
-            ("n_best", 1),
-            ("min_tokens", 0),
-            ("max_tokens", 1),
-            ("no_repeat_ngram", 0),
-            ("seed", 0),
+        for name, least, most in (
+            ("beam_size", 1, 1000),
+            ("n_best", 1, 10_000),
+            ("min_tokens", 0, math.inf),
+            ("max_tokens", 1, math.inf),
+            ("no_repeat_ngram", 0, math.inf),
+            ("seed", 0, math.inf),
         ):
-            whole = isinstance(getattr(self, name), Integral)
-            self._need(
-                name, whole and getattr(self, name) >= least, f"a whole number from {least} up"
-            )
-        self._need(
-            "length_penalty", 0 <= self.length_penalty < math.inf, "a finite number from 0 up"
-        )
+            value = getattr(self, name)
+            fits = isinstance(value, Integral) and least <= int(value) <= most
+            to = "up" if most == math.inf else f"to {most}"
+            self._need(name, fits, f"a whole number from {least} {to}")
+        self._need("length_penalty", 0 <= self.length_penalty <= 10, "a number from 0 to 10")
         self._need("top_p", 0 < self.top_p <= 1, "a number above 0, at most 1")
         self._need(
             "min_tokens",
