@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,78 @@ def test_a_manifest_that_is_no_json_is_refused(tmp_path: Path) -> None:
     bundle.path("manifest.json").write_text("[]")
     with pytest.raises(BundleError, match="format None"):
         Bundle.open(bundle.folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"via_px": 0}, "preprocessing: got sides of 0 and 24 px"),
+        ({"side_px": -1}, "preprocessing: got sides of 32 and -1 px"),
+        ({"scale": 0.0}, "preprocessing: got mean 127.0 and scale 0.0"),
+        ({"mean": float("nan")}, "preprocessing: got mean nan"),
+    ],
+)
+def test_a_preprocessing_that_cannot_be_is_refused(
+    tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    bundle = tiny.build(tmp_path)
+    edit(bundle, preprocessing={**asdict(tiny.TRANSFORM), **changes})
+    with pytest.raises(BundleError, match=told):
+        Bundle.open(bundle.folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("vocabulary.txt", b"\xff\n", "vocabulary.txt: .*can't decode"),
+        ("labels.txt", b"\xff\n", "labels.txt: .*can't decode"),
+        ("labels.txt", b"cat\ndog\n", "labels.txt: got 2 names; expected 1,000"),
+        ("prior.npy", b"", "prior.npy: .*expected a float32 array"),
+        ("prior.npy", b"no array", "prior.npy: .*expected a float32 array"),
+    ],
+)
+def test_a_file_that_is_none_of_its_kind_is_refused(
+    tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    bundle = tiny.build(tmp_path, word_bias=0.5)
+    bundle.path(name).write_bytes(content)
+    with pytest.raises(BundleError, match=told):
+        bundle.vocabulary(), bundle.labels(), bundle.bias()
+
+
+@pytest.mark.parametrize("tau", [float("nan"), float("inf")])
+def test_a_word_bias_that_is_no_number_is_refused(tmp_path: Path, tau: float) -> None:
+    bundle = tiny.build(tmp_path, word_bias=0.5)
+    with pytest.raises(BundleError, match=f"got word_bias {tau}; expected a finite number"):
+        replace(bundle, manifest=replace(bundle.manifest, word_bias=tau)).bias()
+
+
+def test_a_prior_without_end_is_refused(tmp_path: Path) -> None:
+    bundle = tiny.build(tmp_path, word_bias=0.5)
+    np.save(bundle.path("prior.npy"), np.full_like(tiny.PRIOR, np.inf))
+    with pytest.raises(BundleError, match="all finite and above 0"):
+        bundle.bias()
+
+
+def test_a_user_without_a_home_has_no_bundles_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUTLINE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    assert models() == {}
+
+
+def test_a_home_that_cannot_be_listed_has_no_bundles(home: Path, tmp_path: Path) -> None:
+    tiny.build(tmp_path / "embedded")
+    home.parent.mkdir()
+    home.write_text("not a folder")
+    assert [*models()] == [tiny.NAME]
+
+
+def test_a_name_longer_than_any_file_is_not_found() -> None:
+    with pytest.raises(BundleNotFoundError, match="expected a bundle's folder or one of"):
+        find("x" * 300)
 
 
 def test_a_vocabulary_other_than_the_manifest_says_is_refused(tmp_path: Path) -> None:

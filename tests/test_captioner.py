@@ -5,6 +5,7 @@ import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,12 @@ def test_draws_depend_on_the_picture_and_the_seed_alone(model: Captioner) -> Non
     assert drawn(pictures[4:]) == whole[4:]
     assert drawn([b"no picture", *reversed(pictures)])[1:] == whole[::-1]
     assert drawn(pictures, seed=4) != whole
+
+
+def test_a_grid_other_than_the_encoders_is_refused(bundle: Bundle) -> None:
+    wrong = replace(bundle, manifest=replace(bundle.manifest, grid=(2, 2)))
+    with pytest.raises(BundleError, match="got 9 regions; expected the manifest's grid of 2 x 2"):
+        captioner(wrong).caption(tiny.pictures(1)[0])
 
 
 def test_a_bad_picture_in_many_is_an_item_and_alone_an_error(

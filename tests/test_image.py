@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import HostileFolder, png_header, scene
 from PIL import Image, ImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from cutline import image as image_module
 from cutline.errors import (
@@ -183,6 +184,13 @@ def test_transparent_palette(format: str, transparency: int | bytes) -> None:
 def test_transparent_colour_of_a_png() -> None:
     data = encode(Image.new("RGB", (2, 2), (1, 2, 3)), "PNG", transparency=(1, 2, 3))
     assert load_image(data).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_png_with_a_bomb_of_text_is_too_large_not_damaged() -> None:
+    text = PngInfo()
+    text.add_text("Comment", "x" * 2_000_000, zip=True)
+    with pytest.raises(ImageTooLargeError, match="holds too much text; save it without"):
+        load_image(encode(scene(), "PNG", pnginfo=text))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr", "HSV", "CMYK", "RGBX"])

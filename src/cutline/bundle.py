@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,7 +20,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline.errors import BundleError, BundleNotFoundError, DataError, OutputError
+from cutline.errors import (
+    BundleError,
+    BundleNotFoundError,
+    DataError,
+    OptionError,
+    OutputError,
+)
 from cutline.image import Transform
 from cutline.text import Vocabulary
 
@@ -30,7 +37,8 @@ DEFAULT = "flickr8k-lite2-v1"
 MAX_BYTES = 45_000_000
 GRAPHS = ("encoder.onnx", "start.onnx", "step.onnx")
 WORDS = "vocabulary.txt"
-LABELS = ("labels.onnx", "labels.txt")
+LABEL_NAMES = "labels.txt"
+LABELS = ("labels.onnx", LABEL_NAMES)
 """Both or neither."""
 CARD = "README.md"
 PRIOR = "prior.npy"
@@ -176,9 +184,9 @@ class Bundle:
             BundleError: they are not the ones the manifest names.
         """
         try:
-            vocabulary = Vocabulary.read(self.path("vocabulary.txt"))
-        except DataError as error:
-            raise BundleError(f"{self.path('vocabulary.txt')}: {error}") from error
+            vocabulary = Vocabulary.read(self.path(WORDS))
+        except (DataError, UnicodeDecodeError) as error:
+            raise BundleError(f"{self.path(WORDS)}: {error}") from error
         got, expected = (
             VocabularyEntry(len(vocabulary), vocabulary.checksum),
             self.manifest.vocabulary,
@@ -188,10 +196,21 @@ class Bundle:
         return vocabulary
 
     def labels(self) -> tuple[str, ...]:
-        """The ImageNet names, in the order of the label logits; none if it tells no labels."""
-        if "labels.txt" not in self.manifest.files:
+        """The ImageNet names, in the order of the label logits; none if it tells no labels.
+
+        Raises:
+            BundleError: they are not 1,000 lines of UTF-8.
+        """
+        path = self.path(LABEL_NAMES)
+        if path.name not in self.manifest.files:
             return ()
-        return tuple(self.path("labels.txt").read_text(encoding="utf-8").splitlines())
+        try:
+            names = tuple(path.read_text(encoding="utf-8").splitlines())
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{path}: {error}") from error
+        if len(names) != 1000:
+            raise BundleError(f"{path}: got {len(names)} names; expected 1,000")
+        return names
 
     def bias(self) -> NDArray[np.float32] | None:
         """(V,) added to words' log-probabilities in search, -word_bias * log(prior), nats.
@@ -202,14 +221,17 @@ class Bundle:
         tau, size = self.manifest.word_bias, self.manifest.vocabulary.size
         if not tau:
             return None
+        if not math.isfinite(tau):
+            raise BundleError(f"{self.folder}: got word_bias {tau}; expected a finite number")
         try:
             prior = np.load(self.path(PRIOR), allow_pickle=False)
-        except ValueError as error:
+        except (ValueError, EOFError) as error:
             raise BundleError(f"{self.path(PRIOR)}: {error}; expected a float32 array") from error
-        if prior.shape != (size,) or prior.dtype != np.float32 or not (prior > 0).all():
+        above = (prior > 0) & (prior < np.inf)
+        if prior.shape != (size,) or prior.dtype != np.float32 or not above.all():
             raise BundleError(
                 f"{self.path(PRIOR)}: got {prior.dtype} {prior.shape}; "
-                f"expected float32 ({size},), all above 0"
+                f"expected float32 ({size},), all finite and above 0"
             )
         bias: NDArray[np.float32] = np.float32(-tau) * np.log(prior)
         return bias
@@ -217,13 +239,7 @@ class Bundle:
 
 def models() -> dict[str, Path]:
     """The folders of all installed bundles by name; embedded ones go before the user's."""
-    folders = [
-        folder
-        for home in (_user_models(), _EMBEDDED)
-        if home.is_dir()
-        for folder in sorted(home.iterdir())
-        if not folder.name.startswith(".") and (folder / "manifest.json").is_file()
-    ]
+    folders = (*_bundles_in(_user_models()), *_bundles_in(_EMBEDDED))
     return {folder.name: folder for folder in folders}
 
 
@@ -242,7 +258,7 @@ def find(model: str | Path | None = None) -> Bundle:
     wanted = DEFAULT if model is None else os.fspath(model)
     if wanted in installed:
         return Bundle.open(installed[wanted])
-    if model is not None and Path(wanted).is_dir():
+    if model is not None and _is_folder(wanted):
         inside = sorted(Path(wanted).glob("*-v*/manifest.json"))
         if len(inside) == 1 and not (Path(wanted) / "manifest.json").is_file():
             return Bundle.open(inside[0].parent)
@@ -321,7 +337,27 @@ def refuse_taken(folder: Path) -> None:
 
 
 def _user_models() -> Path:
-    return Path(os.environ.get("CUTLINE_HOME") or "~/.cache/cutline").expanduser() / "models"
+    """Where the user's bundles are; nowhere, under a `~` of its own, for a user without a home."""
+    home = os.environ.get("CUTLINE_HOME") or "~/.cache/cutline"
+    return Path(os.path.expanduser(home), "models")  # noqa: PTH111, the other one raises
+
+
+def _bundles_in(home: Path) -> list[Path]:
+    try:
+        return [
+            folder
+            for folder in sorted(home.iterdir())
+            if not folder.name.startswith(".") and (folder / "manifest.json").is_file()
+        ]
+    except OSError:  # it is not there, or not for this user
+        return []
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
 
 
 def _sha256(path: Path) -> str:
@@ -356,7 +392,10 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         parsed = {
             name: _parse(hint, value[name], f"{where}: {name}") for name, hint in hints.items()
         }
-        return kind(**parsed)
+        try:
+            return kind(**parsed)
+        except OptionError as error:
+            raise BundleError(f"{where}: {error}") from error
     outer, inner = get_origin(kind) or kind, get_args(kind)
     if outer is tuple and isinstance(value, list) and len(value) == len(inner):
         return tuple(_parse(hint, item, where) for hint, item in zip(inner, value, strict=True))

@@ -384,11 +384,17 @@ class BundleCaptioner(Streaming):
         Raises:
             ImageError: it cannot be read.
             EngineError: inference failed.
+            BundleError: the encoder sees another grid than the manifest says.
         """
         bare = _bare(image)
         rgb = load_image(bare, around_px=self._transform.via_px, limits=options.limits)
         square = self._transform.squash(rgb)
         encoded = self.runtime.encode(self._transform.normalise(square)[None])
+        if encoded.features.shape[1] != math.prod(self._grid):
+            raise BundleError(
+                f"{self.runtime.bundle.folder}: got {encoded.features.shape[1]} regions; expected "
+                f"the manifest's grid of {self._grid[0]} x {self._grid[1]}"
+            )
         labels: tuple[Label, ...] = ()
         if options.labels and self._labels:
             logits = self.runtime.logits(encoded.mid)[0].astype(np.float64)

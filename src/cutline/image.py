@@ -19,6 +19,7 @@ import errno
 import glob
 import importlib
 import logging
+import math
 import os
 import re
 import stat
@@ -101,7 +102,11 @@ _DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Transform:
-    """The way from an RGB image to a model's pixels: squash to a square, resize, normalise."""
+    """The way from an RGB image to a model's pixels: squash to a square, resize, normalise.
+
+    Raises:
+        OptionError: a side or number that no picture can be turned into.
+    """
 
     side_px: int = 260
     """Side of the square the model sees."""
@@ -114,6 +119,17 @@ class Transform:
 
     scale: float = 128.0
     """Each difference is divided by it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no picture can be turned into."""
+        if self.side_px < 1 or self.via_px < 1:
+            raise OptionError(
+                f"got sides of {self.via_px} and {self.side_px} px; expected 1 or more"
+            )
+        if not 0 < self.scale < math.inf or not math.isfinite(self.mean):
+            raise OptionError(
+                f"got mean {self.mean} and scale {self.scale}; expected finite ones, scale above 0"
+            )
 
     def squash(self, image: Image.Image) -> Image.Image:
         """Resize to a square without keeping the aspect ratio.
@@ -521,6 +537,10 @@ def _refusal(name: str, kind: str, error: Exception) -> ImageError:
         r"unsupported|not supported|not installed|not available|unknown (pixel|data)", detail, re.I
     ):
         return ImageFormatError(name, f"a variant of {kind} without a reader here ({detail})")
+    if "MAX_TEXT" in detail:
+        return ImageTooLargeError(
+            name, f"this {kind} holds too much text; save it without ({detail})"
+        )
     cut = re.search(r"truncated|end of|eof|not enough", detail, re.I)
     if cut or isinstance(error, EOFError | IndexError | struct.error):
         return ImageCorruptError(name, f"this {kind} is cut short")
