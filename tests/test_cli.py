@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -272,6 +273,29 @@ def test_a_full_disk_is_one_clear_line(folder: Path) -> None:
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.decode() == "cutline: standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(("format", "resumable"), [("text", False), ("csv", True)])
+def test_a_full_disk_offers_to_resume_only_what_can(
+    folder: Path, format: str, resumable: bool
+) -> None:
+    done = cutline("caption", folder, "-o", "/dev/full", "--format", format)
+    assert done.returncode == 1
+    assert b"make room" in done.stderr
+    assert (b"--resume" in done.stderr) == resumable
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_streams_that_are_closed_are_left_alone(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "captions.jsonl"
+    command = [sys.executable, STANDIN, "caption", folder / "1.png", tmp_path / "no.png"]
+    line = f"{shlex.join(map(str, [*command, '-o', output]))} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", line], env=environment(), timeout=60).returncode == 1
+    assert [row["status"] for row in rows(output)] == ["ok", "error"]
+    line = f"{shlex.join(map(str, command))} >&-"
+    done = subprocess.run(["sh", "-c", line], env=environment(), timeout=60, capture_output=True)
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
 
 
 @pytest.mark.parametrize(("separator", "words"), [(b"\n", ()), (b"\0", ("--null",))])

@@ -181,6 +181,15 @@ def test_a_picture_named_like_a_sidecar_is_never_replaced(tmp_path: Path) -> Non
     assert not Sidecars.stands_beside(picture)
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_sidecar_that_cannot_be_is_an_output_error(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "a.txt").mkdir()
+    for picture in (tmp_path / "a.jpg", tmp_path / ("x" * 254)):
+        with pytest.raises(OutputError, match="expected a place to write"):
+            Sidecars(force=force).write(Caption(str(picture), "A dog.", -1.0, MODEL))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
 def test_a_sidecar_in_no_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as refused:
         Sidecars().write(Caption(str(tmp_path / "gone" / "a.jpg"), "A dog.", -1.0, MODEL))

@@ -263,6 +263,7 @@ class ResultFile:
     Args:
         path: where; an existing file is refused unless it is empty, `force` or `keep_bytes`.
         header: written first where the file starts out empty.
+        resumable: whether --resume could continue it.
         force: replace what is there.
         keep_bytes: continue an existing file behind so many of its bytes.
 
@@ -272,11 +273,18 @@ class ResultFile:
     """
 
     def __init__(
-        self, path: Path, header: bytes, *, force: bool = False, keep_bytes: int | None = None
+        self,
+        path: Path,
+        header: bytes,
+        *,
+        resumable: bool = True,
+        force: bool = False,
+        keep_bytes: int | None = None,
     ) -> None:
         self.path = path
+        self._resumable = resumable
         if not force and keep_bytes is None:
-            refuse_existing(path, resumable=True)
+            refuse_existing(path, resumable=resumable)
         try:
             self._file = path.open("ab", buffering=0)
             self._whole_bytes = keep_bytes or 0
@@ -306,15 +314,25 @@ class ResultFile:
             raise
         except OSError as error:
             self._drop_partial_row()
-            raise OutputError(
-                f"{self.path}: {error.strerror}; every row up to here is whole: make room, "
-                "then run the same command with --resume"
-            ) from error
+            raise self._refusal(error) from error
 
     def close(self) -> None:
-        """Bring the rows to the disk and close the file."""
-        self._sync()
-        self._file.close()
+        """Bring the rows to the disk and close the file.
+
+        Raises:
+            OutputError: the disk is full or gone.
+        """
+        try:
+            with self._file:
+                self._sync()
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> OutputError:
+        again = ", then run the same command with --resume" if self._resumable else ""
+        return OutputError(
+            f"{self.path}: {error.strerror}; every row up to here is whole: make room{again}"
+        )
 
     def _drop_partial_row(self) -> None:
         if self.path.is_file():
@@ -350,7 +368,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".cutline-{os.getpid()}.tmp")
     try:
         try:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -425,12 +446,22 @@ class Sidecars:
         texts = [caption.text, *(other.text for other in caption.alternatives)]
         content = "\n".join(texts) + "\n"
         replaceable = self._force and path not in self._written and path != Path(caption.source)
-        if path.exists() and not replaceable:
-            if path.read_bytes() == content.encode():
+        if not replaceable and (there := _content(path)) is not None:
+            if there == content.encode():
                 return
             raise OutputError(f"{path} holds another text; it was left as it is")
         write_whole(path, content)
         self._written.add(path)
+
+
+def _content(path: Path) -> bytes | None:
+    """What stands in a file; None if there is no such file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}; expected a place to write") from error
 
 
 def disk_full(error: OSError) -> bool:

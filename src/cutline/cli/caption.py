@@ -154,7 +154,7 @@ def caption(
             raise OptionError("got --resume; expected a jsonl or csv --output, and no --force")
         answered = read_answered(output, rows)
     elif output is not None and not force:
-        refuse_existing(output, resumable=True)
+        refuse_existing(output, resumable=not isinstance(rows, TextRows))
 
     def listing() -> Iterator[Iterator[Path]]:
         return (find_images(group, recursive) for group in _groups(paths, null))
@@ -217,7 +217,13 @@ def caption(
         kept = answered.whole_bytes if resume else None
         if answered.failed and not isinstance(rows, TextRows):
             kept = drop_failed(output, rows)
-        sink = ResultFile(output, rows.header, force=force, keep_bytes=kept)
+        sink = ResultFile(
+            output,
+            rows.header,
+            resumable=not isinstance(rows, TextRows),
+            force=force,
+            keep_bytes=kept,
+        )
     elif not readable:
         sink = StandardOutput(rows.header)
     bar = not quiet and sys.stderr.isatty() and (readable or output is not None or is_file(1))
