@@ -1,6 +1,7 @@
 """The command line: each command parses, makes one library call and prints."""
 
 from cutline.cli import (  # noqa: F401
+    alts,
     caption,
     compare,
     data,

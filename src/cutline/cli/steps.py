@@ -351,7 +351,10 @@ def export_record(store: Store, format: Format, output: Path | None, force: bool
                 "got a record without pictures on the web; expected one of a crawl or an "
                 "import, by whose URLs WordPress knows them"
             )
-        write_out(output, force, lambda stream: stream.write(export.wp_cli(store)))
+        script = export.wp_cli(store)
+        write_out(output, force, lambda stream: stream.write(script))
+        if "\ngive " not in script:
+            print("It gives no alt, for none is approved yet.", file=sys.stderr)
     elif format is Format.JSON:
         write_out(output, force, partial(export.write_json, store))
     else:

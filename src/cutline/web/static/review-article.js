@@ -2,16 +2,6 @@
 
 import { STATES, clip, h } from "./review-parts.js";
 
-const PURPOSES = {
-  decorative: "Decorative",
-  redundant: "Said beside it already",
-  functional: "A link or button",
-  text: "An image of text",
-  informative: "Informative",
-  complex: "A chart, map or diagram",
-  kept: "Has an alt already",
-  unknown: "Unclear",
-};
 const ORIGINS = { page: "from the page", glossary: "from the glossary" };
 
 /** The picture between the words that surround it in its page. */
@@ -112,7 +102,7 @@ export function because(use) {
     present: `“${about.alt}”`,
   }[about.alt_state];
   const facts = [
-    ["Why", use.purpose ? [h("span", { class: "badge" }, PURPOSES[use.purpose]), ` ${use.evidence}`, " ", h("code", { class: "faint" }, use.rule)] : null],
+    ["Why", use.purpose ? [h("span", { class: "badge" }, use.purpose), ` ${use.evidence}`, " ", h("code", { class: "faint" }, use.rule)] : null],
     ["Note", use.notes.length ? use.notes.flatMap((each, i) => (i ? [h("br"), each] : [each])) : null],
     ["Today", [today, about.title ? `; title “${about.title}”` : "", about.name ? `; named “${about.name}”` : "", about.hidden ? "; hidden from screen readers" : ""]],
     ["Seen in it", use.labels.length ? [use.labels.join(", ")] : null],
