@@ -29,6 +29,7 @@ from cutline.cli import app
 from cutline.errors import EngineError, OptionError
 from cutline.search import SearchOptions
 from cutline.web.guard import TokenBuckets
+from cutline.web.service import Given, Service
 from cutline.web.settings import Settings
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -439,6 +440,31 @@ def test_a_body_that_comes_with_a_get_is_limited_too(serve: Serve) -> None:
         answer = client.request("GET", "/v1/captions", params=asked, content=iter([b"a" * 20_000]))
         found.set()
     assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+
+
+def test_pictures_that_are_fetched_count_as_held_until_they_are_captioned() -> None:
+    async def main() -> None:
+        slow = Slow()
+        service = Service(Settings(max_pending_mb=0.001, cache=0), slow)
+        service._fetch = fetch  # type: ignore[method-assign]
+        try:
+            await service.load()
+            given = [Given(name, url=name) for name in "abc"]
+            work = service.caption(service.captioner, given, CaptionOptions())
+            asked = asyncio.ensure_future(work)
+            await asyncio.sleep(0.05)
+            assert service.held.bytes == 800  # two of them; the third was too much
+            slow.gate.set()
+            found = await asked
+        finally:
+            await service.close()
+        assert [getattr(each, "code", "ok") for each in found] == ["ok", "ok", "busy"]
+        assert service.held.bytes == 0
+
+    async def fetch(url: str) -> bytes:
+        return bytes(400)
+
+    asyncio.run(main())
 
 
 def test_settings_come_from_the_environment_and_flags_go_before() -> None:

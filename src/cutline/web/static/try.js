@@ -236,7 +236,7 @@ function paint(canvas, weights, [rows, columns]) {
   const pixels = new ImageData(columns, rows);
   const most = Math.max(...weights, 1e-12);
   weights.forEach((weight, i) => {
-    const glow = 0.4 * weight / most, shade = 0.7 * (1 - weight / most), all = glow + shade;
+    const glow = 0.3 * (weight / most) ** 2, shade = 0.6 * (1 - weight / most), all = glow + shade;
     [255, 176, 32].forEach((value, channel) => { pixels.data[4 * i + channel] = value * glow / all; });
     pixels.data[4 * i + 3] = 255 * all;
   });
