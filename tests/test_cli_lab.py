@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from cutline.cli import app
@@ -55,6 +56,34 @@ def test_from_a_recipe_to_a_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert out.strip()
 
 
+def test_a_stopped_run_knows_its_data_and_one_over_regions_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from cutline.learn import train as module
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "photos.jsonl").write_text('{"image": "a.png", "caption": "one"}\n')
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    Path("mine.toml").write_text('[encoder]\nfeatures = "regions"\nviews = 1\n')
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train", stop)
+    code, _, err = run("train", "mine.toml", "--data", "photos.jsonl")
+    assert code == 130
+    assert "the same command with --resume goes on" in err
+    assert Path("runs/mine/source.txt").read_text() == f"{tmp_path / 'photos.jsonl'}\n"
+
+    done = module.Run(Path("runs/mine"), Path("runs/mine/best.ckpt"), 2, 1, 3.0, 0.1, 9, 0.5)
+    monkeypatch.setattr(module, "train", lambda *_, **__: done)
+    code, out, _ = run("train", "mine.toml", "--data", "photos.jsonl")
+    assert code == 0
+    assert out.endswith("but not exported\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -69,6 +98,12 @@ def test_wrong_use_of_train_exits_with_two(words: tuple[str, ...], message: str)
     code, _, err = run("train", *words)
     assert code == 2
     assert message in err
+
+
+def test_a_card_that_is_not_there_exits_with_two(tmp_path: Path) -> None:
+    code, _, err = run("export", tmp_path, "--card", tmp_path / "absent.md")
+    assert code == 2
+    assert "absent.md" in err
 
 
 def test_exporting_what_is_no_run_exits_with_two(tmp_path: Path) -> None:

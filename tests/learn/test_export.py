@@ -146,10 +146,12 @@ class Journey:
         self.collection, self.run, self.features = collection, folder / "run", folder / "features"
         self.done = train(RECIPE, collection, self.run, features=self.features)
         self.options = SearchOptions(beam_size=3, length_penalty=0.7)
+        self.steps: list[str] = []
         self.output = self.run / "colours-v1"
         self.bundle = export(
             self.run, collection, self.output,
             summary="Colours.", options=self.options, card="# Mine", word_bias=0.1,
+            doing=self.steps.append,
         )  # fmt: skip
 
 
@@ -162,6 +164,9 @@ def test_a_run_becomes_a_bundle_that_says_the_same(journey: Journey) -> None:
     manifest = find(journey.run).manifest  # the one bundle in the run's folder
     assert manifest == journey.bundle.manifest
     assert manifest.search["length_penalty"] == 0.7
+    assert journey.steps[1:4] == [
+        "writing the graphs", "comparing them with torch", "captioning 6 images of dev",
+    ]  # fmt: skip
     assert manifest.recipe["stages"][0]["name"] == "colours"
     assert 0 <= manifest.scores["dev"]["bleu4"] <= 1
     assert (journey.output / "README.md").read_text().startswith("# Mine\n\n## Measured")

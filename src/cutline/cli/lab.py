@@ -98,18 +98,21 @@ def train(
                 devices=devices,
             )
         except KeyboardInterrupt:
+            _remember(data, folder)
             print("\nstopped; the same command with --resume goes on", file=sys.stderr)
             raise typer.Exit(130) from None
     if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
         return
-    if data is not None:
-        (folder / _SOURCE).write_text(f"{data.resolve()}\n", encoding="utf-8")
+    _remember(data, folder)
+    if chosen.encoder.features == "regions":
+        following = "a run over detected regions can be compared by its curves, but not exported"
+    else:
+        following = f"next: cutline export {done.folder}"
     print(
         f"{done.epochs} epochs of {done.epoch_s:.1f} s, {done.parameters:,} weights trained\n"
         f"best on {chosen.data.dev} after epoch {done.best_epoch}: loss {done.dev_loss:.4f} nats "
         f"a token, CIDEr-D {done.dev_cider:.3f}\n"
-        f"{done.best}\n"
-        f"next: cutline export {done.folder}"
+        f"{done.best}\n{following}"
     )
 
 
@@ -140,7 +143,13 @@ def export(
     summary: Annotated[str, typer.Option(help="One sentence for `cutline models`.")] = "",
     card: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A model card in Markdown.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="A model card in Markdown.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
     ] = None,
     beam: Annotated[
         int | None, wording("--beam", min=1, help="Its default: hypotheses kept alive.")
@@ -153,8 +162,13 @@ def export(
         float, wording("--word-bias", help="How strongly common words are held back.")
     ] = 0.0,
 ) -> None:
-    """Turn a training run into a bundle, unless the two would caption differently."""
+    """Turn a training run into a bundle, unless the two would caption differently.
+
+    Exit codes: 0 written; 1 torch and the bundle disagree, or data is missing; 2 wrong use.
+    """
     with needing("train", "exporting"):
+        from rich.console import Console
+
         from cutline.learn.export import export
         from cutline.learn.recipe import Recipe
         from cutline.search import SearchOptions
@@ -163,18 +177,26 @@ def export(
         if data is None and source.is_file():
             data = Path(source.read_text(encoding="utf-8").strip())
         made_up = Recipe.of_run(run).data.made_up
-        bundle = export(
-            run,
-            _collection(data, run, made_up),
-            output or run / f"{run.resolve().name}-v1",
-            summary=summary,
-            options=SearchOptions(**given(beam_size=beam, length_penalty=length_penalty)),
-            card=card.read_text(encoding="utf-8") if card else "",
-            word_bias=word_bias,
-        )
+        with Console(stderr=True).status("reading the data") as shown:
+            bundle = export(
+                run,
+                _collection(data, run, made_up),
+                output or run / f"{run.resolve().name}-v1",
+                summary=summary,
+                options=SearchOptions(**given(beam_size=beam, length_penalty=length_penalty)),
+                card=card.read_text(encoding="utf-8") if card else "",
+                word_bias=word_bias,
+                doing=shown.update,
+            )
     scores: dict[str, Any] = next(iter(bundle.manifest.scores.values()), {})
     figures = ", ".join(f"{n} {scores[n]:.3f}" for n in ("cider", "bleu4", "meteor") if n in scores)
     print(f"{bundle.folder}\n{figures}\nnext: cutline caption PICTURE --model {bundle.folder}")
+
+
+def _remember(data: Path | None, run: Path) -> None:
+    """Note where a run's data was, for `export`."""
+    if data is not None and run.is_dir():
+        (run / _SOURCE).write_text(f"{data.resolve()}\n", encoding="utf-8")
 
 
 def _collection(data: Path | None, run: Path, made_up: int) -> Collection:

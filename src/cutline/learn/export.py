@@ -9,7 +9,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -302,6 +302,7 @@ def export(
     card: str = "",
     word_bias: float = 0.0,
     checkpoint: str = "best.ckpt",
+    doing: Callable[[str], object] = lambda _: None,
 ) -> Bundle:
     """Turn a training run into a bundle, measured on the dev split on the way.
 
@@ -314,6 +315,7 @@ def export(
         card: the model card in Markdown; the measured scores are put below it.
         word_bias: how strongly common words are held back.
         checkpoint: which of the run's checkpoints.
+        doing: told of each step as it begins.
 
     Raises:
         ParityError: torch and the exported graphs disagree.
@@ -322,6 +324,7 @@ def export(
         DataError: the dev split is not there, or none of its pictures can be read.
     """
     refuse_taken(output)
+    doing("reading the run")
     trained = Trained.read(run, checkpoint)
     recipe, transform = trained.recipe, trained.transform
     graphs = ["encoder", "start", "step", *(["labels"] if trained.labels else [])]
@@ -344,6 +347,7 @@ def export(
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        doing("writing the graphs")
         write_graphs(trained, folder)
         trained.vocabulary.write(folder / "vocabulary.txt")
         if trained.labels:
@@ -353,11 +357,14 @@ def export(
         np.save(folder / "prior.npy", np.exp(prior))
 
         staged = Bundle(folder, manifest)
+        doing("comparing them with torch")
         check_parity(trained, Runtime(staged, "onnxruntime"), _pixels(transform, dev))
+        doing(f"captioning {len(dev):,} images of {recipe.data.dev}")
         before = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
 
         for name in graphs:
             _halve(folder / f"{name}.onnx")
+        doing(f"captioning {len(dev):,} images of {recipe.data.dev} with halved weights")
         after = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
 
         speed = {"engine": "onnxruntime", "cores": cores(), "images": len(dev)}
