@@ -27,7 +27,7 @@ check: $(TEST)/.cutline-test ## Format, lint, types and floors, without the test
 	VENV=$(TEST) scripts/check --quick
 
 .PHONY: bench
-bench: $(TEST)/.cutline-bench ## Measure speed and memory here with the photographs in PHOTOS, into bench/results.json
+bench: $(TEST)/.cutline-test ## Measure speed and memory here with the photographs in PHOTOS, into bench/results.json
 	$(TEST)/bin/python scripts/bench.py $(PHOTOS)
 
 .PHONY: bench-site
@@ -50,11 +50,7 @@ $(DEMO)/.cutline-demo: pyproject.toml
 $(TEST)/.cutline-test: pyproject.toml
 	$(call make-venv,$(TEST))
 	$(TEST)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(TEST)/bin/python -m pip install --quiet --editable '.[train,eval,site,serve,openvino,heic]' --group dev
-	@touch $@
-
-$(TEST)/.cutline-bench: $(TEST)/.cutline-test
-	$(TEST)/bin/python -m pip install --quiet --group bench
+	$(TEST)/bin/python -m pip install --quiet --editable '.[train,eval,site,serve,hub,openvino,heic]' --group dev
 	@touch $@
 
 define make-venv

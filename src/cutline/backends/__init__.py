@@ -16,18 +16,23 @@ def load(
     Args:
         model: a name among `cutline models`, or a bundle's folder; None is the embedded default.
             "http://HOST/v1#NAME" is the model of that name behind a server that speaks OpenAI's
-            chat completions.
+            chat completions. "hub:NAME" is one from Hugging Face's hub, as in
+            "hub:Salesforce/blip-image-captioning-base", "hub:/the/folder" one in its form.
         engine: "onnxruntime", "openvino", or "auto", which is onnxruntime.
         threads: how many pictures are worked on at once; None is one for each core.
 
     Raises:
         BundleNotFoundError: there is no such model; the message lists those there are.
         BundleError: it is damaged or of an unknown kind.
-        MissingExtraError: the engine or client is not installed.
+        MissingExtraError: the engine, client or library is not installed.
         OptionError: there is no such engine, or less than one thread, or the URL names no model.
     """
     if isinstance(model, str) and model.startswith(("http://", "https://")):
         from cutline.backends.remote import RemoteCaptioner
 
         return RemoteCaptioner.from_url(model, threads=threads)
+    if isinstance(model, str) and model.startswith("hub:"):
+        from cutline.backends.hub import HubCaptioner
+
+        return HubCaptioner(model.removeprefix("hub:"), threads=threads)
     return captioner.load(model, engine=engine, threads=threads)

@@ -124,11 +124,9 @@ class RemoteCaptioner(Streaming):
         if stop.is_set():
             return Caption(source, model=self.name)
         search = options.search or self.search
-        ask = _ASK.format(words=search.max_tokens)
-        if near and options.context_nats:
-            ask += _NEAR.format(words=" ".join(near.split())[:500])
+        question = ask(search, near if options.context_nats else "")
         try:
-            answer = self._ask(ask, self._jpeg(bare), search)
+            answer = self._ask(question, self._jpeg(bare), search)
             said = [_choice(choice) for choice in answer["choices"]]
         except (ImageError, EngineError) as error:
             return Caption(source, model=self.name, error=error)
@@ -179,9 +177,20 @@ class RemoteCaptioner(Streaming):
         return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def ask(search: SearchOptions, near: str) -> str:
+    """What a chat model is asked about a picture, beside which these words stand."""
+    question = _ASK.format(words=search.max_tokens)
+    return question + _NEAR.format(words=" ".join(near.split())[:500]) if near else question
+
+
+def one_line(text: str) -> str:
+    """An answer without line breaks and quotes around it."""
+    return " ".join(text.split()).strip("\"'“”")
+
+
 def _choice(choice: dict[str, Any]) -> tuple[str, float]:
     """One line of text and its mean log-probability per token."""
-    text = " ".join((choice["message"]["content"] or "").split()).strip("\"'“”")
+    text = one_line(choice["message"]["content"] or "")
     tokens = (choice.get("logprobs") or {}).get("content") or []
     score = math.fsum(token["logprob"] for token in tokens) / len(tokens) if tokens else math.nan
     return text, score
