@@ -23,9 +23,9 @@ class _Lines(logging.Formatter):
             line = {"time": time, "level": record.levelname.lower(), "event": record.getMessage()}
             return json.dumps(line | told | ({"error": error} if error else {}), default=str)
         words = " ".join(f"{name}={value}" for name, value in told.items())
-        line_ = f"{time} {record.levelname.lower()} {record.getMessage()} {words}".rstrip()
-        line_ = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line_)
-        return f"{line_}\n{error}" if error else line_
+        text = f"{time} {record.levelname.lower()} {record.getMessage()} {words}".rstrip()
+        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        return f"{text}\n{error}" if error else text
 
 
 def log_to_stderr(form: str) -> None:

@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from cutline.errors import (
     CutlineError,
-    ImageCorruptError,
     ImageError,
     ImageFormatError,
     ImageTooLargeError,
@@ -120,13 +119,11 @@ class ProblemError(Exception):
 def problem_of(error: CutlineError) -> ProblemError:
     """The problem that one of our errors is to whoever sent the picture or the option."""
     if isinstance(error, ImageError):
-        code = "image-format"
-        if isinstance(error, ImageCorruptError):
-            code = "image-corrupt"
-        elif isinstance(error, ImageTooLargeError):
+        code = "image-corrupt"
+        if isinstance(error, ImageTooLargeError):
             code = "image-too-large"
-        elif not isinstance(error, ImageFormatError):
-            code = "image-corrupt"
+        elif isinstance(error, ImageFormatError):
+            code = "image-format"
         return ProblemError(code, error.reason)
     if isinstance(error, OptionError):
         return ProblemError("invalid-request", str(error))

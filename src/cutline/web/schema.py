@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from cutline.fetch import MAX_URL_CHARS
 from cutline.site.records import Kind, Origin, Purpose
+from cutline.site.wording import WordingOptions
 
 MAX_BEAM = 20
 MAX_LABELS = 50
@@ -24,6 +25,12 @@ def _flag(value: Any) -> Any:
 
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
+_A_URL: dict[str, Any] = {
+    "min_length": 1,
+    "max_length": MAX_URL,
+    "description": "An http or https URL of a public host; redirects are followed.",
+    "examples": ["https://example.org/dog.jpg"],
+}
 _NULL: dict[str, Any] = {"type": "null"}
 
 
@@ -84,15 +91,7 @@ class Options(_Model):
 class UrlQuery(Options):
     """One picture by URL, with its options beside it."""
 
-    url: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=MAX_URL,
-            description="An http or https URL of a public host; redirects are followed.",
-            examples=["https://example.org/dog.jpg"],
-        ),
-    ]
+    url: Annotated[str, Field(**_A_URL)]
 
 
 class ImageSource(_Model):
@@ -110,15 +109,7 @@ class ImageSource(_Model):
         }
     )
 
-    url: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            max_length=MAX_URL,
-            description="An http or https URL of a public host; redirects are followed.",
-            examples=["https://example.org/dog.jpg"],
-        ),
-    ] = None
+    url: Annotated[str | None, Field(**_A_URL)] = None
     base64: Annotated[
         str | None, Field(min_length=1, description="The file's bytes, Base64 (RFC 4648, 4).")
     ] = None
@@ -194,12 +185,18 @@ class AltOptions(_Model):
 
     max_chars: Annotated[
         int, Field(ge=1, le=1000, description="Longest draft; words beyond are left out.")
-    ] = 125
+    ] = WordingOptions.max_chars
     threshold: Annotated[
         float | None,
-        Field(ge=0, le=1, description="Below this confidence nothing is suggested; null: ever."),
-    ] = 0.35
-    sentence: Annotated[Flag, Field(description="Whether descriptions end in a full stop.")] = True
+        Field(
+            ge=0,
+            le=1,
+            description="Below this confidence nothing is suggested; null: it always is.",
+        ),
+    ] = WordingOptions.threshold
+    sentence: Annotated[Flag, Field(description="Whether descriptions end in a full stop.")] = (
+        WordingOptions.sentence
+    )
     glossary: Annotated[
         str,
         Field(
@@ -313,8 +310,8 @@ class AltResponse(AltDraft):
 
     caption: str | None
     labels: list[str]
-    model: str
-    took_ms: float
+    model: Annotated[str, Field(description='Which model captioned; "" if none did.')]
+    took_ms: Annotated[float, Field(description="From the request's headers to this answer.")]
 
 
 class CaptionResponse(BaseModel):

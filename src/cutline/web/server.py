@@ -107,7 +107,8 @@ class Connection(H11Protocol):
             ("Connection", "close"),
             *problem.headers.items(),
         ]
-        log.info("connection refused", extra={"code": problem.code})
+        client = self.client[0] if self.client else ""
+        log.info("connection refused", extra={"code": problem.code, "client": client})
         for event in (
             h11.Response(status_code=problem.status, headers=headers),
             h11.Data(data=bytes(body)),
