@@ -13,7 +13,7 @@ from conftest import scene
 from typer.testing import CliRunner
 
 from cutline.cli import app
-from cutline.compare import Compared, Entry, compare, entry
+from cutline.compare import Compared, Entry, History, compare, entry, history
 from cutline.data import Example
 from cutline.errors import DataError
 from cutline.evaluate import Report, evaluate
@@ -121,14 +121,15 @@ def test_a_run_tells_its_curve_and_its_pace(tmp_path: Path) -> None:
         "dev_cider,epoch,train_loss\n0.1,0,\n,0,4.0\n0.2,1,\n,1,3.0\n0.25,1,\n"  # begun again
     )
     judged = report("good", 24)
-    assert entry(judged, run=tmp_path) == Entry(judged, None, None, ((1, 0.1), (2, 0.25)))
+    assert history(tmp_path) == History(None, None, ((1, 0.1), (2, 0.25)))
     (tmp_path / "summary.json").write_text('{"seconds_per_epoch": 12.5, "parameters": 7}')
     manifest = replace(tiny.manifest(), parameters={"encoder": 5, "decoder": 9})
-    told = entry(judged, manifest, tmp_path)
+    told = entry(judged, manifest, history(tmp_path))
     assert (told.seconds_per_epoch, told.parameters) == (12.5, 9)
-    assert entry(judged, run=tmp_path).parameters == 7
+    assert told.curve == ((1, 0.1), (2, 0.25))
+    assert entry(judged, run=history(tmp_path)).parameters == 7
     with pytest.raises(DataError, match=r"without metrics\.csv"):
-        entry(judged, run=tmp_path / "nowhere")
+        history(tmp_path / "nowhere")
 
 
 def test_the_command_compares_models_baselines_and_reports(
@@ -164,7 +165,17 @@ def test_the_command_compares_models_baselines_and_reports(
     assert Path("c.md").read_text() in done.output
     assert Path("c.html").read_text().count("<img") > 0
     assert run(app, [*arguments, "-o", "c.html"]).exit_code == 2
-    for name, message in (("absent.json", "got no report absent"), ("c.json", "is no report")):
-        refused = run(app, ["compare", name, "--data", str(folder), "-o", "d.html"])
+
+    def judge(*_: object, **__: object) -> None:
+        raise AssertionError("judged before all were known")
+
+    monkeypatch.setattr("cutline.evaluate.evaluate", judge)
+    for name, message in (
+        ("absent.json", "got no report absent"),
+        ("c.json", "is no report"),
+        (f"{bundle}=nowhere", "got nowhere without metrics.csv"),
+        (bundle, "each of its own name"),
+    ):
+        refused = run(app, ["compare", bundle, name, "--data", str(folder), "-o", "d.html"])
         assert refused.exit_code == 1
         assert message in refused.stderr

@@ -25,14 +25,29 @@ _PLOT_PX = (560, 240)
 
 
 @dataclass(frozen=True)
+class History:
+    """How a captioner was trained.
+
+    Attributes:
+        parameters: trained ones; None if unknown.
+        seconds_per_epoch: None if unknown.
+        curve: (epoch, dev CIDEr-D in training), in order; empty if unknown.
+    """
+
+    parameters: int | None = None
+    seconds_per_epoch: float | None = None
+    curve: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Entry:
     """One captioner: its report, and what is known of it otherwise.
 
     Attributes:
         report: of the images that all entries were judged on.
-        parameters: the decoder's; None if unknown.
-        seconds_per_epoch: of training; None if unknown.
-        curve: (epoch, dev CIDEr-D in training), in order; empty if unknown.
+        parameters: the decoder's, or all that were trained where only the run tells; None if
+            unknown.
+        seconds_per_epoch, curve: see `History`.
     """
 
     report: Report
@@ -185,8 +200,7 @@ def compare(entries: Sequence[Entry]) -> Compared:
         DataError: no entries, two of one name, or reports on different images.
     """
     names = [entry.name for entry in entries]
-    if not entries or len(set(names)) < len(names):
-        raise DataError(f"got captioners {names}; expected at least one, each of its own name")
+    refuse_namesakes(names)
     if len({entry.report.data_sha256 for entry in entries}) > 1:
         raise DataError("got reports on different images; expected the same for all")
     ranked = sorted(entries, key=lambda e: -e.report.captioner.scores["CIDEr-D"].value)
@@ -205,15 +219,22 @@ def compare(entries: Sequence[Entry]) -> Compared:
     return Compared(tuple(ranked), baselines, pairs)
 
 
-def entry(report: Report, manifest: Manifest | None = None, run: Path | None = None) -> Entry:
-    """A report with what the captioner's manifest and its training run's folder add to it.
+def refuse_namesakes(names: Sequence[str]) -> None:
+    """Captioners are told apart by their names.
+
+    Raises:
+        DataError: two have the same, or there are none.
+    """
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"got captioners {names}; expected at least one, each of its own name")
+
+
+def history(run: Path) -> History:
+    """What a training run's folder tells.
 
     Raises:
         DataError: the folder holds no `metrics.csv`.
     """
-    known = None if manifest is None else manifest.parameters.get("decoder")
-    if run is None:
-        return Entry(report, known)
     path = run / "metrics.csv"
     if not path.is_file():
         raise DataError(f"got {run} without metrics.csv; expected a training run's folder")
@@ -222,9 +243,13 @@ def entry(report: Report, manifest: Manifest | None = None, run: Path | None = N
     curve = {int(row["epoch"]) + 1: float(row["dev_cider"]) for row in rows}  # the later of two
     summary = run / "summary.json"
     told = json.loads(summary.read_text()) if summary.is_file() else {}
-    return Entry(
-        report, known or told.get("parameters"), told.get("seconds_per_epoch"), (*curve.items(),)
-    )
+    return History(told.get("parameters"), told.get("seconds_per_epoch"), (*curve.items(),))
+
+
+def entry(report: Report, manifest: Manifest | None = None, run: History = History()) -> Entry:
+    """A report with what the captioner's manifest and its training run add to it."""
+    known = None if manifest is None else manifest.parameters.get("decoder")
+    return Entry(report, known or run.parameters, run.seconds_per_epoch, run.curve)
 
 
 def _interval(value: Value) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +13,11 @@ from cutline.cli.app import ENGINE, THREADS, app, examples, writing
 from cutline.errors import DataError
 
 if TYPE_CHECKING:
-    from cutline.compare import Entry
-    from cutline.data import Collection
+    from cutline.bundle import Manifest
+    from cutline.captioner import Captioner
+    from cutline.compare import Entry, History
+    from cutline.data import Example
+    from cutline.evaluate import Report
 
 
 @app.command(
@@ -56,24 +61,36 @@ def compare(
 ) -> None:
     """Judge captioners on the same images, side by side, on one page with pictures."""
     from cutline.compare import compare as put_side_by_side
+    from cutline.compare import entry, refuse_namesakes
     from cutline.data import read
+    from cutline.evaluate import Report, evaluate
     from cutline.output import refuse_existing, write_whole
+    from cutline.terminal import Watched
 
     for path in filter(None, (output, json, markdown)):
         if not force:
             refuse_existing(path)
     collection = read(data)
-    files = {example.name: example.image for example in collection.split(split)[:limit]}
+    examples, train = collection.split(split), collection.splits.get("train", ())
+    contenders = [_contender(model, engine, threads) for model in models]
+    refuse_namesakes([each.name for each in contenders])
 
     entries: list[Entry] = []
-    for spec in models:
-        model, _, run = spec.partition("=")
-        told = Path(run) if run else None
-        entries.append(
-            _judge(model, told, collection, split, limit, meteor, engine, threads, bool(entries))
-        )
+    for each in contenders:
+        report = each.source
+        if not isinstance(report, Report):
+            report = evaluate(
+                Watched(report(train)),
+                examples,
+                limit=limit,
+                meteor=meteor,
+                baselines=not entries,
+                train=train or None,
+            )
+        entries.append(entry(report, each.manifest, each.history))
 
     compared = put_side_by_side(entries)
+    files = {example.name: example.image for example in examples[:limit]}
     write_whole(output, compared.to_html(files.get))
     if json is not None:
         write_whole(json, compared.to_json() + "\n")
@@ -83,49 +100,44 @@ def compare(
     print(output)
 
 
-def _judge(
-    model: str,
-    run: Path | None,
-    collection: Collection,
-    split: str,
-    limit: int | None,
-    meteor: bool | None,
-    engine: str,
-    threads: int | None,
-    later: bool,
-) -> Entry:
+@dataclass(frozen=True)
+class _Contender:
+    """One of those compared, known to be there before the first is judged.
+
+    Attributes:
+        source: what it was judged by before, or what makes it from the training examples.
+    """
+
+    name: str
+    history: History
+    source: Report | Callable[[Sequence[Example]], Captioner]
+    manifest: Manifest | None = None
+
+
+def _contender(spec: str, engine: str, threads: int | None) -> _Contender:
     from cutline.backends import load
     from cutline.baselines import NAMES, baseline
     from cutline.captioner import BundleCaptioner
-    from cutline.compare import entry
-    from cutline.evaluate import Report, evaluate
+    from cutline.compare import History, history
+    from cutline.evaluate import Report
     from cutline.terminal import Watched
 
+    model, _, run = spec.partition("=")
+    told = history(Path(run)) if run else History()
     if model.endswith(".json"):
         try:
-            return entry(Report.from_json(Path(model).read_text(encoding="utf-8")), None, run)
+            report = Report.from_json(Path(model).read_text(encoding="utf-8"))
         except OSError as error:
             raise DataError(f"got no report {model}: {error.strerror}") from error
-    train = collection.splits.get("train", ())
-    eyes = load(None if model in NAMES else model, engine=engine, threads=threads)
-    captioner = eyes
+        return _Contender(report.captioner.name, told, report)
     if model in NAMES:
-        captioner = baseline(
-            model,
-            eyes,
-            [example.captions for example in train],
-            lambda: Watched(eyes).embed([example.image for example in train]),
-        )
-    watched = Watched(captioner)
-    report = evaluate(
-        watched,
-        collection.split(split),
-        limit=limit,
-        meteor=meteor,
-        baselines=not later,
-        train=train or None,
-    )
-    manifest = None
-    if isinstance(captioner, BundleCaptioner):
-        manifest = captioner.runtime.bundle.manifest
-    return entry(report, manifest, run)
+
+        def rival(train: Sequence[Example]) -> Captioner:
+            eyes = load(engine=engine, threads=threads)
+            images, captions = [each.image for each in train], [each.captions for each in train]
+            return baseline(model, eyes, captions, lambda: Watched(eyes).embed(images))
+
+        return _Contender(model, told, rival)
+    loaded = load(model, engine=engine, threads=threads)
+    known = loaded.runtime.bundle.manifest if isinstance(loaded, BundleCaptioner) else None
+    return _Contender(loaded.name, told, lambda _: loaded, known)
