@@ -603,6 +603,21 @@ def test_links_in_a_circle(album: Path) -> None:
     assert len(found) == len(set(found)) == 8
 
 
+def test_a_deep_pattern_enters_each_folder_once(album: Path) -> None:
+    for name in ("up", "again"):
+        (album / "b" / name).symlink_to(album)
+    pattern = f"{album}/**/*.avif"
+    assert names(find_images([pattern], False), album) == ["b/deep/z.avif"]
+    assert names(find_images([f"{album}/b/**/**/*.avif"], False), album)[-1] == "b/deep/z.avif"
+
+
+def test_a_deep_pattern_may_stand_anywhere(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(album)
+    for pattern in ("**/*.avif", "*/**/z.*", "b/**/deep/*.avif", "./**/z.avif", "**/deep/**"):
+        assert [*find_images([pattern], False)] == [Path("b/deep/z.avif")], pattern
+    assert [*find_images(["b**/x.webp"], False)] == [Path("b/x.webp")]
+
+
 def test_listing_is_lazy(album: Path) -> None:
     def paths() -> Iterator[Path]:
         yield album / "img1.png"

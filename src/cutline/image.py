@@ -244,10 +244,39 @@ def find_images(paths: Iterable[str | Path], recursive: bool) -> Iterator[Path]:
         if "\0" in pattern or os.path.lexists(pattern) or not glob.has_magic(pattern):
             yield from _expand(Path(pattern), recursive)
             continue
-        found = sorted(glob.iglob(pattern, recursive=True), key=_natural)  # noqa: PTH207
+        found = sorted(set(_matches(pattern)), key=_natural)
         for match in map(Path, found or [pattern]):
             if "**" not in pattern or not _is_folder(match):
                 yield from _expand(match, recursive)
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a pattern stands for; `**` is any folders, where links that lead back end."""
+    separator = f"[{re.escape(os.sep + (os.altsep or ''))}]"
+    deep = re.search(rf"(?:^|(?<={separator}))\*\*(?:{separator}+|$)", pattern)
+    if deep is None:
+        yield from glob.iglob(pattern)  # noqa: PTH207
+        return
+    head, tail = pattern[: deep.start()], pattern[deep.end() :] or "*"
+    for start in glob.iglob(head) if head else [""]:  # noqa: PTH207
+        for folder in _folders(start, set()):
+            yield from _matches(glob.escape(folder) + tail)
+
+
+def _folders(folder: str, seen: set[str]) -> Iterator[str]:
+    """A folder ("" or ending in a separator) and the visible ones below it, each once."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    yield folder
+    try:
+        with os.scandir(folder or ".") as listing:
+            names = [entry.name for entry in listing if entry.name[0] != "." and _is_folder(entry)]
+    except OSError:
+        return
+    for name in names:
+        yield from _folders(f"{folder}{name}{os.sep}", seen)
 
 
 def _expand(path: Path, recursive: bool) -> Iterator[Path]:
