@@ -180,6 +180,13 @@ def test_what_is_missing_is_skipped_with_a_reason() -> None:
     report = judge(embed=None)
     assert [result.name for result in report.baselines] == ["human", "most common", "random"]
     assert "nearest neighbour" in report.skipped
+
+    def blind(images: Sequence[Path]) -> NDArray[np.float32]:
+        raise ImageCorruptError(str(images[0]), "cut short")
+
+    report = judge(embed=blind)
+    assert [result.name for result in report.baselines] == ["human", "most common", "random"]
+    assert report.skipped["nearest neighbour"].endswith("cut short")
     assert judge(baselines=False).baselines == ()
     assert judge(train=None).captioner.diversity.novel_rate is None
 

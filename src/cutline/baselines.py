@@ -202,7 +202,7 @@ def embeddings(eyes: Captioner, images: Iterable[Picture]) -> Iterator[NDArray[n
         if caption.error is not None:
             raise caption.error
         if caption.embedding is None:
-            raise OptionError(f"got {eyes.name}, which has no embeddings; use --no-baselines")
+            raise OptionError(f"got {eyes.name}, which has no embeddings; expected one that has")
         yield caption.embedding
 
 

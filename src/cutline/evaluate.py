@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cutline import metrics
 from cutline.baselines import Neighbours
 from cutline.data import Example, digest
-from cutline.errors import DataError, EngineError, MissingExtraError, OptionError
+from cutline.errors import DataError, EngineError, ImageError, MissingExtraError, OptionError
 from cutline.metrics import Comparison, Diversity, Score
 
 Embed = Callable[[Sequence[Path]], NDArray[np.floating[Any]]]
@@ -212,7 +212,8 @@ def evaluate(
         train: the captioner's training examples; the most common caption, random captions,
             nearest neighbours and the share of novel captions come from them.
         embed: paths -> (B, D) embeddings in the space of the captioner's own, for the nearest
-            neighbours; it sees `train` whole. None: no nearest neighbours.
+            neighbours; it sees `train` whole. None, or an image that it cannot read: no nearest
+            neighbours.
         seed: of random captions and of the bootstrap.
 
     Raises:
@@ -302,14 +303,17 @@ def _baselines(
     if embed is None:
         skipped[NEAREST] = "no way to embed training images was given"
     else:
-        own = [caption.embedding for caption in said if caption.embedding is not None]
-        vectors = (
-            np.stack(own)
-            if len(own) == len(said)
-            else embed([example.image for example in examples])
-        )
-        found = Neighbours(embed([example.image for example in train]), known).consensus(vectors)
-        yield _Set(NEAREST, found, references)
+        try:
+            own = [caption.embedding for caption in said if caption.embedding is not None]
+            vectors = (
+                np.stack(own)
+                if len(own) == len(said)
+                else embed([example.image for example in examples])
+            )
+            neighbours = Neighbours(embed([example.image for example in train]), known)
+            yield _Set(NEAREST, neighbours.consensus(vectors), references)
+        except (ImageError, OptionError) as error:
+            skipped[NEAREST] = str(error)
     pool = [tokens for group in known for tokens in group]
     common = Counter(map(tuple, pool)).most_common(1)[0][0]
     yield _Set(COMMON, [list(common)] * len(examples), references)
