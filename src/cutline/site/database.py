@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -223,15 +224,33 @@ class Database:
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
-        if self._version(connection) == len(MIGRATIONS):
+        connection.execute("BEGIN")  # so that one moment is looked at, while others may create it
+        try:
+            version = self._version(connection)
+        finally:
+            connection.execute("COMMIT")
+        if version == len(MIGRATIONS):
             return
-        connection.execute("PRAGMA journal_mode = WAL")
+        self._write_ahead(connection)
         with self.writing():
             for sql in MIGRATIONS[self._version(connection) :]:
                 for statement in _statements(sql):
                     connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
+        """Switch the file to its mode; unlike all else, SQLite does not wait for others here."""
+        deadline_s = time.monotonic() + BUSY_S
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > deadline_s:
+                    raise
+            time.sleep(0.01)
 
     def _version(self, connection: sqlite3.Connection) -> int:
         [(owner,)] = connection.execute("PRAGMA application_id")
