@@ -126,7 +126,7 @@ def test_a_folder_goes_the_whole_way(home: Path, captioned: list[str]) -> None:
     done = site("run", "pages")
     assert done.returncode == 1  # one picture is missing
     assert "Found 5 images in 1 file." in done.stderr
-    assert "none.png: no such file" in done.stderr
+    assert "none.png: no such file" in done.stderr.splitlines()
     assert "1 captioned" in done.stderr  # two look the same, two are left as they are
     assert "5 images decided: 2 suggestions, 1 needs your words, 2 left as" in done.stderr
     assert "<html" in (home / "site-report.html").read_text("utf-8")
@@ -189,7 +189,9 @@ def test_a_website_is_crawled_drafted_and_exported(home: Path, server: str) -> N
     table = site("export").stdout
     assert len(list(csv.DictReader(table.splitlines()))) == 5
     assert len(json.loads(site("export", "--format", "json").stdout)["uses"]) == 5
-    assert "wp" in site("export", "--format", "wp-cli").stdout
+    done = site("export", "-o", "alts.sh")
+    assert (home / "alts.sh").read_text().startswith("#!/bin/sh")
+    assert "It gives no alt, for none is approved yet." in done.stderr
     other = site("crawl", "https://other.example/")
     assert other.returncode == 2
     assert "name another with --store" in other.stderr
@@ -396,6 +398,18 @@ def test_what_cannot_be_done_yet_says_why(home: Path) -> None:
     assert done.returncode == 2
     assert "no row was imported here" in done.stderr
     assert not (home / "out.csv").exists()
+
+
+def test_who_reviews_may_be_nobody_that_the_system_knows(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    site("run", "pages", "-q")
+    (home / "sheet.csv").write_text("id,verdict,approved_alt\n1,,Sand\n")
+    assert "1 review taken over." in site("review", "--read", "sheet.csv").stdout
 
 
 def test_refusals_name_their_flag_and_are_grouped_where_many(home: Path) -> None:

@@ -217,7 +217,7 @@ def draft_alts(
         summary = draft_site(store, load(), options, fetcher=fetcher, progress=told)
     guarded = False
     for image in store.images("failed"):
-        steps.problem(f"{image.url[:200]}: {image.error}")
+        steps.problem(f"{store.named(image.url)[:200]}: {image.error}")
         guarded |= image.code in GUARDED
     if guarded:
         steps.problem(

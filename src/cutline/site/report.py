@@ -287,11 +287,9 @@ def report(store: Store, *, progress: Callable[[int, int], None] | None = None) 
         done += len(uses)
         if progress:
             progress(done, counts.uses)
-    home = Path(root).resolve().as_uri() + "/" if (root := store.setting("root")) else "file:///"
     failures = [Failure("page", page.url, page.error) for page in store.pages() if page.error]
     failures += [
-        Failure("image", url.removeprefix(home), why, tuple(on))
-        for url, (why, on) in failed.items()
+        Failure("image", store.named(url), why, tuple(on)) for url, (why, on) in failed.items()
     ]
     pages.sort(key=lambda each: (-each.errors, -each.warnings, -each.notes))
     return Report(

@@ -452,6 +452,11 @@ class Store:
         rows = self._database.rows("SELECT value FROM settings WHERE name = ?", (name,))
         return str(rows[0]["value"]) if rows else None
 
+    def named(self, url: str) -> str:
+        """A URL as a person knows it: that of a file in the folder scanned is its path there."""
+        root = self.setting("root")
+        return url.removeprefix(f"{Path(root).resolve().as_uri()}/") if root else url
+
     # Below: how it is done
 
     def _page_id(self, connection: sqlite3.Connection, page: Page, origin: str) -> int:

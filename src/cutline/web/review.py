@@ -338,8 +338,7 @@ class _Desk:
     def detail(self, stored: StoredUse) -> dict[str, Any]:
         use, draft, image = stored.use, stored.draft, stored.image
         known = {name: getattr(use, name) for name in _CONTEXT}
-        root = Path(self.store.setting("root") or "/").as_uri().rstrip("/") + "/"
-        known["link"] = use.link.removeprefix(root)
+        known["link"] = self.store.named(use.link)
         decision = draft.decision if draft else None
         alt = _alt(stored)
         same, candidates = self._candidates(stored)
