@@ -139,18 +139,27 @@ def test_unknown_engines_and_no_threads_are_refused(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_graph_that_is_none_is_refused(tmp_path: Path, engine: str) -> None:
-    files = {**tiny.files(), "labels.onnx": b"nothing"}
+    files = {**tiny.files(), "step.onnx": b"nothing"}
     broken = write_bundle(tmp_path / tiny.NAME, files, tiny.manifest())
-    with pytest.raises(EngineError, match=r"cannot load .*labels\.onnx"):
+    with pytest.raises(EngineError, match=r"cannot load .*step\.onnx"):
         Runtime(broken, engine, 1)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_graph_with_other_inputs_is_refused(tmp_path: Path, engine: str) -> None:
-    files = {**tiny.files(), "labels.onnx": tiny.start()}
+    files = {**tiny.files(), "start.onnx": tiny.labels()}
     mixed_up = write_bundle(tmp_path / tiny.NAME, files, tiny.manifest())
-    with pytest.raises(BundleError, match=r"labels\.onnx: got features -> .*expected mid -> logi"):
+    with pytest.raises(BundleError, match=r"start\.onnx: got mid -> .*expected features -> "):
         Runtime(mixed_up, engine, 1)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_labels_graph_is_opened_when_labels_are_asked_for(tmp_path: Path, engine: str) -> None:
+    files = {**tiny.files(), "labels.onnx": b"nothing"}
+    runtime = Runtime(write_bundle(tmp_path / tiny.NAME, files, tiny.manifest()), engine, 1)
+    mid = runtime.encode(pixels(1)).mid
+    with pytest.raises(EngineError, match=r"cannot load .*labels\.onnx"):
+        runtime.logits(mid)
 
 
 def test_pixels_of_another_size_fail_by_name(runtime: Runtime) -> None:

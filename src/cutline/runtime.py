@@ -84,9 +84,8 @@ class Runtime:
         if self.threads < 1:
             raise OptionError(f"got threads={threads}; expected at least 1")
         self._encoder = self._open("encoder", ["pixels"], ["features", "embedding"])
-        self._labels = (
-            self._open("labels", ["mid"], ["logits"]) if "mid" in self._encoder.outputs else None
-        )
+        self._labels: _Graph | None = None
+        self._opening = threading.Lock()
         self._start = self._open("start", ["features"], [])
         self._memory = [name for name in self._start.outputs if name.startswith("memory_")]
         self._rows = [name for name in self._start.outputs if name.startswith("state_")]
@@ -101,14 +100,18 @@ class Runtime:
         return Encoded(got["features"], got["embedding"], got.get("mid", np.empty(0, np.float32)))
 
     def logits(self, mid: Floats) -> Floats:
-        """Tell ImageNet logits (B, 1000) from `Encoded.mid`.
+        """Tell ImageNet logits (B, 1000) from `Encoded.mid`; the first call opens their graph.
 
         Raises:
             OptionError: the bundle tells no labels.
+            EngineError: the engine refuses their graph.
+            BundleError: its inputs and outputs are not what they should be.
         """
-        if self._labels is None:
+        if "mid" not in self._encoder.outputs:
             raise OptionError(f"got {self.bundle.name}, which tells no labels; expected labels=0")
-        return self._labels({"mid": mid})["logits"]
+        with self._opening:
+            labels = self._labels = self._labels or self._open("labels", ["mid"], ["logits"])
+        return labels({"mid": mid})["logits"]
 
     def start(self, features: Floats) -> State:
         """The state before the first word, one row an image, from features (B, N, D)."""
