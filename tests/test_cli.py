@@ -557,6 +557,18 @@ def test_models_lists_what_is_there(home: Path) -> None:
     assert tiny.NAME in real("models", home=home).stdout
 
 
+def test_a_damaged_model_hides_no_other(tmp_path: Path) -> None:
+    tiny.build(tmp_path / "models")
+    damaged = tmp_path / "models" / "damaged-v1"
+    damaged.mkdir()
+    (damaged / "manifest.json").write_text("{}")
+    for words in (("models",), ("models", "--json")):
+        done = real(*words, home=tmp_path)
+        assert done.returncode == 1
+        assert tiny.NAME in done.stdout
+        assert "damaged-v1/manifest.json: got bundle format None" in done.stderr
+
+
 def test_an_unknown_model_is_wrong_use(folder: Path, home: Path) -> None:
     done = real("caption", folder, "--model", "nonsense-v9", home=home)
     assert done.returncode == 2

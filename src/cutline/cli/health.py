@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import io
-import os
 import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, features
@@ -17,6 +17,7 @@ from PIL import Image, features
 from cutline.bundle import DEFAULT, Bundle, models
 from cutline.captioner import CaptionOptions, load
 from cutline.errors import CutlineError
+from cutline.runtime import cores
 
 PACKAGES = ("cutline", "numpy", "pillow", "onnxruntime", "openvino", "pillow-heif", "torch")
 FORMATS = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
@@ -88,11 +89,6 @@ def examine(
     )
 
 
-def cores() -> int:
-    """The processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
@@ -100,9 +96,10 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _state(path: str | os.PathLike[str]) -> str:
+def _state(path: Path) -> str:
     try:
-        Bundle.open(os.fspath(path)).vocabulary()
+        bundle = Bundle.open(path)
+        bundle.vocabulary(), bundle.labels(), bundle.bias()
     except CutlineError as error:
         return str(error)
     return "sound"

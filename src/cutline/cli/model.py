@@ -16,20 +16,28 @@ from cutline.cli.app import (
     examples,
     writing,
 )
-from cutline.errors import BundleNotFoundError
+from cutline.errors import BundleError, BundleNotFoundError
 
 _JSON = typer.Option("--json", help="As JSON.")
 
 
 @app.command(epilog=examples("cutline models", "cutline models --json"))
 def models(json: Annotated[bool, _JSON] = False) -> None:
-    """List the models that are here: how good, how large, under what licence, and where."""
+    """List the models that are here: how good, how large, under what licence, and where.
+
+    Exit codes: 0 all is well; 1 a model's manifest cannot be read.
+    """
     from cutline.bundle import DEFAULT, Manifest
     from cutline.bundle import models as installed
 
     found = []
+    damaged = []
     for name, folder in installed().items():
-        manifest = Manifest.read(folder / "manifest.json")
+        try:
+            manifest = Manifest.read(folder / "manifest.json")
+        except BundleError as error:
+            damaged.append(error)
+            continue
         scores: dict[str, float] = next(iter(manifest.scores.values()), {})
         found.append(
             {
@@ -46,9 +54,11 @@ def models(json: Annotated[bool, _JSON] = False) -> None:
                 "path": str(folder),
             }
         )
+    for problem in damaged:
+        print(f"cutline: {problem}", file=sys.stderr)
     if json:
         _print_json(found)
-        return
+        raise typer.Exit(1 if damaged else 0)
     if not found:
         raise BundleNotFoundError("got no model; expected one inside the package: install it anew")
     header = ["name", "parameters", "size", "CIDEr", "BLEU-4", "words", "licence", "path"]
@@ -66,6 +76,7 @@ def models(json: Annotated[bool, _JSON] = False) -> None:
         for model in found
     ]
     _print_table([header, *lines])
+    raise typer.Exit(1 if damaged else 0)
 
 
 @app.command(epilog=examples("cutline doctor", "cutline doctor --engine onnxruntime --json"))
