@@ -199,6 +199,7 @@ def test_columns_can_be_named_and_splits_stand_in_one(pictures: Path) -> None:
 
 
 def test_pictures_beside_texts(pictures: Path) -> None:
+    write(pictures / "Images" / "notes.txt", "Taken in May, by me\nall, but one, at noon\n")
     for name in NAMES:
         write((pictures / "Images" / name).with_suffix(".txt"), "\n".join([*SAID[name], ""]))
     assert said(read(pictures / "Images")) == SAID

@@ -245,6 +245,7 @@ def _read_file(path: Path, image: str | None, caption: str | None) -> _Listing:
         listing.name = "flickr8k" if "8k" in path.name.lower() else "flickr30k"
         _read_tokens(path, listing)
     else:
+        _columns(dict.fromkeys(header(path)), path, image, caption)  # some other text is no table
         _read_rows(table(path), path, listing, image, caption)
     if not listing.images:
         raise _UnknownFormError(f"got {path} without a single image; expected captioned images")
