@@ -7,6 +7,13 @@ from pathlib import Path
 from cutline import captioner
 from cutline.captioner import Captioner
 
+_SERVERS, _HUB = ("http://", "https://"), "hub:"
+
+
+def is_bundle(model: str | Path | None) -> bool:
+    """Whether `load` would take this for a bundle's name or folder."""
+    return not (isinstance(model, str) and model.startswith((*_SERVERS, _HUB)))
+
 
 def load(
     model: str | Path | None = None, *, engine: str = "auto", threads: int | None = None
@@ -27,12 +34,12 @@ def load(
         MissingExtraError: the engine, client or library is not installed.
         OptionError: there is no such engine, or less than one thread, or the URL names no model.
     """
-    if isinstance(model, str) and model.startswith(("http://", "https://")):
+    if isinstance(model, str) and model.startswith(_SERVERS):
         from cutline.backends.remote import RemoteCaptioner
 
         return RemoteCaptioner.from_url(model, threads=threads)
-    if isinstance(model, str) and model.startswith("hub:"):
+    if isinstance(model, str) and model.startswith(_HUB):
         from cutline.backends.hub import HubCaptioner
 
-        return HubCaptioner(model.removeprefix("hub:"), threads=threads)
+        return HubCaptioner(model.removeprefix(_HUB), threads=threads)
     return captioner.load(model, engine=engine, threads=threads)

@@ -62,11 +62,11 @@ app = typer.Typer(
 writing = partial(typer.Option, rich_help_panel="Output", show_default=False)
 wording = partial(typer.Option, rich_help_panel="Words", show_default=False)
 running = partial(typer.Option, rich_help_panel="Machine", show_default=False)
-MODEL = running(
-    "--model",
-    metavar="NAME|PATH|URL#NAME",
-    help="A name from `cutline models`, a bundle's folder, or a model on a server like OpenAI's.",
+MODELS = (
+    "A name from `cutline models`, a bundle's folder, URL#NAME on a server like OpenAI's, hub:NAME "
+    "from Hugging Face's hub, or hub:FOLDER of a model saved in its form."
 )
+MODEL = running("--model", metavar="MODEL", help=MODELS)
 ENGINE = running(
     "--engine", metavar="auto|onnxruntime|openvino", help="What runs the model; by default auto."
 )

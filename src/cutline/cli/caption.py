@@ -47,6 +47,7 @@ class Format(StrEnum):
         "cutline caption holiday/ --recursive --output captions.jsonl",
         "cutline caption holiday/ --recursive --output captions.jsonl --resume",
         "cutline caption *.png --sidecar --skip-existing",
+        "cutline caption dog.jpg --model hub:Salesforce/blip-image-captioning-base",
         "find . -name '*.jpg' -print0 | cutline caption - --null --format csv > captions.csv",
     )
 )

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cutline.cli.app import app, examples, given
+from cutline.cli.app import MODELS, app, examples, given
 from cutline.errors import MissingExtraError, OptionError
 
 _model = partial(typer.Option, rich_help_panel="Model", show_default=False)
@@ -91,7 +91,7 @@ def serve(
     ] = None,
     model: Annotated[
         str | None,
-        _model("--model", metavar="NAME|PATH", help="A name from `cutline models`, or a folder."),
+        _model("--model", metavar="MODEL", help=MODELS),
     ] = None,
     engine: Annotated[
         str | None,
@@ -113,6 +113,7 @@ def serve(
 
     Exit codes: 0 stopped; 1 it could not start; 2 wrong use, or the port is taken.
     """
+    from cutline.backends import is_bundle
     from cutline.bundle import find
     from cutline.runtime import ENGINES
 
@@ -147,7 +148,8 @@ def serve(
         log_format=log_format,
     )
     settings = Settings.from_environment(os.environ, chosen)
-    find(settings.model)
+    if is_bundle(settings.model):
+        find(settings.model)
     if settings.engine not in ("auto", *ENGINES):
         raise OptionError(f"got engine {settings.engine!r}; expected auto, {' or '.join(ENGINES)}")
     _try_address(settings.host, settings.port)

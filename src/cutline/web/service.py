@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from cutline.captioner import Caption, Captioner, CaptionOptions, InContext, Picture, load
+from cutline.backends import load
+from cutline.captioner import Caption, Captioner, CaptionOptions, InContext, Picture
 from cutline.errors import CutlineError, FetchError
 from cutline.fetch import Fetcher, FetchOptions, Resolve
 from cutline.image import Limits, load_image
@@ -197,15 +198,11 @@ class Service:
             CutlineError: it cannot be loaded; an old one stays.
         """
         async with self._loading:  # or the older of two models might be the last to be there
-            captioner: TwoStep
-            if self._given is None:
-                captioner = await asyncio.to_thread(
-                    load, self.settings.model, engine=self.settings.engine, threads=self._threads
-                )
-            elif hasattr(self._given, "look"):
-                captioner = self._given
-            else:
-                captioner = OneStep(self._given)
+            captioner = self._given or await asyncio.to_thread(
+                load, self.settings.model, engine=self.settings.engine, threads=self._threads
+            )
+            if not hasattr(captioner, "look"):
+                captioner = OneStep(captioner)
             self._captioner = captioner
             self._answers.clear()
             log.info("model loaded", extra={"model": captioner.name})

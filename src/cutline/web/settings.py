@@ -34,7 +34,9 @@ class Settings:
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8000, "Port; 0 is any that is free.", least=0)
     workers: int = _setting(1, "Processes, which share the threads.", least=1)
-    model: str | None = _setting(None, "A name from `cutline models`, or a bundle's folder.")
+    model: str | None = _setting(
+        None, "A name from `cutline models`, a bundle's folder, URL#NAME or hub:NAME."
+    )
     engine: str = _setting("auto", "What runs the model: auto, onnxruntime or openvino.")
     threads: int | None = _setting(
         None, "Pictures worked on at once; by default one a core.", least=1
