@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import random
@@ -608,7 +609,7 @@ def test_a_deep_pattern_enters_each_folder_once(album: Path) -> None:
         (album / "b" / name).symlink_to(album)
     pattern = f"{album}/**/*.avif"
     assert names(find_images([pattern], False), album) == ["b/deep/z.avif"]
-    assert names(find_images([f"{album}/b/**/**/*.avif"], False), album)[-1] == "b/deep/z.avif"
+    assert "b/deep/z.avif" in names(find_images([f"{album}/**/**/*.avif"], False), album)
 
 
 def test_a_deep_pattern_may_stand_anywhere(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -616,6 +617,19 @@ def test_a_deep_pattern_may_stand_anywhere(album: Path, monkeypatch: pytest.Monk
     for pattern in ("**/*.avif", "*/**/z.*", "b/**/deep/*.avif", "./**/z.avif", "**/deep/**"):
         assert [*find_images([pattern], False)] == [Path("b/deep/z.avif")], pattern
     assert [*find_images(["b**/x.webp"], False)] == [Path("b/x.webp")]
+
+
+def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path) -> None:
+    folder = tmp_path / "/".join("a" * 150)
+    folder.mkdir(parents=True)
+    (folder / "z.png").touch()
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+    try:
+        assert [*find_images([tmp_path], True)] == [folder / "z.png"]
+        assert [*find_images([f"{tmp_path}/**/*.png"], False)] == [folder / "z.png"]
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def test_listing_is_lazy(album: Path) -> None:

@@ -259,52 +259,58 @@ def _matches(pattern: str) -> Iterator[str]:
         return
     head, tail = pattern[: deep.start()], pattern[deep.end() :] or "*"
     for start in glob.iglob(head) if head else [""]:  # noqa: PTH207
-        for folder in _folders(start, set()):
+        for folder in _folders(start):
             yield from _matches(glob.escape(folder) + tail)
 
 
-def _folders(folder: str, seen: set[str]) -> Iterator[str]:
+def _folders(folder: str) -> Iterator[str]:
     """A folder ("" or ending in a separator) and the visible ones below it, each once."""
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
-    yield folder
-    try:
-        with os.scandir(folder or ".") as listing:
-            names = [entry.name for entry in listing if entry.name[0] != "." and _is_folder(entry)]
-    except OSError:
-        return
-    for name in names:
-        yield from _folders(f"{folder}{name}{os.sep}", seen)
+    seen = set()
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        yield folder
+        try:
+            with os.scandir(folder or ".") as listing:
+                inside = [entry.name for entry in listing if _is_folder(entry)]
+        except OSError:
+            continue
+        inside.sort(reverse=True)
+        waiting += (f"{folder}{name}{os.sep}" for name in inside if name[0] != ".")
 
 
 def _expand(path: Path, recursive: bool) -> Iterator[Path]:
     if _is_folder(path):
-        yield from _walk(path, recursive, set())
+        yield from _walk(path, recursive)
     else:
         yield path
 
 
-def _walk(folder: Path, recursive: bool, seen: set[str]) -> Iterator[Path]:
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
-    try:
-        with os.scandir(folder) as listing:
-            entries = [(entry.name, _is_folder(entry)) for entry in listing]
-    except OSError:
-        yield folder
-        return
-    entries = sorted((e for e in entries if e[0][0] != "."), key=lambda e: _natural(e[0]))
-    for name, is_folder in entries:
-        if not is_folder and Path(name).suffix.lower() in EXTENSIONS:
-            yield folder / name
-    if recursive:
+def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    seen = set()
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(folder) as listing:
+                entries = [(entry.name, _is_folder(entry)) for entry in listing]
+        except OSError:
+            yield folder
+            continue
+        entries = sorted((e for e in entries if e[0][0] != "."), key=lambda e: _natural(e[0]))
         for name, is_folder in entries:
-            if is_folder:
-                yield from _walk(folder / name, recursive, seen)
+            if not is_folder and Path(name).suffix.lower() in EXTENSIONS:
+                yield folder / name
+        if recursive:
+            waiting += (folder / name for name, is_folder in reversed(entries) if is_folder)
 
 
 def _is_folder(path: Path | os.DirEntry[str]) -> bool:
