@@ -569,6 +569,14 @@ def test_a_damaged_model_hides_no_other(tmp_path: Path) -> None:
         assert "damaged-v1/manifest.json: got bundle format None" in done.stderr
 
 
+def test_a_letter_that_the_terminal_lacks_ends_nothing(tmp_path: Path) -> None:
+    manifest = tiny.build(tmp_path / "models").path("manifest.json")
+    manifest.write_text(manifest.read_text().replace("Apache-2.0", "Licence à moi"))
+    done = real("models", home=tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Licence ? moi" in done.stdout
+
+
 def test_an_unknown_model_is_wrong_use(folder: Path, home: Path) -> None:
     done = real("caption", folder, "--model", "nonsense-v9", home=home)
     assert done.returncode == 2
