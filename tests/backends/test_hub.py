@@ -69,6 +69,18 @@ def blip() -> list[Any]:
     return [hf.BlipForConditionalGeneration(config), hf.BlipImageProcessor(size=SQUARE)]
 
 
+def blip2() -> list[Any]:
+    words = {"vocab_size": len(WORDS), "word_embed_proj_dim": 16, "ffn_dim": 16}
+    config = hf.Blip2Config(
+        vision_config=EYE,
+        qformer_config={**SIZES, "vocab_size": len(WORDS), "encoder_hidden_size": 16},
+        text_config=hf.OPTConfig(**words, **SIZES, **IDS).to_dict(),
+        num_query_tokens=2,
+        image_token_index=WORDS.index("<image>"),
+    )
+    return [hf.Blip2ForConditionalGeneration(config), hf.BlipImageProcessor(size=SQUARE)]
+
+
 def git() -> list[Any]:
     config = hf.GitConfig(vision_config=EYE, vocab_size=len(WORDS), **SIZES, **IDS)
     eye = hf.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SQUARE)
@@ -100,7 +112,7 @@ def chat() -> list[Any]:
     return [hf.LlavaForConditionalGeneration(config), processor]
 
 
-FAMILIES: list[Callable[[], list[Any]]] = [blip, git, encoder_decoder, chat]
+FAMILIES: list[Callable[[], list[Any]]] = [blip, blip2, git, encoder_decoder, chat]
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,11 @@ class HubCaptioner(Streaming):
         config, own = self._network.config, self._network.generation_config
         self._chats = config.model_type not in _ALONE
         self.search = SearchOptions(beam_size=1, max_tokens=25) if self._chats else _search(own)
-        ends = config.text_config.sep_token_id if config.model_type == "blip" else own.eos_token_id
+        text, ends = config.get_text_config(decoder=True), own.eos_token_id
+        if config.model_type == "blip":
+            ends = text.sep_token_id
+        elif ends is None:
+            ends = text.eos_token_id
         self._ends = torch.tensor([] if ends is None else ends).reshape(-1)
         self._processing, self._generating = threading.Lock(), threading.Lock()
 
@@ -317,7 +321,7 @@ def _load(model: str, on_card: bool) -> tuple[Any, Any, Any]:
         raise BundleNotFoundError(
             f"got hub:{model}, which cannot be had: {_told(error)}; expected a name on the hub "
             "and a network, one fetched before (HF_HUB_OFFLINE=1 then asks no network), or a "
-            f"folder that a model was saved to, as hub:/the/folder"
+            "folder that a model was saved to, as hub:/the/folder"
         ) from error
     except Exception as error:
         raise BundleError(f"got hub:{model}: {_told(error)}; {_EXPECTED}") from error
