@@ -8,7 +8,6 @@ import io
 import json
 import os
 import re
-import shutil
 import sys
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from cutline.errors import ImageError, OptionError, OutputError
+from cutline.whole import replacing, write_whole
 
 if TYPE_CHECKING:
     from cutline.captioner import Caption
@@ -236,25 +236,17 @@ def drop_failed(path: Path, rows: ResumableRows) -> int:
     Raises:
         OutputError: the file cannot be replaced; it is then as it was.
     """
-    target = path.resolve()
-    temporary = target.with_name(f".cutline-{os.getpid()}.tmp")
     try:
-        try:
-            with target.open("rb") as old, temporary.open("wb") as new:
-                for record in rows.records(old):
-                    if not record.endswith(b"\n"):
-                        break
-                    header = record == rows.header and not new.tell()
-                    if header or rows.decode(record)["status"] != "error":
-                        new.write(record)
-                os.fsync(new.fileno())
-            shutil.copymode(target, temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as new, path.open("rb") as old:
+            for record in rows.records(old):
+                if not record.endswith(b"\n"):
+                    break
+                header = record == rows.header and not new.tell()
+                if header or rows.decode(record)["status"] != "error":
+                    new.write(record)
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}; expected a file to continue") from error
-    return target.stat().st_size
+    return path.stat().st_size
 
 
 class ResultFile:
@@ -357,28 +349,6 @@ def refuse_existing(path: Path, *, resumable: bool = False) -> None:
     if path.is_file() and path.stat().st_size:
         resume = "--resume to continue it, or " if resumable else ""
         raise OptionError(f"got {path}, which exists; add {resume}--force to replace it")
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name and rename it: it is there whole or not at all.
-
-    Raises:
-        OutputError: the folder is missing or the disk refuses.
-    """
-    temporary = path.with_name(f".cutline-{os.getpid()}.tmp")
-    try:
-        try:
-            with temporary.open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        refusal = OutputError(f"{path}: {error.strerror}; expected a place to write")
-        refusal.errno = error.errno
-        raise refusal from error
 
 
 class StandardOutput:

@@ -64,8 +64,9 @@ def compare(
     from cutline.compare import entry, refuse_namesakes
     from cutline.data import read
     from cutline.evaluate import Report, evaluate
-    from cutline.output import refuse_existing, write_whole
+    from cutline.output import refuse_existing
     from cutline.terminal import Watched
+    from cutline.whole import write_whole
 
     for path in filter(None, (output, json, markdown)):
         if not force:

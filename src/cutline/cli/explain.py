@@ -47,7 +47,8 @@ def explain(
     from cutline.captioner import CaptionOptions
     from cutline.explain import candidates, explanation, png, storyboard
     from cutline.image import load_image
-    from cutline.output import refuse_existing, write_whole
+    from cutline.output import refuse_existing
+    from cutline.whole import write_whole
 
     targets = output or [Path(f"{picture.name}.attention.html")]
     for target in targets:

@@ -39,7 +39,8 @@ def verify(
     """Correlate each metric with people's judgements, beside the published figures."""
     from cutline.judgements import read_judgements, to_markdown
     from cutline.judgements import verify as correlate
-    from cutline.output import refuse_existing, write_whole
+    from cutline.output import refuse_existing
+    from cutline.whole import write_whole
 
     if markdown is not None and not force:
         refuse_existing(markdown)

@@ -155,7 +155,8 @@ def evaluate(
     Exit codes: 0 all captioned; 1 some images failed; 2 wrong use.
     """
     from cutline.data import read
-    from cutline.output import refuse_existing, write_whole
+    from cutline.output import refuse_existing
+    from cutline.whole import write_whole
 
     for path in filter(None, (output, markdown)):
         if not force:

@@ -286,8 +286,9 @@ def apply_alts(
     Raises:
         OptionError: both `write` and `patch`, or a patch is there already.
     """
-    from cutline.output import refuse_existing, write_whole
+    from cutline.output import refuse_existing
     from cutline.site import writeback
+    from cutline.whole import write_whole
 
     if patch is not None:
         if write:
@@ -389,8 +390,8 @@ def report_beside(store: Path) -> Path:
 
 def write_report(store: Store, steps: Steps, output: Path | None, *, as_json: bool = False) -> None:
     """Write the report, as one HTML file or as JSON."""
-    from cutline.output import write_whole
     from cutline.site.report import report
+    from cutline.whole import write_whole
 
     def told(done: int, total: int) -> None:
         steps.show("reporting", done, total)
@@ -408,7 +409,8 @@ def write_out(
     output: Path | None, force: bool, write: Callable[[TextIO], Any], encoding: str = "utf-8"
 ) -> None:
     """Write to a file, whole, or to standard output."""
-    from cutline.output import refuse_existing, write_whole
+    from cutline.output import refuse_existing
+    from cutline.whole import write_whole
 
     if output is None:
         sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="")  # type: ignore[union-attr]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 import threading
 import time
@@ -40,6 +39,7 @@ from cutline.image import load_image
 from cutline.site.pixels import measure
 from cutline.site.records import Pixels
 from cutline.site.store import Content, Store, StoredImage
+from cutline.whole import replacing
 
 SVG = "image/svg+xml"
 GUARDED = frozenset({"address", "port"})
@@ -332,14 +332,10 @@ def _keep(path: Path, content: bytes) -> None:
     with suppress(OSError):
         if path.stat().st_size == len(content):
             return
-    temporary = path.with_name(f".{path.name}-{os.getpid()}-{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path, synced=False) as file:
+            file.write(content)
     except OSError as error:
         refusal = OutputError(f"{path}: {error.strerror}; make room, then run the same again")
         refusal.errno = error.errno

@@ -11,9 +11,7 @@ from __future__ import annotations
 import csv
 import html
 import io
-import os
 import re
-import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +21,11 @@ from urllib.parse import urlsplit
 
 from w3lib.encoding import read_bom
 
-from cutline.errors import DataError, OutputError
+from cutline.errors import DataError
 from cutline.site.reader import uses_in_html
 from cutline.site.records import ImageUse, Kind
 from cutline.site.urls import normalise_url, printable
+from cutline.whole import write_whole
 
 _DELIMITERS = ",;\t|"
 _LOOKED_AT = 200  # rows, to tell a dialect and columns
@@ -178,10 +177,7 @@ def write_export(export: Export, columns: Mapping[int, Mapping[str, str]], targe
         encoding, content = "utf-8", printable(text).encode()
     if dialect.mark or encoding != dialect.encoding:
         content = "\ufeff".encode(encoding) + content
-    try:
-        _replace(target, content)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
+    write_whole(target, content)
 
 
 class _Rows:
@@ -422,15 +418,3 @@ def _free(name: str, taken: set[str]) -> str:
         free, number = f"{name} ({number})", number + 1
     taken.add(free.casefold())
     return free
-
-
-def _replace(target: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(target.stat().st_mode if target.exists() else 0o644)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
