@@ -13,9 +13,14 @@ def test_a_file_is_as_it_was_until_the_end(tmp_path: Path, synced: bool) -> None
     path = tmp_path / "a.txt"
     path.write_text("old")
     path.chmod(0o640)
-    with pytest.raises(KeyboardInterrupt), replacing(path, synced=synced) as file:
-        file.write(b"half of the n")
-        raise KeyboardInterrupt
+
+    def stop() -> None:
+        with replacing(path, synced=synced) as file:
+            file.write(b"half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
     assert path.read_text() == "old"
     with replacing(path, synced=synced) as file:
         file.write(b"new")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cutline.data.collection import Collection
 from cutline.data.readers import CONTRIBUTOR
+from cutline.whole import write_whole
 
 
 def write_coco(collection: Collection, folder: Path | str) -> Path:
@@ -48,9 +49,7 @@ def write_coco(collection: Collection, folder: Path | str) -> Path:
         "annotations": annotations,
     }
     path = folder / "captions.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     return path
 
 

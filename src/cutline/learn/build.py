@@ -47,6 +47,7 @@ from cutline.errors import (
     ImageUnreadableError,
 )
 from cutline.image import load_image
+from cutline.whole import write_whole
 
 if TYPE_CHECKING:
     from cutline.fetch import Fetcher
@@ -369,10 +370,7 @@ class _Maker:
             image.thumbnail((side, side), Image.Resampling.LANCZOS)
         jpeg = io.BytesIO()
         image.save(jpeg, "JPEG", quality=self._options.quality, optimize=True)
-        path = self.path(seen)
-        temporary = path.with_name(f".{path.stem}-{threading.get_ident()}.tmp")
-        temporary.write_bytes(jpeg.getvalue())
-        temporary.replace(path)
+        write_whole(self.path(seen), jpeg.getvalue(), synced=False)
         return seen
 
     def _bytes(self, name: str) -> bytes:

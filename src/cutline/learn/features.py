@@ -20,6 +20,7 @@ from cutline.data import Example
 from cutline.errors import ImageError
 from cutline.image import Transform, load_image
 from cutline.learn.encoders import Backbone, Encoder, load_encoder, weights_file
+from cutline.whole import write_whole
 
 BATCH = 32
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -272,9 +273,7 @@ class FeatureStore:
     def _note(self, done: int) -> None:
         """Say how far the file has come; whole at any moment."""
         self.record["done"] = done
-        temporary = self.notes.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self.notes)
+        write_whole(self.notes, json.dumps(self.record, indent=1) + "\n", synced=False)
 
     @staticmethod
     def _report(position: int, error: ImageError, unreadable: Unreadable | None) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from cutline.data import Collection, Example
+from cutline.whole import replacing
 
 COLOURS = {
     "red": (215, 45, 40),
@@ -37,9 +37,8 @@ def shapes(folder: Path, count: int, seed: int = 0) -> Collection:
         colour, shape, place = (str(rng.choice([*each])) for each in (COLOURS, SHAPES, PLACES))
         path = folder / f"{number:04}.png"
         if not path.exists():
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            _draw(rng, colour, shape, place).save(temporary, "PNG")
-            temporary.replace(path)
+            with replacing(path, synced=False) as file:
+                _draw(rng, colour, shape, place).save(file, "PNG")
         captions = (
             f"a {colour} {shape} on the {place}",
             f"there is a {colour} {shape} on the {place} of the picture",
