@@ -120,6 +120,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of each family, with weights drawn at random."""
     folder = tmp_path_factory.mktemp("hub")
     hf.logging.disable_progress_bar()
+    torch.set_num_threads(1)  # more only wait for each other where cores are busy
     for build in FAMILIES:
         network, *parts = build()
         torch.manual_seed(1)
