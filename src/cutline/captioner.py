@@ -415,15 +415,12 @@ class BundleCaptioner(Streaming):
             zlib.crc32(square.tobytes()),
         )
 
-    def tell(
-        self, seen: Sequence[Seen], options: CaptionOptions, *, first: int = 0
-    ) -> list[Caption]:
+    def tell(self, seen: Sequence[Seen], options: CaptionOptions) -> list[Caption]:
         """Caption what was looked at, together, on the calling thread: the second half.
 
         Args:
             seen: from `look`, with the same options.
             options: how.
-            first: changes nothing.
 
         Raises:
             EngineError: inference failed.

@@ -231,23 +231,26 @@ def test_scores_are_those_of_whole_captions(
     assert search.beam_size == 1 or min(lengths) < search.max_tokens  # some end early
 
 
-def test_draws_depend_on_the_seed_and_the_picture_s_number_alone(model: Any) -> None:
-    [picture] = pictures(1)
+def test_draws_depend_on_the_seed_and_the_picture_alone(model: Any) -> None:
+    five = pictures(5)
     drawing = SearchOptions(temperature=1.0, n_best=3, max_tokens=6, seed=7)
 
-    def drawn(**options: Any) -> list[Any]:
-        search = SearchOptions(**{**vars(drawing), **options.pop("search", {})})
-        captions = model.caption([picture] * 5, CaptionOptions(search, **options))
+    def drawn(images: list[Image.Image], batch_size: int = 16, **search: Any) -> list[list[str]]:
+        options = CaptionOptions(
+            SearchOptions(**{**vars(drawing), **search}), batch_size=batch_size
+        )
+        captions = model.caption(images, options)
         return [[each.text, *(other.text for other in each.alternatives)] for each in captions]
 
     torch.manual_seed(1)
-    first = drawn()
+    first = drawn(five)
     torch.manual_seed(2)
-    assert drawn(batch_size=1) == first
+    assert drawn(five, batch_size=1) == first
+    assert drawn(five[3:]) == first[3:]
     assert len({text for texts in first for text in texts}) > 5
-    assert drawn(search={"seed": 8}) != first
-    greedy = model.caption(picture, CaptionOptions(SearchOptions(beam_size=1, max_tokens=6)))
-    assert drawn(search={"top_p": 1e-6}) == [[greedy.text] * 3] * 5
+    assert drawn(five, seed=8) != first
+    greedy = model.caption(five[0], CaptionOptions(SearchOptions(beam_size=1, max_tokens=6)))
+    assert drawn(five[:1], top_p=1e-6) == [[greedy.text] * 3]
 
 
 def test_words_nearby_are_told_to_a_chat_model_and_no_other(model: Any) -> None:

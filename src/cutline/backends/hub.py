@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -63,11 +64,13 @@ class Ready:
         source: as in `Caption.source`.
         inputs: tensors by name; those of several pictures follow each other on the first axis.
         shapes: of each of these; pictures that have the same are told together.
+        checksum: of the pixels; with the seed it decides every draw.
     """
 
     source: str
     inputs: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
+    checksum: int
 
 
 class HubCaptioner(Streaming):
@@ -142,7 +145,7 @@ class HubCaptioner(Streaming):
         options = options or CaptionOptions()
         waiting = iter(images)
         pending: deque[Future[Ready | Caption]] = deque()
-        first, length = 0, 1
+        length = 1
         pool = ThreadPoolExecutor(_READERS, thread_name_prefix="cutline")
         try:
             while True:
@@ -156,8 +159,7 @@ class HubCaptioner(Streaming):
                         captions = [each for each in run if isinstance(each, Caption)]
                     else:
                         ready = [each for each in run if isinstance(each, Ready)]
-                        captions = self.tell(ready, options, first=first)
-                    first += len(captions)
+                        captions = self.tell(ready, options)
                     yield from captions
                 length = min(2 * length, options.batch_size)
         finally:
@@ -194,17 +196,14 @@ class HubCaptioner(Streaming):
             else:
                 inputs = self._processor(picture, return_tensors="pt")
             shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
-            return Ready(describe(bare), dict(inputs), shapes)
+            return Ready(describe(bare), dict(inputs), shapes, zlib.crc32(picture.tobytes()))
 
-    def tell(
-        self, seen: Sequence[Ready], options: CaptionOptions, *, first: int = 0
-    ) -> list[Caption]:
+    def tell(self, seen: Sequence[Ready], options: CaptionOptions) -> list[Caption]:
         """Caption what was looked at, together where shapes allow it: the second half.
 
         Args:
             seen: from `look`, with the same options.
             options: how.
-            first: the number of the first picture in the whole run, on which draws depend.
 
         Returns:
             A caption each; where the model failed, its error.
@@ -220,12 +219,12 @@ class HubCaptioner(Streaming):
                 some = alike[start : start + most]
                 try:
                     with self._generating, self._guarded():
-                        captions += self._generate(some, search, first + len(captions))
+                        captions += self._generate(some, search)
                 except EngineError as error:
                     captions += [Caption(e.source, model=self.name, error=error) for e in some]
         return captions
 
-    def _generate(self, seen: Sequence[Ready], search: SearchOptions, first: int) -> list[Caption]:
+    def _generate(self, seen: Sequence[Ready], search: SearchOptions) -> list[Caption]:
         import torch
         from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
@@ -238,11 +237,11 @@ class HubCaptioner(Streaming):
         how: dict[str, Any] = {"num_beams": search.beam_size, "do_sample": False}
         if search.temperature is not None:
             warpers = TemperatureLogitsWarper(search.temperature), TopPLogitsWarper(search.top_p)
-            numbers = range(first, first + len(seen))
+            keys = [each.checksum for each in seen]
             how = {
                 "num_beams": 1,
                 "do_sample": True,
-                "logits_processor": [*warpers, _Draw(search, numbers)],
+                "logits_processor": [*warpers, _Draw(search, keys)],
             }
         with torch.inference_mode():
             found = network.generate(
@@ -290,14 +289,14 @@ class HubCaptioner(Streaming):
 
 
 class _Draw:
-    """Leaves of each row's words one, drawn by the row's own numbers, so that no batch changes it.
+    """Leaves of each row's words one, drawn by the picture's own key, so that no batch changes it.
 
     The likeliest after Gumbel noise is a draw from the softmax (Maddison et al., 2014, section 2).
     """
 
-    def __init__(self, search: SearchOptions, numbers: Iterable[int]) -> None:
+    def __init__(self, search: SearchOptions, keys: Iterable[int]) -> None:
         ranks = range(search.n_best)
-        seeds = [(search.seed, number, rank) for number in numbers for rank in ranks]
+        seeds = [(search.seed, key, rank) for key in keys for rank in ranks]
         self._rows = [np.random.default_rng(seed) for seed in seeds]
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
