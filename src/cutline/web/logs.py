@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
+
+# How a failed start reaches the log: Starlette tells the server the whole traceback as its message.
+_OURS = re.compile(r"Traceback .*\ncutline\.errors\.\w+: ([^\n]+)\n?", re.DOTALL)
 
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -18,12 +22,15 @@ class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         told = {name: value for name, value in vars(record).items() if name not in _USUAL}
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        event = record.getMessage()
+        if ours := _OURS.fullmatch(event):
+            event = ours[1]
         error = self.formatException(record.exc_info) if record.exc_info else ""
         if self._form == "json":
-            line = {"time": time, "level": record.levelname.lower(), "event": record.getMessage()}
+            line = {"time": time, "level": record.levelname.lower(), "event": event}
             return json.dumps(line | told | ({"error": error} if error else {}), default=str)
         words = " ".join(f"{name}={value}" for name, value in told.items())
-        text = f"{time} {record.levelname.lower()} {record.getMessage()} {words}".rstrip()
+        text = f"{time} {record.levelname.lower()} {event} {words}".rstrip()
         text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
         return f"{text}\n{error}" if error else text
 
