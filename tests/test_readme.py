@@ -89,6 +89,14 @@ def test_every_command_and_option_of_a_page_exists(page: Path) -> None:
             assert re.split(r"[\s=]", code)[0] in known, code
 
 
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_file_that_a_page_leads_to_exists(page: Path) -> None:
+    prose = re.sub("`[^`]*`", "", (ROOT / page).read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)#\s]+)", prose):
+        if ":" not in target:
+            assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
 def test_every_file_of_the_map_exists_and_every_folder_and_floor_is_on_it() -> None:
     block = re.search(r"```\nsrc/cutline/\n(.*?)```", README, re.DOTALL)
     assert block is not None
