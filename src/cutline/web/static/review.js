@@ -13,7 +13,7 @@ const DECIDED =
 
 const filter = $("filter");
 const article = $("article");
-const state = { ids: [], sure: [], at: -1, rows: new Map(), use: null, turning: 0 };
+const state = { ids: [], sure: [], at: -1, rows: new Map(), use: null, listing: 0, turning: 0 };
 const selected = new Set();
 const done = new Set(); // decided since the list was made: they stay in it, but are passed over
 const edits = new Map(JSON.parse(sessionStorage.getItem("edits") || "[]"));
@@ -49,7 +49,9 @@ function query() {
 }
 
 async function list(keep) {
+  const turn = (state.listing += 1);
   const { ids, sure } = await get("list", query());
+  if (turn !== state.listing) return; // a later question is already under way
   Object.assign(state, { ids, sure, rows: new Map() });
   done.clear();
   items.clear();
