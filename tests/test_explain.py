@@ -69,7 +69,11 @@ def test_a_page_escapes_what_it_shows_and_needs_nothing_from_elsewhere() -> None
             alternatives=(Alternative("A <b>bird</b>.", -0.75),), labels=(Label("tripod", 0.5),)
         ),
     )
-    assert "A &lt;b&gt;bird&lt;/b&gt;." in html
+    assert "<li>A &lt;b&gt;bird&lt;/b&gt;.</li>" in html
+    spelled = re.findall(r'data-word="\d">([^<]*)<', html)
+    assert spelled == ["A", "dog", "&amp;", "a", "&lt;cat&gt;."]
+    assert html.index("Point at a word") < html.index("data-word") < html.index('class="stage"')
+    assert "0.75" not in html  # it does not rank
     assert "<b>" not in html
     assert html.count('class="veil"') == html.count("data-word=") == 5
     assert "tripod" in html
@@ -84,11 +88,11 @@ def test_a_captioner_without_attention_is_refused() -> None:
             explanation(scene(), bare)
 
 
-def test_candidates_say_what_they_share_once() -> None:
+def test_candidates_are_whole_sentences() -> None:
     said = caption(text="A dog runs.", alternatives=(Alternative("A dog sits.", -0.6),))
     assert candidates(said).splitlines()[1:] == [
         " 1   -0.500  A dog runs.",
-        " 2   -0.600        sits.",
+        " 2   -0.600  A dog sits.",
     ]
 
 

@@ -107,7 +107,7 @@ def explanation(picture: Image.Image, caption: Caption, *, side_px: int = 900) -
     size = (6 * columns, 6 * rows)  # the browser smooths the rest
     words = [
         {"word": word, "veil": page.data_uri(png(veil(weights, attention.grid, size)), "image/png")}
-        for word, weights in zip(attention.words, attention.weights, strict=True)
+        for word, weights in zip(_sentence(attention.words), attention.weights, strict=True)
     ]
     return page.render(
         "explain.html",
@@ -116,30 +116,14 @@ def explanation(picture: Image.Image, caption: Caption, *, side_px: int = 900) -
         width=small.width,
         height=small.height,
         words=words,
-        candidates=[
-            (caption.text, caption.score),
-            *((a.text, a.score) for a in caption.alternatives),
-        ],
+        candidates=[caption.text, *(other.text for other in caption.alternatives)],
     )
 
 
 def candidates(caption: Caption) -> str:
-    """The beam's captions as text, best first: rank, score in nats per token, probability, words.
-
-    What a candidate shares with the one above it is not said twice.
-    """
-    lines = []
-    before: list[str] = []
+    """The beam's captions as text, best first: rank, score in nats per token, sentence."""
     ranked = [(caption.score, caption.text), *((a.score, a.text) for a in caption.alternatives)]
-    for rank, (score, text) in enumerate(ranked, 1):
-        words = text.split()
-        shared = 0
-        while shared < min(len(words), len(before)) and words[shared] == before[shared]:
-            shared += 1
-        indent = " " * len(" ".join(words[:shared]))
-        stem = f"{indent} " if shared else ""
-        lines.append(f"{rank:>2}  {score:7.3f}  {stem}{' '.join(words[shared:])}".rstrip())
-        before = words
+    lines = [f"{rank:>2}  {score:7.3f}  {text}" for rank, (score, text) in enumerate(ranked, 1)]
     return "\n".join([" #   nats/token, ranked with the length penalty", *lines])
 
 
@@ -157,6 +141,13 @@ def _attention(caption: Caption) -> Attention:
             "regions, such as the embedded one"
         )
     return caption.attention
+
+
+def _sentence(words: tuple[str, ...]) -> list[str]:
+    """The words as a sentence has them: a capital first, a full stop last."""
+    *others, last = words
+    first, *rest = [*others, f"{last}."]
+    return [first[:1].upper() + first[1:], *rest]
 
 
 def _jpeg(image: Image.Image) -> bytes:
