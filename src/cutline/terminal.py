@@ -147,7 +147,7 @@ def _readable(caption: Caption) -> Any:
         (_encodable(printable(caption.source)), "cyan"), "  ", (caption.text, "bold")
     )
     for other in caption.alternatives:
-        text.append(f"\n    {other.text}  ({other.score:.2f})", style="dim")
+        text.append(f"\n    {other.text}", style="dim")
     if caption.labels:
         labels = (f"{label.name} {label.probability:.0%}" for label in caption.labels)
         text.append("\n    " + ", ".join(labels), style="dim italic")

@@ -71,7 +71,7 @@ def test_an_uploaded_picture_gets_the_command_lines_caption_and_all_that_goes_wi
     card = tried.get_by_role("article", name="picture 0.png")
     assert card.locator(".sentence-text").text_content() == caption.text
     assert card.locator("img").get_attribute("alt") == caption.text
-    others = card.locator(".others li span:first-child").all_text_contents()
+    others = card.locator(".others li").all_text_contents()
     assert others == [other.text for other in caption.alternatives]
     assert card.locator(".labels li").count() == 5
     assert card.locator("img").evaluate("image => image.naturalWidth") == 200

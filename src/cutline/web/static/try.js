@@ -168,13 +168,7 @@ function fill(card, result) {
 
   const others = $(".others", card);
   others.hidden = !result.alternatives.length;
-  $("ol", others).replaceChildren(...result.alternatives.map(({ caption, score }) => {
-    const item = document.createElement("li");
-    const figure = element("span", score === null ? "" : score.toFixed(2).replace("-", "\u2212"), "score");
-    figure.title = "mean log-probability per token, nats; nearer 0 is surer, but the length penalty counts in the ranking";
-    item.append(element("span", caption), figure);
-    return item;
-  }));
+  $("ol", others).replaceChildren(...result.alternatives.map(({ caption }) => element("li", caption)));
   const labels = $(".labels", card);
   labels.hidden = !result.labels.length;
   $("ul", labels).replaceChildren(...result.labels.map(({ name, probability }) =>
