@@ -204,6 +204,7 @@ def test_a_site_that_does_not_answer_leaves_the_record_free(home: Path, free_por
     assert "refused" in done.stderr
     assert "Next" not in done.stderr
     assert not (home / "site-report.html").exists()
+    assert not (home / "site.cutline").exists()
     assert "Found 5 images in 1 file." in site("run", "pages").stderr
 
 
@@ -264,7 +265,7 @@ def test_lint_tells_our_suggestions_from_what_stands_in_the_pages(home: Path) ->
 
 def test_wrong_use_is_told_in_a_line(home: Path) -> None:
     for words, said in {
-        ("draft",): "got no site.cutline; expected a site's record",
+        ("draft",): "got no site.cutline; expected a site's record: begin with cutline site run, ",
         ("run", "nowhere"): "got nowhere; expected https://",
         ("draft", "--store", "pages/index.html"): "no site's record",
         ("report", "--store", "none"): "got no none; expected a site's record",
@@ -287,6 +288,16 @@ def test_a_folder_without_pages_is_no_empty_site(home: Path) -> None:
     assert done.returncode == 1
     assert "pages; expected HTML or Markdown files in it" in done.stderr
     assert "images in them        5" in site("status").stdout  # all that was found is kept
+
+
+def test_a_run_that_reads_nothing_leaves_no_record(home: Path) -> None:
+    (home / "empty").mkdir()
+    for source in ("empty", "pages/1.png"):
+        assert site("run", source).returncode
+        assert not (home / "site.cutline").exists()
+    assert site("run", "pages").returncode in (0, 1)
+    assert site("run", "empty").returncode
+    assert "images in them        5" in site("status").stdout
 
 
 def test_lint_names_a_file_that_cannot_be_read(home: Path, monkeypatch: Any) -> None:
@@ -370,7 +381,7 @@ def test_the_status_says_in_plain_words_how_far_a_site_has_come(home: Path) -> N
     (home / "pages/other.html").write_text('<p style="background: url(bg.png)">Sky</p>')
     site("scan", "pages", "--store", "a b")
     status = site("status", "--store", "a b").stdout
-    alts = '3 without alt, 1 with alt="", 1 with one, 1 in CSS, which takes none'
+    alts = '3 without alt, 1 with alt="", 1 with words, 1 in CSS, which takes none'
     assert f"images in them        6  {alts}\n" in status
     assert status.endswith("Next: cutline site draft --store 'a b'\n")
     site("draft", "--store", "a b")

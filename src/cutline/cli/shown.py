@@ -176,7 +176,7 @@ _SAID = {
     "missing": "without alt",
     "empty": 'with alt=""',
     "whitespace": "with blanks for an alt",
-    "present": "with one",
+    "present": "with words",
     "css": "in CSS, which takes none",
     "kept": "left as they are",
 }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from cutline.cli.app import needing
 from cutline.cli.shown import Steps, drafted, found, print_diff, refusals, several
-from cutline.errors import DataError, OptionError
+from cutline.errors import CutlineError, DataError, OptionError
 
 if TYPE_CHECKING:
     from cutline.site.pipeline import Progress
@@ -43,20 +43,30 @@ def command(store: Path, name: str) -> str:
 
 @contextmanager
 def opened(path: Path, *, there: bool = False) -> Iterator[Store]:
-    """A site's record.
+    """A site's record; a new one is removed again if an error ends it before anything was read.
 
     Raises:
         OptionError: it shall be `there` and is not.
     """
     from cutline.site.store import Store
 
+    is_new = not path.exists()
     if there and not path.is_file():
         raise OptionError(
-            f"got no {path}; expected a site's record: begin with cutline site crawl, scan or "
-            "import, or name it with --store"
+            f"got no {path}; expected a site's record: begin with cutline site run, or with "
+            "crawl, scan or import, or name it with --store"
         )
-    with needing("site", "cutline site"), Store(path) as store:
-        yield store
+    unused = False
+    try:
+        with needing("site", "cutline site"), Store(path) as store:
+            try:
+                yield store
+            except CutlineError:
+                unused = is_new and store.setting("start") is None
+                raise
+    finally:
+        if unused:
+            path.unlink(missing_ok=True)
 
 
 def crawl_site(store: Store, url: str, steps: Steps, **options: Any) -> int:
@@ -124,12 +134,14 @@ def scan_site(store: Store, folder: Path, steps: Steps, **only: Any) -> int:
         folder = folder.resolve().parent
     if not folder.is_dir():
         raise DataError(f"got {folder}; expected a folder with HTML or Markdown files")
-    claim(store, str(folder.resolve()))
-    store.setting("root", str(folder.resolve()))
+    refuse_other(store, str(folder.resolve()))
     seen: set[str] = set()
     sources: set[str] = set()
     images = failed = 0
     for page, uses in scan(folder, **only):
+        if not seen:
+            claim(store, str(folder.resolve()))
+            store.setting("root", str(folder.resolve()))
         store.put_page(page, uses)
         seen.add(page.url)
         images += len(uses)
