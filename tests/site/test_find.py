@@ -461,6 +461,22 @@ def test_text_becomes_the_same_bytes_again(mark: bytes, rest: bytes, declared: s
     assert text.encode(encoding, "surrogateescape") == mark + rest
 
 
+def test_a_link_within_the_folder_scanned_is_a_path_in_it(tmp_path: Path) -> None:
+    (tmp_path / "new shop").mkdir()
+    links = ["../index.html", "/", "b.html?x#y", "#top", "../../other.html", "https://a.net/"]
+    html = "".join(f"<a href='{link}'><img src=1.png></a>" for link in links)
+    (tmp_path / "new shop/a.html").write_text(html)
+    [(_, uses)] = scan(tmp_path)
+    assert [use.link for use in uses] == [
+        "./index.html",
+        "./",
+        "./new%20shop/b.html?x#y",
+        "./new%20shop/a.html#top",
+        f"{tmp_path.resolve().parent.as_uri()}/other.html",
+        "https://a.net/",
+    ]
+
+
 def test_a_folder_is_scanned(tmp_path: Path) -> None:
     files = {
         "index.html": b"<img src=/img/a.png><img src='b c.png'><img src=//cdn.example.org/x.png>",

@@ -170,6 +170,10 @@ def test_every_rule_has_a_name_a_sentence_and_a_page_of_the_tutorial() -> None:
         ("https://other.net", "other.net"),
         ("mailto:info@example.org?subject=Hi", "Email info@example.org"),
         ("tel:+49-30-1234", "Call +49-30-1234"),
+        ("./", "Home"),
+        ("./index.html", "Home"),
+        ("./%C3%BCber-uns/index.html", "Über uns"),
+        ("./red-bikes.html#prices", "Red bikes"),
         ("javascript:void(0)", ""),
         ("http://[::bad", ""),
         ("", ""),
@@ -177,6 +181,16 @@ def test_every_rule_has_a_name_a_sentence_and_a_page_of_the_tutorial() -> None:
 )
 def test_a_link_says_where_it_leads(link: str, where: str) -> None:
     assert destination(link, PAGE) == where
+
+
+def test_a_link_within_a_scanned_page_says_what_it_leads_to() -> None:
+    assert destination("./shop/a%20b.html#opening-hours", "shop/a b.html") == "Opening hours"
+
+
+def test_reasons_name_a_file_by_its_path_in_the_folder() -> None:
+    decision = decide(replace(use(), page="a.html", link="./shop/1234.html"))
+    assert "the link to shop/1234.html, which does not tell" in decision.evidence
+    assert "the start page" in decide(replace(use(), page="a.html", link="./")).evidence
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def destination(link: str, page: str = "") -> str:
     """Where a link leads, in words fit for an alt; "" if its address does not tell.
 
     Args:
-        link: absolute; mailto: and tel: too.
+        link: absolute; mailto: and tel: too; "./..." is relative to the folder scanned.
         page: the page it stands on, which tells what "Home" is.
     """
     parts = split(link)
@@ -91,7 +91,7 @@ def destination(link: str, page: str = "") -> str:
         return ""
     if parts.fragment.lower() in ("top", "page-top", "back-to-top"):
         return "Back to top"
-    if parts.fragment and parts[:3] == split(page)[:3]:
+    if parts.fragment and _page(parts) == _page(split(page)):
         return capital(" ".join(name_words(parts.fragment)))
     network = next((n for h, n in _NETWORKS.items() if host == h or host.endswith(f".{h}")), "")
     if network and parts.path.lower().startswith(_SHARES):
@@ -99,11 +99,15 @@ def destination(link: str, page: str = "") -> str:
     own = host == (split(page).hostname or "").removeprefix("www.")
     if network and not own:
         return network
-    return _place(parts, own, host)
+    return _named(parts, own, host)
 
 
-def _place(parts: SplitResult, own: bool, host: str) -> str:
-    segments = [unquote(segment) for segment in parts.path.split("/") if segment]
+def _page(parts: SplitResult) -> tuple[str, str, str]:
+    return parts.scheme, parts.netloc, unquote(parts.path).removeprefix("./")
+
+
+def _named(parts: SplitResult, own: bool, host: str) -> str:
+    segments = [unquote(one) for one in parts.path.split("/") if one not in ("", ".")]
     query = parse_qs(parts.query)
     if searched := query.get("q") or query.get("s"):
         return f"Search for {searched[0]}"
@@ -112,7 +116,9 @@ def _place(parts: SplitResult, own: bool, host: str) -> str:
         if parts.scheme == "file":
             return ""  # which folder is the site's is not known
     if not segments:
-        return "" if parts.query or parts.fragment else "Home" if own and host else host
+        if parts.query or parts.fragment:
+            return ""
+        return "Home" if (own and host) or parts.path.startswith("./") else host
     ending = extension(segments[-1])
     words = name_words(segments[-1])
     if (parts.query and ending in _PAGES) or not any(len(w) > 1 and w.isalpha() for w in words):

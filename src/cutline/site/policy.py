@@ -204,7 +204,7 @@ def _link_without_text(use: ImageUse, pixels: Pixels) -> _Answer | None:
     where = destination(use.link, use.page)
     return _Answer(
         Purpose.FUNCTIONAL,
-        f"all there is in the link to {_shorten(use.link)}"
+        f"all there is in the link to {_shorten(use.link.removeprefix('./')) or 'the start page'}"
         + ("" if where else ", which does not tell where it leads"),
         where or None,
     )

@@ -333,9 +333,12 @@ class _Reader:
         href = attribute_of(link, "href") or attribute_of(link, "xlink:href")
         try:
             url, base = self._based(href)
-            return str(ada_url.join_url(base, url)) if href else self.base
+            leads = str(ada_url.join_url(base, url)) if href else self.base
         except ValueError:
             return href
+        if self.root and leads.startswith(self.root):
+            return f"./{leads.removeprefix(self.root)}"
+        return leads
 
     def _name(self, element: Element) -> str:
         """The name given by ARIA, an SVG's title or an input's labels (AccName 1.2, 2B, 2D, 2E)."""
