@@ -450,6 +450,16 @@ def test_a_missing_picture_is_a_failure_of_its_own(tmp_path: Path, folder: Path)
     assert b"gone.png: " in done.stderr
 
 
+def test_a_pattern_without_a_match_is_wrong_use_if_nothing_else_is_given(
+    tmp_path: Path, folder: Path
+) -> None:
+    pattern = str(tmp_path / "*.webp")
+    done = cutline("caption", pattern)
+    assert done.returncode == 2
+    assert done.stderr.decode() == f"cutline: no file matches {pattern}\n"
+    assert cutline("caption", pattern, folder / "1.png").returncode == 1
+
+
 def test_nothing_is_written_where_nothing_is_found(tmp_path: Path) -> None:
     output = tmp_path / "old.jsonl"
     output.write_text("precious\n")

@@ -79,6 +79,25 @@ def test_heic_with_the_extra() -> None:
     assert difference(load_image(heic(scene())), scene()) < 6
 
 
+@pytest.mark.parametrize("extra", [True, False])
+def test_what_is_no_picture_gets_advice_that_fits(
+    extra: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not extra:
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    advice = {
+        b"a shopping list": "name a picture instead",
+        b"<svg></svg>": "convert it to one of them",
+        b"<!doctype html>": "save the picture itself, not its page",
+        b"\0\1\2": "convert it, if it is one",
+    }
+    for content, to_do in advice.items():
+        with pytest.raises(ImageFormatError) as error:
+            load_image(content)
+        formats = "TIFF, AVIF or HEIC" if extra else "BMP, TIFF or AVIF"
+        assert str(error.value).endswith(f"{formats}; {to_do}")
+
+
 def test_heic_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(64)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)

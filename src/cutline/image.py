@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import glob
-import importlib
+import importlib.util
 import logging
 import math
 import os
@@ -250,6 +250,13 @@ def find_images(paths: Iterable[str | Path], recursive: bool) -> Iterator[Path]:
                 yield from _expand(match, recursive)
 
 
+def is_unmatched(path: str) -> bool:
+    """Whether a path is a pattern that stands for nothing."""
+    if "\0" in path or os.path.lexists(path) or not glob.has_magic(path):
+        return False
+    return next(_matches(path), None) is None
+
+
 def _matches(pattern: str) -> Iterator[str]:
     """What a pattern stands for; `**` is any folders, where links that lead back end."""
     separator = f"[{re.escape(os.sep + (os.altsep or ''))}]"
@@ -406,19 +413,18 @@ def _kind(head: bytes, name: str) -> str:
     if head.startswith(b"BM"):
         return "BMP"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    what = "its first bytes are of no picture format read here"
+    what, to_do = "its first bytes are of no picture format read here", "convert it, if it is one"
     if b"<svg" in text:
-        what = "it is an SVG drawing"
+        what, to_do = "it is an SVG drawing", "convert it to one of them"
     elif text.startswith((b"<!doctype html", b"<html")):
-        what = "it is a web page"
+        what, to_do = "it is a web page", "save the picture itself, not its page"
     elif text.startswith(b"%pdf"):
-        what = "it is a PDF document"
+        what, to_do = "it is a PDF document", "convert its page to one of them"
     elif text and b"\0" not in text and all(byte >= 32 or byte in b"\t\r\n\f" for byte in text):
-        what = "it is text"
-    raise ImageFormatError(
-        name,
-        f"{what}; expected a picture: {', '.join(_READERS)} or HEIC; convert it to one of them",
-    )
+        what, to_do = "it is text", "name a picture instead"
+    *formats, last = [*_READERS, *(["HEIC"] if importlib.util.find_spec("pillow_heif") else [])]
+    expected = f"{', '.join(formats)} or {last}"
+    raise ImageFormatError(name, f"{what}; expected a picture: {expected}; {to_do}")
 
 
 def _reader(kind: str, name: str) -> type[ImageFile]:

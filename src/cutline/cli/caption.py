@@ -142,9 +142,11 @@ def caption(
     Exit codes: 0 all captioned; 1 some failed; 2 wrong use, or no picture found; 130 or 143
     interrupted; 141 the reader of a pipe left.
     """
-    from cutline.image import find_images
+    from cutline.image import find_images, is_unmatched
     from cutline.output import Answered, Sidecars, TextRows, read_answered, refuse_existing
 
+    if all(map(is_unmatched, paths)):
+        raise OptionError(f"no file matches {' or '.join(paths)}")
     output = None if output == Path("-") else output
     format = format or _format_of(output)
     labels = labels if labels is not None else 0 if format is Format.TEXT else 5
