@@ -175,6 +175,46 @@ def test_a_folder_goes_the_whole_way(home: Path, captioned: list[str]) -> None:
     assert (home / "pages/index.html").read_bytes() == before
 
 
+def test_undo_takes_back_every_run_and_names_what_stands_in_changed_files(home: Path) -> None:
+    kept = home / "pages/kept.html"
+    kept.write_text('<p>A\n<p><img src="1.png">\n<p><img src="2.png">\n')
+    before = {path: path.read_bytes() for path in (home / "pages").glob("*.html")}
+    site("scan", "pages")
+    with Store(home / "site.cutline") as store:
+        ids = {(each.use.page, each.use.source): each.id for each in store.uses()}
+
+        def write(page: str, source: str, alt: str) -> None:
+            store.put_review(ids[page, source], Review(Verdict.EDITED, alt, "ann"))
+            assert site("apply", "pages", "--write").returncode == 0
+
+        write("index.html", "1.png", "One")
+        write("index.html", "2.png", "Two")
+        write("kept.html", "1.png", "Sand")
+        write("kept.html", "2.png", "Sea")
+    kept.write_text("<p>New\n" + kept.read_text().replace("Sea", "Sky"))
+    done = site("undo")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "kept.html: it changed since it was written; put it right by hand",
+        '  kept.html:3: alt="Sand"',
+        "Taken back: 2 alts in 1 file.",
+    ]
+    assert (home / "pages/index.html").read_bytes() == before[home / "pages/index.html"]
+
+
+def test_a_dry_apply_that_is_piped_gives_a_patch_with_whole_lines(home: Path) -> None:
+    page = home / "pages/index.html"
+    page.write_text(f'<p>{"far " * 100}<img src="1.png">{" away" * 100}\n')
+    site("scan", "pages")
+    with Store(home / "site.cutline") as store:
+        [use] = store.uses()
+        store.put_review(use.id, Review(Verdict.EDITED, "Sand", "ann"))
+    shown = site("apply", "pages").stdout
+    assert "…" not in shown
+    assert site("apply", "pages", "--patch", "p.patch").returncode == 0
+    assert shown == (home / "p.patch").read_text()
+
+
 def test_a_website_is_crawled_drafted_and_exported(home: Path, server: str) -> None:
     done = site("crawl", server, "--max-pages", 5)
     assert done.returncode == 0, done.stderr

@@ -158,10 +158,14 @@ def undo(
     store: Annotated[Path, STORE] = RECORD,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Take back what `cutline site apply --write` wrote; files changed since then are left.
+    """Take back all that `cutline site apply --write` wrote, however many times it ran.
+
+    A file that was changed by hand since then is left as it is, and the alts that were written
+    into it and still stand there are named.
 
     Exit codes: 0 all taken back; 1 some files were left; 2 wrong use.
     """
+    from cutline.site.journal import standing as still_there
     from cutline.site.writeback import undo as take_back
 
     with opened(store, there=True) as record, Steps(quiet) as steps:
@@ -170,9 +174,11 @@ def undo(
             steps.say("Nothing was written, so there is nothing to take back.")
             return
         outcome = take_back(record, journal, progress=partial(steps.show, "undoing"))
-        for path, why in outcome.failed:
+        for path, why in dict.fromkeys(outcome.failed):
             steps.problem(f"{path}: {why}")
-        files = several(len(outcome.files), "file")
+            for line, alt in still_there(journal, path):
+                steps.problem(f'  {path}:{line}: alt="{alt}"')
+        files = several(len(set(outcome.files)), "file")
         if outcome.files:
             steps.say(f"Taken back: {several(outcome.uses, 'alt')} in {files}.")
         elif not outcome.failed:

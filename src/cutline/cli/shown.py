@@ -225,10 +225,9 @@ def refusals(refused: Sequence[tuple[StoredUse, str]]) -> Iterator[str]:
 
 
 def print_diff(diff: str) -> None:
-    """A unified diff, in colours on a terminal."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
-        sys.stdout.buffer.write(diff.encode("utf-8", "replace"))
-        sys.stdout.flush()
+    """A unified diff on a terminal, in colours if it may."""
+    if os.environ.get("NO_COLOR"):
+        print(diff.encode("utf-8", "replace").decode(), end="")
         return
     from rich.console import Console
     from rich.text import Text

@@ -329,9 +329,12 @@ def apply_alts(
             steps.problem(f"{path}: {why}")
         failed, alts, files = len(outcome.failed), outcome.uses, len(outcome.files)
         done, hint = "Written", f" To take them back: {command(store.path, 'undo')}"
-    else:
+    elif sys.stdout.isatty():
         for change in changes:
             print_diff(change.diff())
+    else:
+        sys.stdout.buffer.write(writeback.patch(changes))
+        sys.stdout.flush()
     for line in refusals(refused):
         steps.problem(line)
     left = f" Left as they are: {several(len(refused), 'image')}, see above." if refused else ""

@@ -90,6 +90,39 @@ class Journal:
         self._whole_bytes += len(content)
 
 
+def standing(journal: Path, path: str) -> list[tuple[int, str]]:
+    """What a journal's entries put into a file, as far as it still stands there.
+
+    Args:
+        journal: as `Journal` keeps it.
+        path: the file's, as the entries have it.
+
+    Returns:
+        The line, from 1, and the alt of each, in the file's order; none if it cannot be read.
+    """
+    with Journal(journal) as lines:
+        undone = {line["undone"] for line in lines.lines if "undone" in line}
+        entries = [
+            line
+            for number, line in enumerate(lines.lines)
+            if line.get("path") == path and "edits" in line and number not in undone
+        ]
+    found: dict[int, str] = {}
+    for entry in entries:
+        try:
+            content = Path(entry["file"]).read_bytes()
+        except OSError:
+            return []
+        behind = 0
+        for edit in entry["edits"]:
+            written = edit["is"].encode("utf-8", "surrogateescape")
+            at = content.find(written, behind)
+            if at >= 0:
+                behind = at + len(written)
+                found[at] = edit["alt"]
+    return [(content.count(b"\n", 0, at) + 1, alt) for at, alt in sorted(found.items())]
+
+
 @contextmanager
 def replacing(file: Path, content: bytes) -> Iterator[Callable[[], object]]:
     """A file's next content, on the disk under a temporary name beside it.
