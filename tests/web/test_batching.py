@@ -83,6 +83,24 @@ def test_items_of_many_clients_are_told_together_and_each_gets_its_own_answer() 
     assert all(name.startswith("cutline-") for name in group.threads)
 
 
+def test_a_full_batch_is_shared_where_a_thread_would_stand_by() -> None:
+    both = threading.Barrier(2)
+
+    @dataclass(eq=False)
+    class Together(Doubler):
+        def tell(self, seen: Sequence[Any]) -> list[Any]:
+            both.wait(10)
+            return super().tell(seen)
+
+    group = Together()
+
+    async def test(batcher: Batcher) -> None:
+        await asyncio.gather(*(batcher.submit(group, number) for number in range(8)))
+
+    run(test, threads=2, batch_size=8)
+    assert [len(batch) for batch in group.told] == [4, 4]
+
+
 def test_those_at_the_door_are_waited_for_but_not_long() -> None:
     group = Doubler()
 

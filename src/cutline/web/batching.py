@@ -4,8 +4,8 @@ The batcher is a bounded line, and a few threads that empty it. Captioning has t
 at a picture takes as long however many there are; telling captions takes less for each the more are
 told together. So a free thread first tells a batch that is full, or that has waited long enough;
 else it looks at the next picture; and if none is left and nobody else is looking at one, it tells
-what there is, unless more are at the door, for which it waits some milliseconds. A lone picture
-waits for nothing, and the busier the service the larger its batches.
+its share of what there is, unless more are at the door, for which it waits some milliseconds. A
+lone picture waits for nothing, and the busier the service the larger its batches.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Batcher:
         self._unseen: deque[_Waiting] = deque()
         self._seen: dict[Group, deque[_Waiting]] = {}
         self._looking = 0
-        self._idle = 0
+        self._telling = 0
         self._closed = False
         self._at_door = 0
         self._look_seconds = self._seconds_each = 0.05  # of one thread, for one item, lately
@@ -155,12 +155,10 @@ class Batcher:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._idle += 1
                 while (task := self._next()) is None:
                     if self._closed and not self._seen:
                         return
                     self._changed.wait(self._limits.linger_s if self._seen else None)
-                self._idle -= 1
             task()
 
     def _next(self) -> Callable[[], None] | None:
@@ -174,7 +172,7 @@ class Batcher:
         oldest = min(self._seen, key=lambda group: self._seen[group][0].since_s, default=None)
         full = (g for g, line in self._seen.items() if len(line) >= self._limits.batch_size)
         if (group := next(full, None)) is not None:
-            return self._batch(group, self._limits.batch_size)
+            return self._batch(group, self._share(group))
         waited_s = 0.0 if oldest is None else time.monotonic() - self._seen[oldest][0].since_s
         if oldest is not None and self._unseen and waited_s > self._limits.window_s:
             return self._batch(oldest, self._limits.batch_size)
@@ -186,13 +184,20 @@ class Batcher:
             return None
         if self._at_door and waited_s < self._limits.linger_s:
             return None
-        return self._batch(oldest, math.ceil(len(self._seen[oldest]) / self._idle))
+        return self._batch(oldest, self._share(oldest))
+
+    def _share(self, group: Group) -> int:
+        """How many of a line one thread tells: as many as may be, but no thread has to stand by."""
+        others_look = bool(self._unseen)
+        tellers = 1 if others_look else self._limits.threads - self._telling
+        return min(math.ceil(len(self._seen[group]) / tellers), self._limits.batch_size)
 
     def _batch(self, group: Group, size: int) -> Callable[[], None]:
         line = self._seen[group]
         batch = [line.popleft() for _ in range(min(size, len(line)))]
         if not line:
             del self._seen[group]
+        self._telling += 1
         return lambda: self._tell(group, batch)
 
     def _look(self, waiting: _Waiting) -> None:
@@ -217,6 +222,9 @@ class Batcher:
             told = list(zip(batch, group.tell([each.item for each in batch]), strict=True))
         except Exception as error:
             told = [(waiting, error) for waiting in batch]
+        with self._changed:
+            self._telling -= 1
+            self._changed.notify()
         self._deliver(told, len(batch), time.monotonic() - began_s)
 
     def _deliver(self, answers: list[tuple[_Waiting, Any]], told: int, seconds: float) -> None:
