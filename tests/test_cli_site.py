@@ -292,6 +292,22 @@ def test_lint_tells_errors_by_its_exit_code(home: Path) -> None:
     assert site("lint").returncode == 0
 
 
+def test_lint_names_a_gap_once_however_many_rules_and_pages_tell_of_it(home: Path) -> None:
+    (home / "pages/index.html").unlink()
+    link = '<a href="/"><img src="1.png"></a>\n'
+    (home / "pages/a.html").write_text(link + '<p><img src="2.png"><p><img src="2.png">')
+    for name in "bcd":
+        (home / f"pages/{name}.html").write_text(link)
+    site("scan", "pages")
+    done = site("lint")
+    first, *others = done.stdout.splitlines()
+    assert first.startswith("a.html:1: error: 1.png: the link around it has no text; ")
+    assert first.endswith(" [image-alt, link-name] (also on 3 other pages)")
+    assert [line.rpartition("[")[2] for line in others] == ["image-alt]", "image-alt]"]
+    assert done.stderr.startswith("10 errors")
+    assert len(site("lint", "--json").stdout.splitlines()) == 10
+
+
 def test_lint_tells_our_suggestions_from_what_stands_in_the_pages(home: Path) -> None:
     site("scan", "pages")
     with Store(home / "site.cutline") as store:

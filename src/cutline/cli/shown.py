@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -185,30 +186,66 @@ _SAID = {
 def print_findings(
     findings: Iterable[tuple[str, Finding]], *, errors_only: bool = False, as_json: bool = False
 ) -> int:
-    """Print what lint found, a line each, and how much; returns how many errors."""
+    """Print what lint found, and how much; returns how many errors.
+
+    As JSON it is a line each. For people, what is wrong with one image is a line, also where
+    several pages show it.
+    """
     from cutline.output import printable
     from cutline.site.records import Severity
 
     number: Counter[str] = Counter()
+    told: list[tuple[str, Finding]] = []
     for place, finding in findings:
         number[finding.severity] += 1
         if errors_only and finding.severity is not Severity.ERROR:
             continue
-        use = finding.use
-        source = (use.source or use.markup)[:200] if use else ""
         if as_json:
+            use = finding.use
+            source = (use.source or use.markup)[:200] if use else ""
             about = {"page": use.page if use else place, "place": place, "source": source}
             about |= {"severity": finding.severity, "rule": finding.rule}
             about |= {"message": finding.message, "reference": finding.reference}
             print(json.dumps(about, ensure_ascii=True))
         else:
-            by = f" ({finding.reference})" if finding.reference else ""
-            where = f"{source[:80]}: " if source else ""
-            line = f"{place}: {finding.severity}: {where}{finding.message}{by}"
-            print(printable(f"{line} [{finding.rule}]").encode("utf-8", "replace").decode())
+            told.append((place, finding))
+    for line in _folded(told):
+        print(printable(line).encode("utf-8", "replace").decode())
     said = ", ".join(several(number[severity], severity) for severity in Severity)
     print(f"{said}.", file=sys.stderr)
     return number[Severity.ERROR]
+
+
+def _folded(findings: Iterable[tuple[str, Finding]]) -> Iterator[str]:
+    """A line for each gap, though two rules may tell of it, and for each image of many pages."""
+    gaps: list[tuple[str, Finding]] = []
+    for place, finding in findings:
+        last = gaps[-1][1] if gaps else finding
+        nameless = last.use is finding.use and last.severity == finding.severity
+        if finding.rule == "link-name" and last is not finding and nameless:
+            gaps.pop()
+            both = f"{last.reference}; {finding.reference}"
+            finding = replace(finding, rule=f"{last.rule}, {finding.rule}", reference=both)
+        gaps.append((place, finding))
+
+    pages: dict[tuple[Finding, str], dict[str, None]] = {}  # of each, in their order
+    lines: list[tuple[str, dict[str, None]]] = []
+    for place, finding in gaps:
+        by = f" ({finding.reference})" if finding.reference else ""
+        use = finding.use
+        source = use.source or use.markup if use else ""
+        where = f"{source[:80]}: " if source else ""
+        line = f"{place}: {finding.severity}: {where}{finding.message}{by} [{finding.rule}]"
+        page = use.page if use else place
+        same = pages.setdefault((finding, source), {})
+        if not same:
+            lines.append((line, same))
+        elif page == next(iter(same)):
+            lines.append((line, {}))
+        same[page] = None
+    for line, same in lines:
+        more = len(same) - 1
+        yield line + (f" (also on {several(more, 'other page')})" if more > 0 else "")
 
 
 def refusals(refused: Sequence[tuple[StoredUse, str]]) -> Iterator[str]:
