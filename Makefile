@@ -42,7 +42,12 @@ bench-service: $(TEST)/.cutline-test ## Measure the service beside the command l
 clean: ## Remove .venv-test, the demo's install mark and the tools' caches
 	rm -rf $(TEST) $(DEMO)/.cutline-demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-$(DEMO)/.cutline-demo: pyproject.toml
+# Installed anew unless what lies there still is this folder itself, not a copy or nothing.
+linked := $(shell grep -s '"editable": true' $(DEMO)/lib/python*/site-packages/cutline-*.dist-info/direct_url.json)
+
+.PHONY: not-linked
+$(DEMO)/.cutline-demo: pyproject.toml $(if $(linked),,not-linked)
+	@echo "Installing Cutline and what it needs into $(DEMO): once, a minute or two, and pip says nothing meanwhile"
 	$(call make-venv,$(DEMO))
 	$(DEMO)/bin/python -m pip install --quiet --editable .
 	@touch $@
