@@ -14,6 +14,24 @@ _OURS = re.compile(r"Traceback .*\ncutline\.errors\.\w+: ([^\n]+)\n?", re.DOTALL
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
+# What the server says of itself, and nobody who serves captions needs to read.
+_INSIDE = re.compile(r"(Started|Finished) server process|(Waiting for a|A)pplication (start|shut)")
+
+
+def _worth_reading(record: logging.LogRecord) -> bool:
+    return not _INSIDE.match(str(record.msg))
+
+
+def _page(record: logging.LogRecord) -> str | None:
+    """Where the page is, if this is how the server tells that it listens."""
+    if not str(record.msg).startswith("Uvicorn running on %s:"):
+        return None
+    assert isinstance(record.args, tuple)
+    scheme, host, port = record.args
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))
+    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
+
+
 class _Lines(logging.Formatter):
     def __init__(self, form: str) -> None:
         super().__init__()
@@ -25,6 +43,10 @@ class _Lines(logging.Formatter):
         event = record.getMessage()
         if ours := _OURS.fullmatch(event):
             event = ours[1]
+        if page := _page(record):
+            event = f"Open {page}"
+            if self._form == "text":
+                return f"cutline: {event}"
         error = self.formatException(record.exc_info) if record.exc_info else ""
         if self._form == "json":
             line = {"time": time, "level": record.levelname.lower(), "event": event}
@@ -45,6 +67,7 @@ def log_to_stderr(form: str) -> None:
         form = "text" if sys.stderr.isatty() else "json"
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(form))
+    handler.addFilter(_worth_reading)
     for name in ("cutline.serve", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
