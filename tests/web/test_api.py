@@ -29,6 +29,7 @@ from cutline.cli import app
 from cutline.errors import EngineError, OptionError
 from cutline.search import SearchOptions
 from cutline.web.guard import TokenBuckets
+from cutline.web.schema import AltOptions, ImageSource, Options, PageContext
 from cutline.web.service import Given, Service
 from cutline.web.settings import Settings
 
@@ -480,6 +481,52 @@ def test_settings_come_from_the_environment_and_flags_go_before() -> None:
         max_body_mb=8.0, fetch=False, keys=(KEY, "another-key-of-someone"), port=9001
     )
     assert Settings.from_environment(settings.to_environment()) == settings
+
+
+def test_every_field_of_an_alt_is_in_the_documentation_as_it_is() -> None:
+    text = (SAMPLES.parent / "docs" / "service.md").read_text()
+    for model, heading in ((PageContext, "Where it stands"), (AltOptions, "Wording")):
+        fields = model.model_json_schema()["properties"].items()
+        rows = [f"| `{name}` | {field['description']} |" for name, field in fields]
+        table = [f"| {heading} | What it is |", "| --- | --- |", *rows]
+        assert "\n".join(["", *table, ""]) in text
+
+
+def test_an_unknown_field_is_told_those_there_are(client: httpx.Client) -> None:
+    image = {"base64": encoded(pngs(1)[0])}
+    alt = {"image", "use", "options"}
+    of_alt_form = {"image", *PageContext.model_fields, *AltOptions.model_fields}
+    for expected, path, sent in (
+        (of_alt_form, "/v1/alt", {"files": form(pngs(1)), "data": {"no": "1"}}),
+        (
+            {"image", *Options.model_fields},
+            "/v1/captions",
+            {"files": form(pngs(1)), "data": {"no": "1"}},
+        ),
+        (alt, "/v1/alt", {"json": {"no": 1}}),
+        (set(PageContext.model_fields), "/v1/alt", {"json": {"use": {"no": 1}}}),
+        (
+            set(Options.model_fields),
+            "/v1/captions",
+            {"json": {"images": [image], "options": {"no": 1}}},
+        ),
+        (set(ImageSource.model_fields), "/v1/captions", {"json": {"images": [{**image, "no": 1}]}}),
+    ):
+        answer = client.post(path, **sent)
+        [error] = answer.json()["errors"]
+        told, _, names = error["message"].partition("; expected one of ")
+        assert (answer.status_code, told) == (422, "no such field")
+        assert set(names.split(", ")) == expected
+    by_url = client.get("/v1/captions", params={"url": "http://x.example/", "no": "1"}).json()
+    assert by_url["detail"].endswith(", context, url")
+
+
+def test_too_many_pictures_are_told_how_many_there_may_be(client: httpx.Client) -> None:
+    answer = client.post("/v1/alt", files=form(pngs(2)))
+    assert (answer.status_code, answer.json()["code"]) == (413, "too-many-images")
+    assert (
+        answer.json()["detail"] == "got more than 1 image; expected at most 1 image in one request"
+    )
 
 
 def test_every_setting_is_in_the_documentation_as_it_is() -> None:

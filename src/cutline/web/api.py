@@ -141,7 +141,7 @@ async def _http_problem(request: Request, error: Exception) -> Response:
 
 async def _field_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return await _problem(request, invalid(error.errors()))
+    return await _problem(request, invalid(error.errors(), UrlQuery))
 
 
 @router.post(

@@ -7,7 +7,7 @@ import base64
 import binascii
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
@@ -44,7 +44,7 @@ async def read_captions(request: Request, settings: Settings) -> tuple[list[Give
         fields, files = await _form(request, settings, settings.max_images)
         if not files:
             raise invalid([{"loc": ("image",), "msg": "missing; expected at least one file"}])
-        with _validation():
+        with _validation(Options, "image"):
             options = Options.model_validate(fields)
         return [Given(name, content, context=options.context) for name, content in files], options
     asked = await _json(request, CaptionRequest)
@@ -76,23 +76,45 @@ async def read_alt(
         return given, asked.use, asked.options
     fields, files = await _form(request, settings, 1)
     wording = {name: fields.pop(name) for name in AltOptions.model_fields if name in fields}
-    with _validation():
+    with _validation(PageContext, "image", *AltOptions.model_fields):
         use, options = PageContext.model_validate(fields), AltOptions.model_validate(wording)
     return (Given(*files[0]) if files else None), use, options
 
 
-def invalid(errors: Sequence[Any]) -> ProblemError:
-    """The problem that fields have which do not fit, from pydantic's `errors()`."""
-    found = [
-        {"where": ".".join(map(str, each["loc"]))[:200], "message": str(each["msg"])[:500]}
-        for each in errors[:20]
-    ]
+def invalid(
+    errors: Sequence[Any], model: type[BaseModel] = BaseModel, *others: str
+) -> ProblemError:
+    """The problem that fields have which do not fit.
+
+    Args:
+        errors: as pydantic's `errors()` gives them.
+        model: what was expected; its fields are named to whoever sent another.
+        others: fields that were expected beside the model's.
+    """
+    found = []
+    for each in errors[:20]:
+        message = str(each["msg"])
+        if each.get("type") == "extra_forbidden":
+            names = [*others, *_part(model, each["loc"][:-1]).model_fields]
+            message = f"no such field; expected one of {', '.join(names)}"
+        found.append({"where": ".".join(map(str, each["loc"]))[:200], "message": message[:500]})
     told = "; ".join(f"{each['where']}: {each['message']}" for each in found[:3])
     return ProblemError("invalid-request", f"got fields that do not fit: {told}", errors=found)
 
 
+def _part(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:
+    """The model of that part of a body which pydantic calls by this place."""
+    for step in place:
+        if isinstance(step, str) and step in model.model_fields:
+            kind = model.model_fields[step].annotation
+            for each in (kind, *get_args(kind)):
+                if isinstance(each, type) and issubclass(each, BaseModel):
+                    model = each
+    return model
+
+
 @contextmanager
-def _validation() -> Iterator[None]:
+def _validation(model: type[BaseModel], *others: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
@@ -101,7 +123,7 @@ def _validation() -> Iterator[None]:
             raise ProblemError(
                 "bad-request", f"got a body that cannot be read: {errors[0]['msg'][:500]}"
             ) from error
-        raise invalid(errors) from error
+        raise invalid(errors, model, *others) from error
 
 
 def _is_form(request: Request) -> bool:
@@ -117,7 +139,7 @@ def _is_form(request: Request) -> bool:
 
 async def _json(request: Request, model: type[M]) -> M:
     body = await request.body()
-    with _validation():
+    with _validation(model):
         return await _aside(len(body), lambda: model.model_validate_json(body, strict=True))
 
 
@@ -192,8 +214,9 @@ async def _form(
 
 
 def _too_many(most: int) -> ProblemError:
+    images = "1 image" if most == 1 else f"{most} images"
     return ProblemError(
-        "too-many-images", f"got more than {most} images; expected at most so many in one request"
+        "too-many-images", f"got more than {images}; expected at most {images} in one request"
     )
 
 

@@ -141,7 +141,9 @@ class PageContext(_Model):
     """Where a picture stands on a page, as far as one knows; every field may be left out."""
 
     page: Annotated[str, Field(max_length=MAX_URL, description="The page's URL.")] = ""
-    kind: Annotated[Kind, Field(description="Which element shows the picture.")] = Kind.IMG
+    kind: Annotated[
+        Kind, Field(description=f"What shows the picture: {', '.join(Kind)}.", examples=["img"])
+    ] = Kind.IMG
     source: Annotated[
         str, Field(max_length=MAX_URL, description="What `src` says.", examples=["/img/rex.jpg"])
     ] = ""
@@ -296,7 +298,11 @@ class Result(BaseModel):
     status: Literal["ok", "error"]
     caption: str | None
     score: Annotated[
-        float | None, Field(description="Mean log-probability per token, nats; nearer 0 is surer.")
+        float | None,
+        Field(
+            description="Mean log-probability per token, nats; nearer 0 is surer. It does not "
+            "order the alternatives: the search's length-normalised rank does.",
+        ),
     ]
     alternatives: list[Alternative]
     labels: list[Label]
