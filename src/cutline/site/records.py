@@ -218,12 +218,15 @@ class Review:
     Attributes:
         alt: what is to be written; None for a skip.
         who, when: the person, and when, ISO 8601 in UTC.
+        replaces: the alt in the page that the person was shown and put another in place of; None
+            if none was shown.
     """
 
     verdict: Verdict
     alt: str | None
     who: str = ""
     when: str = ""
+    replaces: str | None = None
 
 
 class Severity(StrEnum):
