@@ -241,6 +241,24 @@ def test_what_stands_around() -> None:
     assert (noscript.noscript, figure.noscript) == (True, False)
 
 
+@pytest.mark.parametrize(
+    ("html", "beside"),
+    [
+        ("<p>Far<p><img> Call <b>us</b><p>Away", "Call us"),
+        ("<p>Far<p>Call <a href=x>us</a> <!-- --> <img><br></p>Away", "Call us"),
+        ("<nav>Far</nav><div><svg><g><path/></g></svg></div><h1>Away</h1>", ""),
+        ("<div>Far<div>Away</div><svg><g></g></svg> Near <ul><li>Away</ul></div>", "Near"),
+        ("<table><tr><td>Far<td><img><td>Away</table>", ""),
+        ("<ul><li>Far<li><label><img>Near</label></ul>", "Near"),
+        ("<button>Far</button><img><button>Away</button>", ""),
+        ("Near <img>", "Near"),
+        ("<img>", ""),
+    ],
+)
+def test_what_stands_in_the_same_block(html: str, beside: str) -> None:
+    assert use_of(html).beside == beside
+
+
 def test_context_is_cut_between_words() -> None:
     use = use_of("word " * 100 + "<img>" + " next" * 100)
     assert use.before == ("word " * 40).strip()

@@ -274,10 +274,10 @@ def _icon_says(use: ImageUse, pixels: Pixels) -> _Answer | None:
 def _icon(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is an icon beside the text that it illustrates."""
     sides = _sides(use, pixels)
-    if sides and max(sides) <= _SMALL_PX and (beside := use.after.strip() or use.before.strip()):
+    if sides and max(sides) <= _SMALL_PX and use.beside:
         return _Answer(
             Purpose.DECORATIVE,
-            f'an icon, {sides[0]} x {sides[1]} px, beside "{_shorten(beside)}"',
+            f'an icon, {sides[0]} x {sides[1]} px, beside "{_shorten(use.beside)}"',
             "",
         )
     return None

@@ -46,6 +46,9 @@ _INLINE = frozenset(
     "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q ruby s"
     " samp small span strike strong sub sup time tt u var wbr".split()
 )
+_WITHIN_LINES = frozenset(  # no text, but what is around them stays one block
+    "#comment br img input noscript object picture script source style svg".split()
+)
 _HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 _SPACE = re.compile(r"\s+")
 _BOM = "\ufeff"
@@ -112,6 +115,7 @@ class _Found:
     scope: _Scope
     heading: int  # how many headings had begun, its own included
     at: int  # in the page's text
+    block: int  # how many blocks had begun or ended
 
 
 class _Reader:
@@ -125,6 +129,7 @@ class _Reader:
         self.labels: dict[str, list[Element]] = {}  # by the id that they are for
         self._pieces: list[str] = []  # the text that is shown, blanks collapsed
         self._length = 0
+        self._blocks: list[int] = []  # where one begins or ends in the text
         self._headings: list[list[int]] = []  # where each begins and ends in the text
         self._found: list[_Found] = []
         self._said: dict[Element, list[tuple[Element | None, str]]] = {}
@@ -177,6 +182,8 @@ class _Reader:
                 continue
             if node.name not in _INLINE:
                 self._say(" ")
+                if node.name not in _WITHIN_LINES and getattr(node, "namespace", "") != "svg":
+                    self._blocks.append(self._length)
             if not entering:
                 left = scopes.pop()
                 if left.heading is not None and scopes[-1].heading is None:
@@ -192,7 +199,8 @@ class _Reader:
                     if offset not in seen:  # a parser may double what was not closed
                         seen.add(offset)
                         begun = len(self._headings) if scope.heading is None else scope.heading + 1
-                        self._found.append(_Found(node, kind, scope, begun, self._length))
+                        place = (begun, self._length, len(self._blocks))
+                        self._found.append(_Found(node, kind, scope, *place))
 
     def _children(self, node: Node, scope: _Scope) -> list[Any]:
         """What stands in an element; in a <noscript>, what a browser without scripts sees."""
@@ -274,12 +282,21 @@ class _Reader:
             heading=heading[:_LONGEST_LABEL],
             before=_last_words(text[max(0, found.at - 2 * _CONTEXT) : found.at]),
             after=_first_words(text[found.at : found.at + 2 * _CONTEXT]),
+            beside=self._beside(found, text),
             page_title=self.title,
             language=scope.language,
             markup=_start_tag(self.source, offset),
             offset=offset,
             noscript=scope.noscript,
         )
+
+    def _beside(self, found: _Found, text: str) -> str:
+        """What stands after an image in its block, else what stands before it."""
+        at, number = found.at, found.block
+        begin = self._blocks[number - 1] if number else 0
+        end = self._blocks[number] if number < len(self._blocks) else len(text)
+        before = text[max(begin, at - 2 * _CONTEXT) : at]
+        return _first_words(text[at : min(end, at + 2 * _CONTEXT)]) or _last_words(before)
 
     def _sources(self, element: Element, kind: Kind, scope: _Scope) -> tuple[str, tuple[str, ...]]:
         """What to fetch, as it stands there, and what else there is, made absolute."""

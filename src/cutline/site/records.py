@@ -53,12 +53,14 @@ class ImageUse:
         role: the role attribute; "" if none.
         hidden: aria-hidden, hidden or display:none, its own or an ancestor's.
         width_px, height_px: from attributes or inline style; None if neither says.
-        link: where the link around it leads, absolute; "" if there is none.
+        link: where the link around it leads, absolute, or "./" and the path in the folder scanned;
+            "" if there is none.
         link_text: the link's or button's text (or name) without this image.
         button: whether a button, or it is itself an input, so that it does something.
         caption: the figcaption's text.
         heading: the nearest heading before it.
         before, after: text near it, up to about 200 characters each.
+        beside: text after it, or else before it, in the same block, such as a paragraph or a cell.
         page_title, language: of the page; language as in `lang`, nearest ancestor first.
         markup: the element's start tag (or Markdown) exactly as it stands in the file.
         offset: where `markup` begins in the decoded file; -1 if not known.
@@ -85,6 +87,7 @@ class ImageUse:
     heading: str = ""
     before: str = ""
     after: str = ""
+    beside: str = ""
     page_title: str = ""
     language: str = ""
     markup: str = ""
