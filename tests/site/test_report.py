@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cutline.site import report as reports
+from cutline.site import writeback
 from cutline.site.find import scan, uses_in_html
 from cutline.site.records import Decision, Draft, Origin, Page, Pixels, Purpose, Review, Verdict
 from cutline.site.store import Content, Store
@@ -66,6 +67,56 @@ def test_coverage_counts_what_needs_words_and_has_some(store: Store) -> None:
     assert (after.words, after.missing, after.needing, after.share) == (2, 4, 6, 2 / 6)
     assert (possible.words, possible.decorative, possible.share) == (3, 2, 3 / 6)
     assert found.uses == after.uses == possible.uses == 8, "hidden, and nameless drawings, are none"
+    assert (report.left_out, report.counts.uses) == (2, 10)
+    assert "are left out: 2 of the 10 images here." in report.to_html()
+
+
+def test_what_we_wrote_leaves_the_pages_as_they_were_found(store: Store, tmp_path: Path) -> None:
+    before = reports.report(store)
+    applied = writeback.plan(store, tmp_path / "zoo")
+    assert writeback.apply(store, applied, journal=tmp_path / "journal").uses == 1
+    for page, uses in scan(tmp_path / "zoo"):
+        store.put_page(page, uses)
+    after = reports.report(store)
+    assert (after.before, after.after) == (before.before, before.after)
+    assert after.problems == before.problems
+    store.undo_review(3)
+    assert reports.report(store).after == before.after, "it stands in the page all the same"
+
+
+def test_an_approval_that_cannot_be_written_solves_nothing(store: Store) -> None:
+    before = reports.report(store)
+    store.put_review(4, Review(Verdict.APPROVED, "A grey wolf", "ann"))
+    store.put_review(5, Review(Verdict.APPROVED, "A fox", "ann"))
+    assert reports.report(store).after == before.after
+    shown = Review(Verdict.EDITED, "A fox", "ann", replaces="IMG_1234.jpg")
+    store.put_review(5, shown)
+    assert reports.report(store).after.words == before.after.words + 1
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [(0, "0 %"), (1e-4, "1 %"), (1 / 18, "6 %"), (0.5, "50 %"), (0.999, "99 %"), (1.0, "100 %")],
+)
+def test_a_share_is_rounded_but_never_to_all_or_nothing(share: float, shown: str) -> None:
+    assert reports.percent(share) == shown
+
+
+def test_no_path_of_this_machine_is_handed_on(store: Store, tmp_path: Path) -> None:
+    root = tmp_path / "zoo"
+    store.setting("start", str(root))
+    uri = root.as_uri()
+    why = f"all there is in the link to {uri}/search%20it.html"
+    store.put_draft(10, Draft(Decision(Purpose.FUNCTIONAL, "link", why), None))
+    store.put_failure(10, "missing", f"{root}/8.png: cannot be read")
+    report = reports.report(store)
+    assert report.site == "zoo"
+    for text in (report.to_html(), report.to_json()):
+        assert str(tmp_path) not in text
+        assert "link to search%20it.html" in text
+    assert store.named(f"see {tmp_path.as_uri()}/b.html, too") == "see ../b.html, too"
+    assert store.named(f"link to {uri[:-1]} …") == "link to … …"
+    assert store.named("https://example.org/a") == "https://example.org/a"
 
 
 def test_a_site_without_images_is_no_perfect_one(tmp_path: Path) -> None:
@@ -98,7 +149,8 @@ def test_failures_say_what_why_and_where(store: Store) -> None:
 def test_json_says_it_all(store: Store) -> None:
     record = json.loads(reports.report(store).to_json())
     assert list(record) == (
-        "version made_at site model counts coverage purposes problems pages failures images".split()
+        "version made_at site model counts left_out coverage purposes problems pages failures"
+        " images".split()
     )
     assert record["version"] == 1
     assert record["coverage"]["after"]["share"] == 2 / 6
@@ -139,7 +191,7 @@ def test_the_page_shows_every_kind_of_words(store: Store) -> None:
     html = reports.report(store).to_html()
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", html[html.index("<main") :]))
     for words in (
-        "16 %",
+        "17 %",
         "33 %",
         "A small dog",
         "71 % sure",

@@ -141,6 +141,56 @@ def test_what_was_taken_back_can_be_written_again_after_a_scan_in_between(site: 
     assert path.read_text() == written
 
 
+@pytest.mark.parametrize(
+    ("tag", "approved"),
+    [
+        ("<img src=a>", "A dog"),
+        ("<img src=a>", ""),
+        ("<img src=a alt=' '>", "A & B  dog"),
+        ("<svg role=img></svg>", "Logo"),
+        ("<svg></svg>", ""),
+    ],
+)
+def test_what_we_wrote_does_not_count_as_found(site: Site, tag: str, approved: str) -> None:
+    one(site, tag, approved)
+    [found] = [each.as_found for each in site.store.uses()]
+    site.apply()
+    site.scan()
+    [stored] = site.store.uses()
+    assert stored.use != found, "the page says something else now"
+    assert stored.as_found == found
+    site.undo()
+    assert [each.use for each in site.store.uses()] == [found]
+    site.scan()
+    assert [each.use for each in site.store.uses()] == [found]
+
+
+def test_what_somebody_wrote_over_ours_counts_as_found(site: Site) -> None:
+    path = one(site, "<img src=a>", "A dog")
+    site.apply()
+    site.scan()
+    path.write_text('<img src=a alt="A wolf">')
+    site.scan()
+    assert [each.as_found.alt for each in site.store.uses()] == ["A wolf"]
+
+
+@pytest.mark.parametrize("there", ["flock-2023.jpg", "", "A &amp; B", " A  ewe"])
+def test_an_alt_that_was_shown_and_replaced_is_replaced(site: Site, there: str) -> None:
+    path = one(site, f'<img src=a alt="{there}">', "A dog")
+    [stored] = site.store.uses()
+    assert stored.refused
+    assert len(site.reasons()) == 1
+    review = Review(Verdict.EDITED, "A ewe and her lamb", "ann", WHEN, replaces=stored.use.alt)
+    site.store.put_review(1, review)
+    assert not site.store.use(1).refused
+    assert site.reasons() == []
+    path.write_text('<img src=a alt="A wolf">')
+    assert len(site.reasons()) == 1, "nobody was shown these"
+    path.write_text(f'<img src=a alt="{there}">')
+    assert site.apply().uses == 1
+    assert path.read_text() == '<img src=a alt="A ewe and her lamb">'
+
+
 def test_words_that_somebody_wrote_meanwhile_stay(site: Site) -> None:
     path = one(site, "<img src=a>", "A dog")
     path.write_text('<p>New</p><img src=a alt="A wolf">')

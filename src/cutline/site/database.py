@@ -121,6 +121,11 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TRIGGER applied_remains BEFORE DELETE ON applied
         BEGIN SELECT RAISE (ABORT, 'applications are only added'); END;
     """,
+    """
+    ALTER TABLE uses ADD COLUMN original TEXT;  -- the record before our own alt stood in the page
+    UPDATE uses SET original = json_remove(record, '$.alt')
+        WHERE json_extract(record, '$.alt') = (SELECT alt FROM applied WHERE id = applied_id);
+    """,
 )
 """What each schema version adds to the one before; a published one never changes."""
 

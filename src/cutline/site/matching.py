@@ -1,7 +1,8 @@
 """A page's uses taken into the record: one that was there before is known again, with its id.
 
 Among the uses of a page that show the same source by the same kind of element, those in unchanged
-surroundings are matched first, the others in order.
+surroundings are matched first, the others in order. Where a page is read again with an alt that we
+wrote into it, the use as it stood before is kept as its original.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
+from cutline.site.markup import NAMED, clean
 from cutline.site.records import ImageUse, Kind
-from cutline.site.stored import digest, encode, plain, told
+from cutline.site.stored import decode_use, digest, encode, plain, told
 
 
 def replace_uses(
@@ -28,8 +31,9 @@ def replace_uses(
         uses: all of them, each with the number of its row if an export lists it.
     """
     known = connection.execute(
-        """SELECT id, key, place, seen, position, line, gone, record FROM uses
-           WHERE page_id = ? ORDER BY gone, position, id""",
+        """SELECT u.id, key, place, seen, position, line, gone, record, original, a.alt AS written
+           FROM uses u LEFT JOIN applied a ON a.id = u.applied_id
+           WHERE page_id = ? ORDER BY gone, position, u.id""",
         (page_id,),
     ).fetchall()
     marks = [_identify(line, use) for line, use in uses]
@@ -47,15 +51,44 @@ def replace_uses(
             )
         elif rows[id]["gone"] or rows[id]["record"] != record or rows[id]["line"] != line:
             image = _image_id(connection, use)
+            ours = rows[id]["written"] is not None and _says(use, rows[id]["written"])
+            original = (rows[id]["original"] or rows[id]["record"]) if ours else None
             connection.execute(
                 """UPDATE uses SET line = ?, key = ?, place = ?, seen = ?, position = ?,
-                       alt_state = ?, record = ?, image_id = ?, gone = 0 WHERE id = ?""",
-                (*values, image, id),
+                       alt_state = ?, record = ?, image_id = ?, original = ?, gone = 0
+                   WHERE id = ?""",
+                (*values, image, original, id),
             )
     left = set(rows) - set(same)
     connection.executemany(
         "UPDATE uses SET gone = 1 WHERE id = ? AND gone = 0", ((id,) for id in left)
     )
+
+
+def restore_use(connection: sqlite3.Connection, use_id: int) -> None:
+    """Record a use as it stood before our own alt, now that none of ours stands in the page."""
+    row = connection.execute(
+        """SELECT line, position, original FROM uses
+           WHERE id = ? AND original IS NOT NULL AND applied_id IS NULL""",
+        (use_id,),
+    ).fetchone()
+    if row is None:
+        return
+    use = replace(decode_use(row["original"]), position=row["position"])
+    connection.execute(
+        """UPDATE uses SET key = ?, place = ?, seen = ?, alt_state = ?, record = ?, original = NULL
+           WHERE id = ?""",
+        (*_identify(row["line"], use), use.alt_state, encode(use), use_id),
+    )
+
+
+def _says(use: ImageUse, alt: str) -> bool:
+    """Whether a use says in its page what was written there."""
+    words = clean(alt)
+    if use.kind in NAMED:
+        return use.name == words if words else use.hidden
+    there = use.alt or "" if use.kind is Kind.MARKDOWN else use.alt
+    return there == words
 
 
 def _image_id(connection: sqlite3.Connection, use: ImageUse) -> int | None:

@@ -117,8 +117,9 @@ class Only(TypedDict, total=False):
 
 def select_use(where: str) -> str:
     """The query for uses with all that is known of them."""
-    return f"""SELECT u.id, u.line, u.record AS use_record, p.origin, d.record AS draft_record,
-        r.record AS review_record, {APPLIED} AS is_applied, {STALE} AS is_stale, {_IMAGE}
+    return f"""SELECT u.id, u.line, u.record AS use_record, u.original, p.origin,
+        d.record AS draft_record, r.record AS review_record, {APPLIED} AS is_applied,
+        {STALE} AS is_stale, {_IMAGE}
         {FROM} WHERE {where}"""
 
 
@@ -219,6 +220,7 @@ def stored_use(row: sqlite3.Row, cache: Path) -> StoredUse:
         stale=bool(row["is_stale"]),
         origin=row["origin"],
         line=row["line"],
+        original=None if row["original"] is None else decode_use(row["original"]),
     )
 
 

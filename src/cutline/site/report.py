@@ -150,10 +150,11 @@ class Report:
 
     Attributes:
         made_at: when, ISO 8601 in UTC.
-        site: where it is, as far as the record knows.
+        site: its address, or the name of its folder.
         model: who captions now; "" if nobody has yet.
         counts: as the store counts.
-        before: as the pages were read.
+        left_out: uses that none of the three counts, since nobody is told of them.
+        before: as people had left the pages, without what we wrote into them.
         after: with what was approved.
         possible: with the drafts that still wait, too, as they are.
         purposes: what the images are for, the most frequent first.
@@ -169,6 +170,7 @@ class Report:
     before: Coverage
     after: Coverage
     possible: Coverage
+    left_out: int = 0
     purposes: dict[Purpose, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     pages: list[PageProblems] = field(default_factory=list)
@@ -179,9 +181,9 @@ class Report:
         """The report for machines, without its pictures.
 
         Keys: `version` (of this form, 1), `made_at`, `site`, `model`; `counts` as `Counts`;
-        `coverage` with `before`, `after`, `possible`, each as `Coverage` with its `share`;
-        `purposes` by name; `problems`, `pages` and `failures` as the classes of these names; and
-        `images`, as `Card`, those without words first.
+        `left_out`; `coverage` with `before`, `after`, `possible`, each as `Coverage` with its
+        `share`; `purposes` by name; `problems`, `pages` and `failures` as the classes of these
+        names; and `images`, as `Card`, those without words first.
         """
         stages = {"before": self.before, "after": self.after, "possible": self.possible}
         images = []
@@ -195,6 +197,7 @@ class Report:
             "site": self.site,
             "model": self.model,
             "counts": asdict(self.counts),
+            "left_out": self.left_out,
             "coverage": {
                 name: asdict(stage) | {"share": stage.share} for name, stage in stages.items()
             },
@@ -242,9 +245,15 @@ class Report:
             report=self,
             head=TITLE + title,
             title=title,
+            percent=percent,
             galleries=galleries,
             totals=totals,
         )
+
+
+def percent(share: float) -> str:
+    """A share, 0..1, in per cent: 100 only if it is all, 0 only if it is nothing."""
+    return f"{100 * share if share in (0, 1) else min(max(round(100 * share), 1), 99):.0f} %"
 
 
 _PARTS = {
@@ -268,35 +277,44 @@ def report(store: Store, *, progress: Callable[[int, int], None] | None = None) 
     pages: list[PageProblems] = []
     cards: dict[tuple[object, ...], Card] = {}
     failed: dict[str, tuple[str, dict[str, None]]] = {}
-    done = 0
+    done = left_out = 0
     for page, group in groupby(store.uses(), key=lambda each: each.use.page):
         uses = list(group)
         about = PageProblems(page, uses[0].use.page_title, len(uses))
         for each in uses:
             purpose, needs = _need(each)
             purposes[purpose] += 1
-            alts = _alts(each)
-            for coverage, alt in zip((before, after, possible), alts, strict=True):
-                _count(coverage, each.use, alt, purpose, needs)
-            about.missing += not _is_left_out(each.use) and _state(each.use, None) == "missing"
+            found, (approved, drafted) = each.as_found, _alts(each)
+            if not _is_left_out(found):
+                _count(before, _state(found, None), purpose, needs)
+                _count(after, _state(each.use, approved), purpose, needs)
+                _count(possible, _state(each.use, drafted), purpose, needs)
+                about.missing += _state(found, None) == "missing"
+            else:
+                left_out += 1
             if each.image and each.image.status == "failed":
-                failed.setdefault(each.image.url, (each.image.error, {}))[1][page] = None
-            _collect(cards, each)
+                failed.setdefault(each.image.url, (store.named(each.image.error), {}))[1][page] = (
+                    None
+                )
+            _collect(cards, each, store)
         _lint(uses, about, problems)
         pages.append(about)
         done += len(uses)
         if progress:
             progress(done, counts.uses)
-    failures = [Failure("page", page.url, page.error) for page in store.pages() if page.error]
+    failures = [
+        Failure("page", page.url, store.named(page.error)) for page in store.pages() if page.error
+    ]
     failures += [
         Failure("image", store.named(url), why, tuple(on)) for url, (why, on) in failed.items()
     ]
     pages.sort(key=lambda each: (-each.errors, -each.warnings, -each.notes))
     return Report(
         made_at=now(),
-        site=store.setting("start") or store.setting("root") or store.path.stem,
+        site=store.site,
         model=store.setting("model") or "",
         counts=counts,
+        left_out=left_out,
         before=before,
         after=after,
         possible=possible,
@@ -317,10 +335,10 @@ _ORDER = ("asked", "unsure", "waiting", "approved", "edited")
 
 def _need(stored: StoredUse) -> tuple[Purpose, bool]:
     """What a use is for, and whether it needs words, by the best we know today."""
-    use, review = stored.use, stored.review
+    use, review = stored.as_found, stored.review
     pixels = stored.image.pixels if stored.image else None
     decision = stored.draft.decision if stored.draft else decide(use, pixels)
-    if review is not None and review.alt is not None:
+    if review is not None and review.alt is not None and not stored.refused:
         return decision.purpose, bool(review.alt)
     if use.alt_state is Alt.PRESENT or use.name or use.title:
         return decision.purpose, True
@@ -328,11 +346,11 @@ def _need(stored: StoredUse) -> tuple[Purpose, bool]:
     return decision.purpose, not empty and decision.purpose not in _UNNEEDED
 
 
-def _alts(stored: StoredUse) -> tuple[str | None, str | None, str | None]:
-    """What is written over the use: nothing, what was approved, or else what is drafted."""
-    approved = stored.review.alt if stored.review else None
+def _alts(stored: StoredUse) -> tuple[str | None, str | None]:
+    """What is written over the use: what was approved, and that or else what is drafted."""
+    approved = stored.review.alt if stored.review and not stored.refused else None
     drafted = stored.draft.alt if stored.draft and not stored.review else None
-    return None, approved, drafted if approved is None else approved
+    return approved, drafted if approved is None else approved
 
 
 def _is_left_out(use: ImageUse) -> bool:
@@ -356,12 +374,7 @@ def _state(use: ImageUse, alt: str | None) -> str:
     return "says_nothing" if says_nothing(text) else "words"
 
 
-def _count(
-    coverage: Coverage, use: ImageUse, alt: str | None, purpose: Purpose, needs: bool
-) -> None:
-    if _is_left_out(use):
-        return
-    state = _state(use, alt)
+def _count(coverage: Coverage, state: str, purpose: Purpose, needs: bool) -> None:
     setattr(coverage, state, getattr(coverage, state) + 1)
     coverage.unmarked += state == "missing" and not needs
     coverage.needing += needs
@@ -373,9 +386,9 @@ def _count(
 
 def _lint(uses: list[StoredUse], about: PageProblems, problems: dict[str, Problem]) -> None:
     """Count what lint finds on a page, and what it would with all that was approved."""
-    found = list(lint([each.use for each in uses]))
-    approved = [_approved(each) for each in uses]
-    left = list(lint(approved)) if any(each.review for each in uses) else found
+    found = list(lint([each.as_found for each in uses]))
+    changed = any(each.review or each.original for each in uses)
+    left = list(lint([_approved(each) for each in uses])) if changed else found
     about.errors, about.warnings, about.notes = (
         sum(each.severity is severity for each in found) for severity in Severity
     )
@@ -393,7 +406,7 @@ def _problem(problems: dict[str, Problem], found: Finding) -> Problem:
 
 def _approved(stored: StoredUse) -> ImageUse:
     """The use as it is with its approved alt."""
-    use, alt = stored.use, stored.review.alt if stored.review else None
+    use, (alt, _) = stored.use, _alts(stored)
     if alt is None or use.kind is Kind.CSS:
         return use
     if use.kind in (Kind.MARKDOWN, Kind.ROW):
@@ -410,7 +423,7 @@ def _approved(stored: StoredUse) -> ImageUse:
 # Pictures with their words
 
 
-def _collect(cards: dict[tuple[object, ...], Card], stored: StoredUse) -> None:
+def _collect(cards: dict[tuple[object, ...], Card], stored: StoredUse, store: Store) -> None:
     """Add a use to the gallery, once for each picture and text."""
     status, text = _status(stored)
     if not status:
@@ -430,7 +443,7 @@ def _collect(cards: dict[tuple[object, ...], Card], stored: StoredUse) -> None:
         words,
         draft.alternatives if draft else (),
         draft.confidence if draft else None,
-        _why(draft),
+        store.named(_why(draft)),
         path.rsplit("/", 1)[-1] or use.kind,
         use.page,
         1,

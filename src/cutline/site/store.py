@@ -13,15 +13,19 @@ Three rules keep a person's work safe:
 from __future__ import annotations
 
 import json
+import os
+import posixpath
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack
+from urllib.parse import urlsplit
 
 from cutline.errors import StoreError
 from cutline.site.database import Database
-from cutline.site.matching import replace_uses
+from cutline.site.matching import replace_uses, restore_use
 from cutline.site.queries import (
     FROM,
     LIVE,
@@ -433,6 +437,7 @@ class Store:
         """Add that the newest application to a use was taken back; none is nothing to do."""
         with self._database.writing() as connection:
             self._undo(connection, _WRITTEN, use_id, when)
+            restore_use(connection, use_id)
 
     # The whole
 
@@ -452,10 +457,32 @@ class Store:
         rows = self._database.rows("SELECT value FROM settings WHERE name = ?", (name,))
         return str(rows[0]["value"]) if rows else None
 
-    def named(self, url: str) -> str:
-        """A URL as a person knows it: that of a file in the folder scanned is its path there."""
+    @property
+    def site(self) -> str:
+        """What the site is called: its address, or the name of its folder or file."""
+        start = self.setting("start") or self.setting("root") or self.path.stem
+        return start if "://" in start else Path(start).name or start
+
+    def named(self, text: str) -> str:
+        """A URL or a sentence as it is shown: files by their paths from the folder scanned."""
         root = self.setting("root")
-        return url.removeprefix(f"{Path(root).resolve().as_uri()}/") if root else url
+        if not root or ("file:" not in text and root not in text):
+            return text
+        folder = Path(root).resolve()
+
+        def relative(found: re.Match[str]) -> str:
+            url = found[0].rstrip("…")
+            if folder.as_uri().startswith(url):  # cut short
+                return "…"
+            start = url.removeprefix(f"{folder.as_uri()}/")
+            if start == url:
+                start = posixpath.relpath(
+                    url.removeprefix("file://"), urlsplit(folder.as_uri()).path
+                )
+            return start + found[0][len(url) :]
+
+        text = re.sub(r"file:///[^\s\"'<>]*", relative, text)
+        return text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
 
     # Below: how it is done
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from cutline.site.markup import NAMED, clean
 from cutline.site.records import (
     Alt,
     Decision,
@@ -84,6 +85,7 @@ class StoredUse:
         stale: the draft was made from another version of the use, picture, model or rules.
         origin: the export that names it; "" if its page was read.
         line: the number of its row there, as `tables.Export` counts.
+        original: the use as people had left it, where our own alt stands in `use`; else None.
     """
 
     id: int
@@ -95,6 +97,21 @@ class StoredUse:
     stale: bool = False
     origin: str = ""
     line: int | None = None
+    original: ImageUse | None = None
+
+    @property
+    def as_found(self) -> ImageUse:
+        """The use as people had left it, without what we wrote into its page."""
+        return self.original or self.use
+
+    @property
+    def refused(self) -> bool:
+        """Whether `apply` would, if not told otherwise, leave another's alt where it stands."""
+        review, there = self.review, stands(self.use)
+        if review is None or review.alt is None or self.applied or self.original or self.origin:
+            return False
+        blank = there is None or (there != "" and not there.strip())
+        return not blank and there not in (clean(review.alt), review.replaces)
 
 
 @dataclass(frozen=True)
@@ -147,6 +164,11 @@ class Content:
     size_bytes: int
     pixels: Pixels = field(default_factory=Pixels)
     signature: bytes = b""
+
+
+def stands(use: ImageUse) -> str | None:
+    """The words that stand where an alt would be written; None if there are none."""
+    return use.name or None if use.alt is None and use.kind in NAMED else use.alt
 
 
 def now() -> str:

@@ -105,7 +105,8 @@ def plan(
     """What writing the approved alts into a folder would change; nothing is written.
 
     A missing or blank alt is a gap and is filled. `alt=""` is somebody's decision, and any words
-    are somebody's words: both stay unless told otherwise, or unless they are an earlier review's.
+    are somebody's words: both stay unless told otherwise, unless they are an earlier review's, or
+    unless a person was shown them and put others in their place.
 
     Args:
         store: the site's record.
@@ -305,7 +306,9 @@ def _plan_file(
             continue
         same = use.page in pages and pages[use.page].sha256 in source.digests
         alt = clean(approved)
-        ours = {clean(each.alt) for each in store.history(stored.id) if each.alt is not None}
+        ours: set[str | None] = {
+            clean(each.alt) for each in store.history(stored.id) if each.alt is not None
+        }
         try:
             there = source.locate(store, use, same)
             present = source.alt(there)
@@ -313,6 +316,7 @@ def _plan_file(
             if after == there.markup or present == alt:
                 standing.append(stored.id)
                 continue
+            ours.add(stored.review.replaces if stored.review else None)
             if present is not None and present not in ours and not overwrite:
                 if present.strip():
                     raise OutputError(

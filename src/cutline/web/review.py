@@ -40,6 +40,7 @@ from cutline.site.gather import SVG
 from cutline.site.lint import MAX_CHARS, lint
 from cutline.site.records import Draft, ImageUse, Purpose, Review, Verdict
 from cutline.site.store import Stage, Store, StoredUse
+from cutline.site.stored import stands
 
 HOST = "127.0.0.1"
 MAX_ROWS = 60  # rows in one answer
@@ -47,6 +48,7 @@ MAX_CANDIDATES = 9  # one key each
 _MAX_BODY_BYTES = 4_000_000
 _OTHERS = 60  # uses of the same picture that are asked for their alts
 _THUMBNAIL_PX, _PICTURE_PX = 192, 1280
+_CHANGES = (Verdict.EDITED, Verdict.DECORATIVE)  # may replace the alt that was shown
 _DECODING = threading.Semaphore(2)  # pictures decoded at a time: the largest take 480 MB
 _SHOWN: dict[str, Any] = {
     "waiting": {"stage": Stage.WAITING},
@@ -175,11 +177,13 @@ class _Filter(BaseModel):
 
 
 class _Action(BaseModel):
-    """`alt` as the person saw or wrote it; `seen` is the review it was made upon, "" is none."""
+    """`alt` as the person saw or wrote it; `seen` is the review it was made upon, "" is none;
+    `there` is what the person was shown as standing in the page."""
 
     verdict: Verdict
     alt: Annotated[str | None, Field(max_length=10_000)] = None
     seen: str = ""
+    there: Annotated[str | None, Field(max_length=100_000)] = None
 
 
 class _Bulk(BaseModel):
@@ -201,8 +205,7 @@ def _routes(desk: _Desk) -> APIRouter:
 
     @routes.get("/")
     def index() -> Response:
-        start = store.setting("start") or store.path.name
-        site = urlsplit(start).netloc or tail(start) or start
+        site = urlsplit(store.site).netloc or tail(store.site) or store.site
         html = page.render("review.html", site=site, max_chars=MAX_CHARS, purposes=list(Purpose))
         return Response(html, media_type="text/html")
 
@@ -289,8 +292,10 @@ class _Desk:
         with self._writing:
             stored = self.use(id)
             review = self._review(stored, action.verdict, action.alt)
+            if review.verdict in _CHANGES and action.there == stands(stored.use):
+                review = replace(review, replaces=action.there)
             old = stored.review
-            if old is not None and (old.verdict, old.alt) == (review.verdict, review.alt):
+            if old is not None and replace(review, who=old.who, when=old.when) == old:
                 return True  # asked for again, since the first answer was lost
             if action.seen != (old.when if old else ""):
                 return False
@@ -339,22 +344,23 @@ class _Desk:
         use, draft, image = stored.use, stored.draft, stored.image
         known = {name: getattr(use, name) for name in _CONTEXT}
         known["link"] = self.store.named(use.link)
+        known["stands"] = stands(use)
         decision = draft.decision if draft else None
         alt = _alt(stored)
         same, candidates = self._candidates(stored)
         return _row(stored) | {
             "context": known,
             "size": [image.width_px, image.height_px, image.bytes] if image and image.bytes else [],
-            "error": image.error if image else "",
+            "error": self.store.named(image.error) if image else "",
             "draft": draft.alt if draft else None,
             "words": draft.words if draft else (),
             "purpose": decision.purpose if decision else "",
             "rule": decision.rule if decision else "",
-            "evidence": decision.evidence if decision else "",
+            "evidence": self.store.named(decision.evidence) if decision else "",
             "abstained": bool(draft and draft.abstained),
             "labels": draft.labels if draft else (),
             "model": draft.model if draft else "",
-            "notes": _notes(draft, use),
+            "notes": [self.store.named(note) for note in _notes(draft, use)],
             "review": stored.review and vars(stored.review),
             "same": same,
             "candidates": candidates,
@@ -367,7 +373,7 @@ class _Desk:
         except StoreError as error:
             raise HTTPException(404, str(error)) from error
         if image.path is None or not image.path.is_file():
-            raise HTTPException(404, image.error or "the picture was not fetched yet")
+            raise HTTPException(404, self.store.named(image.error) or "the picture was not fetched yet")
         headers = {"Cache-Control": "private, max-age=3600"}
         if image.media_type == SVG:  # shown by <img>; opened by itself it can do nothing
             policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'"

@@ -441,8 +441,9 @@ function approve() {
 
 async function decide(verdict, alt) {
   if (server.busy || state.turning || !state.use) return;
-  const { id, seen } = state.use;
-  const [status, told] = await save(`uses/${id}/review`, { verdict, alt, seen });
+  const { id, seen, context } = state.use;
+  const there = context.stands;
+  const [status, told] = await save(`uses/${id}/review`, { verdict, alt, seen, there });
   if (status === 409) {
     state.rows.set(id, told.row);
     await trying(() => show(state.at, "heading"));
