@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from cutline.site.markup import clean
@@ -26,9 +26,12 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def rows(store: Store) -> Iterator[dict[str, Any]]:
-    """Every use of a site with what was decided, drafted, reviewed and applied, by `COLUMNS`."""
+    """Every use of a site with what was decided, drafted, reviewed and applied, by `COLUMNS`.
+
+    Files of the folder scanned are named by their paths from there.
+    """
     for stored in store.uses():
-        yield dict(zip(COLUMNS, _cells(stored), strict=True))
+        yield dict(zip(COLUMNS, _cells(stored, store.named), strict=True))
 
 
 def write_csv(store: Store, stream: TextIO) -> None:
@@ -133,7 +136,7 @@ printf '%s given, %s had one, %s not in the library\n' "$given" "$kept" "$unknow
 """
 
 
-def _cells(stored: StoredUse) -> list[Any]:
+def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
     use, image, draft, review = stored.use, stored.image, stored.draft, stored.review
     decision = draft.decision if draft else None
     return [
@@ -146,13 +149,13 @@ def _cells(stored: StoredUse) -> list[Any]:
         use.alt,
         decision.purpose if decision else None,
         decision.rule if decision else None,
-        decision.evidence if decision else None,
+        named(decision.evidence) if decision else None,
         draft.alt if draft else None,
         draft.confidence if draft else None,
         draft.abstained if draft else None,
         list(draft.alternatives) if draft else [],
         list(draft.labels) if draft else [],
-        list(draft.notes) if draft else [],
+        [named(note) for note in draft.notes] if draft else [],
         draft.model if draft else None,
         stored.stale,
         review.verdict if review else None,
@@ -160,12 +163,12 @@ def _cells(stored: StoredUse) -> list[Any]:
         review.who if review else None,
         review.when if review else None,
         stored.applied,
-        use.url or None,
+        named(use.url) or None,
         image.status if image else None,
-        image.error or None if image else None,
+        named(image.error) or None if image else None,
         image.width_px or None if image else None,
         image.height_px or None if image else None,
-        use.link or None,
+        named(use.link) or None,
         use.heading or None,
         stored.origin or None,
         stored.line,

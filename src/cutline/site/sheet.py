@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -52,7 +52,7 @@ def write_sheet(store: Store, stream: TextIO) -> None:
     table = csv.writer(stream)
     table.writerow(COLUMNS)
     for stored in store.uses():
-        table.writerow([cell(value) for value in _cells(stored)])
+        table.writerow([cell(value) for value in _cells(stored, store.named)])
 
 
 def read_reviews(store: Store, path: Path, who: str) -> Sheet:
@@ -142,7 +142,7 @@ def _rows(table: csv.DictReader[str], path: Path) -> Iterator[dict[str, Any]]:
         csv.field_size_limit(limit)
 
 
-def _cells(stored: StoredUse) -> list[Any]:
+def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
     use, draft, review = stored.use, stored.draft, stored.review
     context = (use.page_title, use.heading, use.before, "[picture]", use.caption, use.after)
     notes = [*draft.notes, *(f"or: {other}" for other in draft.alternatives)] if draft else []
@@ -152,14 +152,14 @@ def _cells(stored: StoredUse) -> list[Any]:
     return [
         stored.id,
         use.page,
-        use.url or use.source[:_LONGEST_SOURCE],
+        named(use.url) or use.source[:_LONGEST_SOURCE],
         " / ".join(filter(None, context)),
-        use.link,
+        named(use.link),
         use.alt,
         draft.alt if draft else None,
         round(draft.confidence, 2) if draft and draft.confidence is not None else None,
-        f"{draft.decision.purpose}: {draft.decision.evidence}" if draft else None,
-        notes,
+        f"{draft.decision.purpose}: {named(draft.decision.evidence)}" if draft else None,
+        [named(note) for note in notes],
         review.when if review else None,
         review.verdict if review else None,
         review.alt if review else None,
