@@ -159,11 +159,15 @@ class _Run:
         self._reads_text = options.ocr
 
     def gather(self, fetcher: Fetcher) -> None:
-        """Have the pictures of all uses on which their pixels have a say."""
+        """Have the pictures on whose pixels something hangs, and those that cost no request."""
         wanted = (
             each.image.id
             for each in self.store.uses()
-            if each.image and decide(self._as_gap(each)).purpose is not Purpose.KEPT
+            if each.image
+            and (
+                each.image.url.startswith(("file:", "data:"))
+                or decide(self._as_gap(each)).purpose is not Purpose.KEPT
+            )
         )
         found = gather(
             self.store,
