@@ -116,7 +116,6 @@ def explanation(picture: Image.Image, caption: Caption, *, side_px: int = 900) -
         width=small.width,
         height=small.height,
         words=words,
-        candidates=[caption.text, *(other.text for other in caption.alternatives)],
     )
 
 
