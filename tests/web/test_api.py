@@ -150,6 +150,13 @@ def test_a_picture_in_a_link_gets_the_links_purpose(client: httpx.Client) -> Non
         assert (answer["caption"], answer["confidence"]) == (None, None)
 
 
+def test_what_would_have_to_be_seen_gets_no_alt_from_the_page_alone(client: httpx.Client) -> None:
+    for page, purpose in (({"source": "/rex.jpg"}, "informative"), ({}, "unknown")):
+        answer = client.post("/v1/alt", json={"use": {"heading": "Rex", **page}})
+        assert answer.status_code == 200
+        assert (answer.json()["purpose"], answer.json()["alt"]) == (purpose, None)
+
+
 def test_a_persons_alt_is_kept_and_an_unreadable_picture_is_a_problem(client: httpx.Client) -> None:
     kept = client.post("/v1/alt", files=form(pngs(1)), data={"alt": "Rex at the lake"}).json()
     assert (kept["purpose"], kept["alt"], kept["caption"]) == ("kept", None, None)
