@@ -22,6 +22,7 @@ from cutline.fetch import Fetcher, FetchOptions
 from cutline.image import load_image
 from cutline.search import SearchOptions
 from cutline.site import pipeline, wording
+from cutline.site.find import scan
 from cutline.site.gather import GatherOptions, groups, signature
 from cutline.site.pipeline import PipelineOptions, Progress, Summary, draft_site
 from cutline.site.records import Alt, ImageUse, Kind, Page, Purpose, Review, Verdict
@@ -230,6 +231,31 @@ def test_what_people_decided_is_neither_fetched_nor_drafted_anew(site: Site, sto
     summary = run(store, Says("says-v2"), redo=True)
     assert summary.captioned == 0
     assert store.use(reviewed.id).draft == reviewed.draft
+
+
+def test_local_pictures_of_kept_uses_are_had_too_and_errors_counted(
+    store: Store, tmp_path: Path
+) -> None:
+    root = tmp_path / "pages"
+    root.mkdir()
+    for name in ("a.png", "b.png"):
+        noise(1).save(root / name)
+    noise(2).save(tmp_path / "outside.png")
+    (root / "x.html").write_text(
+        '<img src="a.png" alt="A wolf"><img src="b.png" alt="IMG_1.jpg"><img src="b.png" alt="">'
+        '<img src="../outside.png" alt="A fox">'
+    )
+    store.setting("root", str(root))
+    for page, uses in scan(root):
+        store.put_page(page, uses)
+    summary = run(store)
+    assert (summary.kept, summary.faulty, summary.captioned) == (4, 1, 0)
+    assert store.counts().distinct == 2, "a and b are the same"
+    wolf, *_, fox = store.uses()
+    assert wolf.image is not None
+    assert wolf.image.path == root / "a.png"
+    assert fox.image is not None
+    assert (fox.image.code, fox.image.path) == ("outside", None)
 
 
 def test_another_model_or_wording_makes_drafts_anew(site: Site, store: Store) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,19 @@ def verdicts(store: Store) -> list[tuple[str, str | None] | None]:
 
 
 # In a browser
+
+
+def test_an_alt_that_stands_is_edited_as_it_was_shown(tab: Tab, store: Store) -> None:
+    tab.get_by_label("Show").select_option("kept")
+    expect(tab).to_have_url(re.compile("at=9"))
+    press(tab, "Escape")
+    press(tab, "e", "Control+A")
+    tab.keyboard.type("A ewe and her lamb")
+    press(tab, "Control+Enter")
+    until(lambda: store.use(9).review is not None)
+    review = store.use(9).review
+    assert review is not None
+    assert (review.alt, review.replaces) == ("A ewe and her lamb", "A dog, said elsewhere")
 
 
 def test_a_dozen_is_reviewed_by_keys_alone(tab: Tab, store: Store) -> None:
@@ -561,6 +575,42 @@ def test_an_answer_that_was_lost_is_given_again(client: httpx.Client, store: Sto
         again = client.post("/secret/uses/1/review", json=APPROVE | {"seen": ""}, headers=OWN)
         assert again.status_code == 200
     assert len(store.history(1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "replaces"),
+    [
+        ({"verdict": "edited", "alt": "A ewe", "there": "IMG_1.jpg"}, "IMG_1.jpg"),
+        ({"verdict": "decorative", "there": "IMG_1.jpg"}, "IMG_1.jpg"),
+        ({"verdict": "edited", "alt": "A ewe", "there": "IMG_0.jpg"}, None),  # of an older scan
+        ({"verdict": "edited", "alt": "A ewe"}, None),
+        ({"verdict": "skipped", "there": "IMG_1.jpg"}, None),
+    ],
+)
+def test_only_an_alt_that_was_shown_is_replaced(
+    client: httpx.Client, store: Store, sent: dict[str, Any], replaces: str | None
+) -> None:
+    store.put_page(Page(SITE + "three"), [shown("three", 0, "picture-0.jpg", alt="IMG_1.jpg")])
+    assert client.get("/secret/uses/13").json()["context"]["stands"] == "IMG_1.jpg"
+    assert client.post("/secret/uses/13/review", json=sent, headers=OWN).status_code == 200
+    review = store.use(13).review
+    assert review is not None
+    assert review.replaces == replaces
+    if replaces is None:
+        return
+    many = {"ids": [9], "verdict": "decorative"}
+    assert client.post("/secret/reviews", json=many, headers=OWN).json()["done"] == 1
+    assert store.use(9).review == replace(store.use(9).review or review, replaces=None)
+
+
+def test_kept_alts_with_errors_are_a_list_of_their_own(client: httpx.Client, store: Store) -> None:
+    uses = [shown("three", 0, "picture-0.jpg", alt="IMG_1.jpg")]
+    store.put_page(Page(SITE + "three"), uses)
+    store.put_draft(13, _draft(uses[0]))
+    assert client.get("/secret/list?show=kept").json()["ids"] == [9, 13]
+    assert client.get("/secret/list?show=faulty").json()["ids"] == [13]
+    store.put_review(13, Review(Verdict.EDITED, "A ewe"))
+    assert client.get("/secret/list?show=faulty").json()["ids"] == []
 
 
 def test_no_words_are_no_alt(client: httpx.Client, store: Store) -> None:

@@ -24,9 +24,10 @@ from cutline.errors import CutlineError, ImageError, MissingExtraError
 from cutline.fetch import Fetcher
 from cutline.image import load_image
 from cutline.site.gather import SVG, GatherOptions, gather
+from cutline.site.lint import lint
 from cutline.site.pixels import read_text
 from cutline.site.policy import decide, with_text
-from cutline.site.records import Decision, Draft, ImageUse, Purpose
+from cutline.site.records import Decision, Draft, ImageUse, Purpose, Severity
 from cutline.site.store import Store, StoredUse
 from cutline.site.wording import WordingOptions, context, draft
 
@@ -80,8 +81,9 @@ class Summary:
     Attributes:
         fetched, unchanged, failed: pictures had, asked for and still the same, not to be had.
         captioned: pictures captioned; `uncaptioned` those that a captioner refused.
-        drafts: uses decided on; of these, `kept` are left as they are, `asked` have no suggestion,
-            and of these, `abstained` have a caption that is too unsure.
+        drafts: uses decided on; of these, `kept` are left as they are, though lint finds an error
+            at `faulty` of them; `asked` have no suggestion, and of these, `abstained` have a
+            caption that is too unsure.
         refusals: why captioning failed, each reason once.
     """
 
@@ -92,6 +94,7 @@ class Summary:
     uncaptioned: int = 0
     drafts: int = 0
     kept: int = 0
+    faulty: int = 0
     asked: int = 0
     abstained: int = 0
     refusals: list[str] = field(default_factory=list)
@@ -274,6 +277,7 @@ class _Run:
         self.summary.drafts += 1
         kept = decision.purpose is Purpose.KEPT
         self.summary.kept += kept
+        self.summary.faulty += kept and is_faulty(each.use)
         self.summary.asked += found.alt is None and not kept
         self.summary.abstained += found.abstained
 
@@ -302,6 +306,11 @@ class _Run:
             if known is not None:
                 self.store.put_caption(content, _OCR, "", known)
         return str(known["text"]) if known else ""
+
+
+def is_faulty(use: ImageUse) -> bool:
+    """Whether lint finds an error in what a use says today."""
+    return any(found.severity is Severity.ERROR for found in lint([use]))
 
 
 def _noted(found: Draft, note: str) -> Draft:

@@ -38,6 +38,7 @@ from cutline.image import load_image
 from cutline.site.addresses import tail
 from cutline.site.gather import SVG
 from cutline.site.lint import MAX_CHARS, lint
+from cutline.site.pipeline import is_faulty
 from cutline.site.records import Draft, ImageUse, Purpose, Review, Verdict
 from cutline.site.store import Stage, Store, StoredUse
 from cutline.site.stored import stands
@@ -57,6 +58,7 @@ _SHOWN: dict[str, Any] = {
     "reviewed": {"stage": Stage.REVIEWED},
     **{str(verdict): {"verdict": verdict} for verdict in Verdict},
     "kept": {"purpose": Purpose.KEPT},
+    "faulty": {"purpose": Purpose.KEPT},  # of these, what `desk.faulty` says
     "failed": {"stage": Stage.FAILED},
     "stale": {"stage": Stage.STALE},
     "found": {"stage": Stage.FOUND},
@@ -166,7 +168,7 @@ def review_app(store: Store, *, token: str, who: str = "") -> ASGIApp:
 class _Filter(BaseModel):
     show: Literal[
         "waiting", "asked", "drafted", "reviewed", "approved", "edited", "decorative", "skipped",
-        "kept", "failed", "stale", "found", "all",
+        "kept", "faulty", "failed", "stale", "found", "all",
     ] = "waiting"  # fmt: skip
     purpose: Purpose | None = None
     page: str | None = None
@@ -220,6 +222,9 @@ def _routes(desk: _Desk) -> APIRouter:
     def listing(only: Annotated[_Filter, Query()]) -> dict[str, Any]:
         given = only.model_dump(exclude={"show"}, exclude_none=True) | _SHOWN[only.show]
         found = store.index(**given)
+        if only.show == "faulty":
+            faulty = desk.faulty(given)
+            found = [each for each in found if each[0] in faulty]
         return {"ids": [id for id, _ in found], "sure": [sure for _, sure in found]}
 
     @routes.get("/rows")
@@ -286,6 +291,14 @@ class _Desk:
                 yield self.store.use(id)
             except StoreError:  # its page is gone since the list was made
                 continue
+
+    def faulty(self, only: dict[str, Any]) -> set[int]:
+        """The ids of the uses that nobody has reviewed and lint finds an error at."""
+        return {
+            stored.id
+            for stored in self.store.uses(**only)
+            if stored.review is None and is_faulty(stored.use)
+        }
 
     def review(self, id: int, action: _Action) -> bool:
         """Write one review; False if the use has another than the action was made upon."""
@@ -373,7 +386,9 @@ class _Desk:
         except StoreError as error:
             raise HTTPException(404, str(error)) from error
         if image.path is None or not image.path.is_file():
-            raise HTTPException(404, self.store.named(image.error) or "the picture was not fetched yet")
+            raise HTTPException(
+                404, self.store.named(image.error) or "the picture was not fetched yet"
+            )
         headers = {"Cache-Control": "private, max-age=3600"}
         if image.media_type == SVG:  # shown by <img>; opened by itself it can do nothing
             policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
