@@ -523,3 +523,29 @@ def test_what_was_done_at_once_is_undone_at_once(store: Store) -> None:
     assert [store.use(use).review for use in uses] == [APPROVED, None, None]
     assert store.undo_newest() == uses[:1]
     assert store.undo_newest() == []
+
+
+def test_an_older_file_tells_what_we_wrote_from_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "site.cutline"
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "MIGRATIONS", database.MIGRATIONS[:1])
+        Store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.executescript(
+            """INSERT INTO pages (id, origin, url, record, read_at) VALUES (1, '', 'x', '{}', '');
+            INSERT INTO applied (id, use_id, alt, at) VALUES
+                (1, 1, 'A dog', ''), (2, 2, 'A', '');"""
+        )
+        for id, alt in ((1, "A dog"), (2, "A wolf")):
+            record = f'{{"page":"x","position":{id},"kind":"img","source":"a","alt":"{alt}"}}'
+            connection.execute(
+                """INSERT INTO uses (id, page_id, key, place, seen, position, alt_state, applied_id,
+                       record) VALUES (?1, 1, '', '', '', ?1, 'present', ?1, ?2)""",
+                (id, record),
+            )
+    connection.close()
+    with Store(path) as store:
+        assert [each.as_found.alt for each in store.uses()] == [None, "A wolf"]
