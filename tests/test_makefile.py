@@ -29,7 +29,11 @@ def test_the_demo_installs_unless_what_is_there_is_this_folder(
         (about / "direct_url.json").write_text(installed)
     (tmp_path / ".venv/.cutline-demo").touch()
     steps = subprocess.run(
-        ["make", "--dry-run", "demo"], cwd=tmp_path, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "--dry-run", "demo"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert ("pip install" in steps) == installs
     assert steps.endswith("cutline caption samples/\n")

@@ -138,9 +138,12 @@ def drafted(summary: Summary) -> str:
     if summary.uncaptioned:
         done.append(f"{summary.uncaptioned:,} could not be captioned")
     done.append(f"{summary.captioned:,} captioned")
+    kept = f"{summary.kept:,} left as they are"
+    if summary.faulty:
+        kept += f" ({summary.faulty:,} with errors: cutline site lint --errors-only)"
     return (
         f"{several(summary.drafts, 'image')} decided: {several(suggested, 'suggestion')}, {asked}, "
-        f"{summary.kept:,} left as they are. {', '.join(done)}, in {summary.elapsed_s:.1f} s."
+        f"{kept}. {', '.join(done)}, in {summary.elapsed_s:.1f} s."
     )
 
 
