@@ -53,7 +53,7 @@ def running(*arguments: str, cwd: Path) -> Iterator[str]:
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                if found := re.search(r"http://127\.0\.0\.1:\d+\S*", line):
+                if found := re.search(r"http://127\.0\.0\.1:\d+[\w/-]*", line):
                     yield found[0]
                     break
         finally:
