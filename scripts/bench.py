@@ -117,10 +117,10 @@ def torch_eager(spec: Spec, photos: list[str]) -> Figures:
 
     from cutline.bundle import find
     from cutline.image import load_image
-    from cutline.learn.decoders import TorchStepper, build
-    from cutline.learn.encoders import Backbone
-    from cutline.learn.recipe import Recipe
     from cutline.search import SearchOptions
+    from cutline.training.decoders import TorchStepper, build
+    from cutline.training.encoders import Backbone
+    from cutline.training.recipe import Recipe
 
     torch.set_num_threads(spec["cores"])
     torch.manual_seed(0)

@@ -39,9 +39,11 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline import load, metrics
-from cutline.captioner import BundleCaptioner, Caption, CaptionOptions, InContext
+from cutline import load
+from cutline.caption import Caption, CaptionOptions, InContext
+from cutline.captioner import BundleCaptioner
 from cutline.data import digest, read_flickr8k
+from cutline.evaluation import metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

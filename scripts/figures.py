@@ -62,7 +62,8 @@ def draw_sheet(folder: Path, picture: Path, columns: int = 4, side_px: int = 300
     from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     import cutline
-    from cutline.image import find_images, load_image
+    from cutline.discover import find_images
+    from cutline.image import load_image
 
     paths = list(find_images([folder], recursive=False))
     captions = cutline.load(engine="onnxruntime").caption(paths)

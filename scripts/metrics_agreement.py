@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cutline import metrics
 from cutline.data import read_flickr8k
+from cutline.evaluation import metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from cutline.data import Collection, Example, digest, read
-from cutline.learn.features import FeatureOptions, frozen
-from cutline.learn.recipe import Recipe
-from cutline.learn.train import Run, train
 from cutline.text import CleanUp, Vocabulary
+from cutline.training.features import FeatureOptions, frozen
+from cutline.training.recipe import Recipe
+from cutline.training.trainer import Run, train
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ("notebook-merge", "soft-attention-lstm", "up-down", "transformer")

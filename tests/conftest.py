@@ -20,11 +20,12 @@ from cutline.errors import (
 )
 
 LIVE = (
-    "web/",
-    "site/test_axe",
-    "site/test_crawl",
+    "service/",
+    "review/",
+    "site/decide/test_axe",
+    "site/pages/test_crawl",
     "site/test_whole_path",
-    "test_cli",
+    "cli/",
     "test_fetch",
 )
 

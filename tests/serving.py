@@ -22,9 +22,9 @@ import uvicorn
 from PIL import Image
 
 from cutline.fetch import Resolve
-from cutline.web.api import create_app
-from cutline.web.server import Connection
-from cutline.web.settings import Settings
+from cutline.service.app import create_app
+from cutline.service.protocol import Connection
+from cutline.service.settings import Settings
 
 Serve = Callable[..., AbstractContextManager[str]]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cutline import backends, cli
-from cutline.captioner import Alternative, Caption, CaptionOptions, Label
+from cutline.caption import Alternative, Caption, CaptionOptions, Label
 from cutline.errors import ImageError
 from cutline.image import describe, load_image
 from cutline.search import SearchOptions

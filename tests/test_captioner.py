@@ -19,14 +19,9 @@ from PIL import Image
 from cutline import bundle as bundles
 from cutline import runtime as runtimes
 from cutline.bundle import Bundle
-from cutline.captioner import (
-    BundleCaptioner,
-    Caption,
-    Captioner,
-    CaptionOptions,
-    InContext,
-    load,
-)
+from cutline.caption import Caption, Captioner, CaptionOptions, InContext
+from cutline.captioner import BundleCaptioner, load
+from cutline.discover import find_images
 from cutline.errors import (
     BundleError,
     BundleNotFoundError,
@@ -38,7 +33,7 @@ from cutline.errors import (
     MissingExtraError,
     OptionError,
 )
-from cutline.image import find_images, load_image
+from cutline.image import load_image
 from cutline.runtime import Encoded, Runtime
 from cutline.search import SearchOptions, search
 from cutline.text import detokenise

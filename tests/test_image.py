@@ -19,6 +19,7 @@ from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
 from cutline import image as image_module
+from cutline.discover import find_images
 from cutline.errors import (
     ImageCorruptError,
     ImageError,
@@ -28,7 +29,8 @@ from cutline.errors import (
     ImageUnreadableError,
     OptionError,
 )
-from cutline.image import Limits, Transform, describe, find_images, load_image
+from cutline.image import Limits, describe, load_image
+from cutline.preprocess import Transform
 
 SAVED = {
     "jpeg": ("JPEG", {"quality": 95}),

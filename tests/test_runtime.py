@@ -13,7 +13,8 @@ import tiny
 from cutline import runtime as module
 from cutline.bundle import Bundle, write_bundle
 from cutline.errors import BundleError, EngineError, MissingExtraError, OptionError
-from cutline.image import Transform, load_image
+from cutline.image import load_image
+from cutline.preprocess import Transform
 from cutline.runtime import Runtime, State, cores, engines
 from cutline.search import SearchOptions, search
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from cutline.bundle import Bundle, DataEntry, Manifest, VocabularyEntry, write_bundle
-from cutline.image import Transform
+from cutline.preprocess import Transform
 from cutline.text import Vocabulary
 
 NAME = "tiny-v1"

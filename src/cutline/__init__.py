@@ -38,7 +38,7 @@ from cutline.errors import (
 if TYPE_CHECKING:
     from cutline.backends import load
     from cutline.bundle import models
-    from cutline.captioner import (
+    from cutline.caption import (
         Alternative,
         Attention,
         Caption,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         InContext,
         Label,
     )
-    from cutline.image import find_images
+    from cutline.discover import find_images
     from cutline.search import SearchOptions
 
     __version__: str
@@ -86,7 +86,12 @@ __all__ = [
     "models",
 ]
 
-_HOMES = {"load": "backends", "models": "bundle", "find_images": "image", "SearchOptions": "search"}
+_HOMES = {
+    "load": "backends",
+    "models": "bundle",
+    "find_images": "discover",
+    "SearchOptions": "search",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -95,7 +100,7 @@ def __getattr__(name: str) -> Any:
 
         value: Any = version("cutline")
     elif name in __all__:
-        module = importlib.import_module(f"cutline.{_HOMES.get(name, 'captioner')}")
+        module = importlib.import_module(f"cutline.{_HOMES.get(name, 'caption')}")
         value = getattr(module, name)
     else:
         raise AttributeError(f"module 'cutline' has no attribute {name!r}")

@@ -27,7 +27,7 @@ from cutline.errors import (
     OptionError,
     OutputError,
 )
-from cutline.image import Transform
+from cutline.preprocess import Transform
 from cutline.text import Vocabulary
 
 FORMAT = 1

@@ -16,16 +16,14 @@ Three decisions hold the file together:
 from __future__ import annotations
 
 import errno
-import glob
 import importlib.util
 import logging
-import math
 import os
 import re
 import stat
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -48,16 +46,8 @@ from cutline.errors import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.ImageFile import ImageFile
-
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
 """Anything that holds a picture: a path, the bytes of a file, a Pillow image, an array."""
-
-EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}
-    | {".avif", ".heic", ".heif", ".hif"}
-)
-"""Endings, in lower case, by which a file inside a folder is taken for a picture."""
-
 _READERS = {
     "JPEG": "JpegImagePlugin.JpegImageFile",
     "PNG": "PngImagePlugin.PngImageFile",
@@ -77,7 +67,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.(Tiff|Png)ImagePlugin$")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -98,70 +87,6 @@ class Limits:
 
 
 _DEFAULT_LIMITS = Limits()
-
-
-@dataclass(frozen=True)
-class Transform:
-    """The way from an RGB image to a model's pixels: squash to a square, resize, normalise.
-
-    Raises:
-        OptionError: a side or number that no picture can be turned into.
-    """
-
-    side_px: int = 260
-    """Side of the square the model sees."""
-
-    via_px: int = 224
-    """Side of the square every picture is squashed to first, as the training images were."""
-
-    mean: float = 127.0
-    """Taken from each 8-bit value."""
-
-    scale: float = 128.0
-    """Each difference is divided by it."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no picture can be turned into."""
-        if self.side_px < 1 or self.via_px < 1:
-            raise OptionError(
-                f"got sides of {self.via_px} and {self.side_px} px; expected 1 or more"
-            )
-        if not 0 < self.scale < math.inf or not math.isfinite(self.mean):
-            raise OptionError(
-                f"got mean {self.mean} and scale {self.scale}; expected finite ones, scale above 0"
-            )
-
-    def squash(self, image: Image.Image) -> Image.Image:
-        """Resize to a square without keeping the aspect ratio.
-
-        Args:
-            image: RGB, any size.
-
-        Returns:
-            RGB, `via_px` x `via_px`; the same object if it already has that size.
-        """
-        square = (self.via_px, self.via_px)
-        return image if image.size == square else image.resize(square, Image.Resampling.BICUBIC)
-
-    def normalise(self, image: Image.Image) -> NDArray[np.float32]:
-        """Turn a squashed image into what the model takes.
-
-        Args:
-            image: RGB, from `squash`.
-
-        Returns:
-            (3, side_px, side_px) float32, contiguous, (value - mean) / scale.
-        """
-        square = image.resize((self.side_px, self.side_px), Image.Resampling.BICUBIC)
-        pixels = np.empty((3, self.side_px, self.side_px), dtype=np.float32)
-        planes = np.asarray(square).transpose(2, 0, 1)
-        np.subtract(planes, np.float32(self.mean), out=pixels, dtype=np.float32)
-        pixels /= np.float32(self.scale)
-        return pixels
-
-    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """Squash, then normalise: RGB of any size to (3, side_px, side_px) float32."""
-        return self.normalise(self.squash(image))
 
 
 def describe(source: object) -> str:
@@ -223,113 +148,6 @@ def load_image(
         name,
         f"got {type(source).__name__}; expected a path, bytes, a Pillow image or a NumPy array",
     )
-
-
-def find_images(paths: Iterable[str | Path], recursive: bool) -> Iterator[Path]:
-    """List the pictures that paths stand for, lazily and in order.
-
-    A file is given as it is, whatever its ending. A folder gives its visible files with a known
-    picture ending in natural order (2 before 10), then, if asked, those of its subfolders; links
-    that lead back are followed once. A pattern (`*`, `?`, `[`) that is no existing path is
-    expanded. What does not exist or cannot be listed is given too, so that reading it says why.
-
-    Args:
-        paths: files, folders and patterns.
-        recursive: also look into subfolders.
-    """
-    for path in paths:
-        pattern = os.fspath(path)
-        if not pattern:
-            raise OptionError("got an empty path; expected a file, a folder or a pattern")
-        if "\0" in pattern or os.path.lexists(pattern) or not glob.has_magic(pattern):
-            yield from _expand(Path(pattern), recursive)
-            continue
-        found = sorted(set(_matches(pattern)), key=_natural)
-        for match in map(Path, found or [pattern]):
-            if "**" not in pattern or not _is_folder(match):
-                yield from _expand(match, recursive)
-
-
-def is_unmatched(path: str) -> bool:
-    """Whether a path is a pattern that stands for nothing."""
-    if "\0" in path or os.path.lexists(path) or not glob.has_magic(path):
-        return False
-    return next(_matches(path), None) is None
-
-
-def _matches(pattern: str) -> Iterator[str]:
-    """What a pattern stands for; `**` is any folders, where links that lead back end."""
-    separator = f"[{re.escape(os.sep + (os.altsep or ''))}]"
-    deep = re.search(rf"(?:^|(?<={separator}))\*\*(?:{separator}+|$)", pattern)
-    if deep is None:
-        yield from glob.iglob(pattern)  # noqa: PTH207
-        return
-    head, tail = pattern[: deep.start()], pattern[deep.end() :] or "*"
-    for start in glob.iglob(head) if head else [""]:  # noqa: PTH207
-        for folder in _folders(start):
-            yield from _matches(glob.escape(folder) + tail)
-
-
-def _folders(folder: str) -> Iterator[str]:
-    """A folder ("" or ending in a separator) and the visible ones below it, each once."""
-    seen = set()
-    waiting = [folder]
-    while waiting:
-        folder = waiting.pop()
-        real = os.path.realpath(folder)
-        if real in seen:
-            continue
-        seen.add(real)
-        yield folder
-        try:
-            with os.scandir(folder or ".") as listing:
-                inside = [entry.name for entry in listing if _is_folder(entry)]
-        except OSError:
-            continue
-        inside.sort(reverse=True)
-        waiting += (f"{folder}{name}{os.sep}" for name in inside if name[0] != ".")
-
-
-def _expand(path: Path, recursive: bool) -> Iterator[Path]:
-    if _is_folder(path):
-        yield from _walk(path, recursive)
-    else:
-        yield path
-
-
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
-    seen = set()
-    waiting = [folder]
-    while waiting:
-        folder = waiting.pop()
-        real = os.path.realpath(folder)
-        if real in seen:
-            continue
-        seen.add(real)
-        try:
-            with os.scandir(folder) as listing:
-                entries = [(entry.name, _is_folder(entry)) for entry in listing]
-        except OSError:
-            yield folder
-            continue
-        entries = sorted((e for e in entries if e[0][0] != "."), key=lambda e: _natural(e[0]))
-        for name, is_folder in entries:
-            if not is_folder and Path(name).suffix.lower() in EXTENSIONS:
-                yield folder / name
-        if recursive:
-            waiting += (folder / name for name, is_folder in reversed(entries) if is_folder)
-
-
-def _is_folder(path: Path | os.DirEntry[str]) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    parts = re.split(r"(\d+)", name.casefold())
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def _open_file(name: str) -> IO[bytes]:

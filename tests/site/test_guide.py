@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cutline.site.policy import RULES
+from cutline.site.decide.decision_tree import RULES
 
 GUIDE = Path(__file__).parents[2] / "docs" / "site.md"
 

@@ -16,18 +16,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cutline.captioner import Alternative, Caption, CaptionOptions, InContext, Label
+from cutline.caption import Alternative, Caption, CaptionOptions, InContext, Label
 from cutline.errors import CutlineError, EngineError, ImageError, OptionError
 from cutline.fetch import Fetcher, FetchOptions
 from cutline.image import load_image
 from cutline.search import SearchOptions
-from cutline.site import pipeline, wording
-from cutline.site.find import scan
-from cutline.site.gather import GatherOptions, groups, signature
+from cutline.site import pipeline
+from cutline.site.decide import alt_text as wording
+from cutline.site.decide.alt_text import WordingOptions
+from cutline.site.images import GatherOptions, groups, signature
+from cutline.site.model import Alt, ImageUse, Kind, Page, Purpose, Review, Verdict
+from cutline.site.pages.scan import scan
 from cutline.site.pipeline import PipelineOptions, Progress, Summary, draft_site
-from cutline.site.records import Alt, ImageUse, Kind, Page, Purpose, Review, Verdict
-from cutline.site.store import Store
-from cutline.site.wording import WordingOptions
+from cutline.site.store.store import Store
 
 
 class Says:

@@ -29,8 +29,8 @@ from playwright.sync_api import expect
 from typer.testing import CliRunner
 
 from cutline import cli
-from cutline.site.records import Alt, Purpose, Verdict
-from cutline.site.store import Store
+from cutline.site.model import Alt, Purpose, Verdict
+from cutline.site.store.store import Store
 
 MANUAL = Path("/usr/share/doc/grass-doc/html")
 START = "full_index.html"

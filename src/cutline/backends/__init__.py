@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cutline import captioner
-from cutline.captioner import Captioner
+from cutline.caption import Captioner
 
 _SERVERS, _HUB = ("http://", "https://"), "hub:"
 
@@ -35,11 +35,11 @@ def load(
         OptionError: there is no such engine, or less than one thread, or the URL names no model.
     """
     if isinstance(model, str) and model.startswith(_SERVERS):
-        from cutline.backends.remote import RemoteCaptioner
+        from cutline.backends.openai import RemoteCaptioner
 
         return RemoteCaptioner.from_url(model, threads=threads)
     if isinstance(model, str) and model.startswith(_HUB):
-        from cutline.backends.hub import HubCaptioner
+        from cutline.backends.huggingface import HubCaptioner
 
         return HubCaptioner(model.removeprefix(_HUB), threads=threads)
     return captioner.load(model, engine=engine, threads=threads)

@@ -1,17 +1,30 @@
 """The command line: each command parses, makes one library call and prints."""
 
-from cutline.cli import (  # noqa: F401
-    alts,
+from cutline.cli import (
     caption,
     compare,
     data,
     explain,
-    lab,
     metrics,
-    model,
+    models,
     serve,
     site,
+    site_review,
+    train,
 )
 from cutline.cli.app import app, main
 
-__all__ = ["app", "main"]
+__all__ = [
+    "app",
+    "caption",
+    "compare",
+    "data",
+    "explain",
+    "main",
+    "metrics",
+    "models",
+    "serve",
+    "site",
+    "site_review",
+    "train",
+]

@@ -29,8 +29,8 @@ from cutline.cli.app import (
 from cutline.errors import OptionError
 
 if TYPE_CHECKING:
-    from cutline.delivery import Outcome
-    from cutline.output import CsvRows, JsonRows, ResultFile, StandardOutput, TextRows
+    from cutline.cli.interrupts import Outcome
+    from cutline.cli.writers import CsvRows, JsonRows, ResultFile, StandardOutput, TextRows
 
 
 class Format(StrEnum):
@@ -142,8 +142,8 @@ def caption(
     Exit codes: 0 all captioned; 1 some failed; 2 wrong use, or no picture found; 130 or 143
     interrupted; 141 the reader of a pipe left.
     """
-    from cutline.image import find_images, is_unmatched
-    from cutline.output import Answered, Sidecars, TextRows, read_answered, refuse_existing
+    from cutline.cli.writers import Answered, Sidecars, TextRows, read_answered, refuse_existing
+    from cutline.discover import find_images, is_unmatched
 
     if all(map(is_unmatched, paths)):
         raise OptionError(f"no file matches {' or '.join(paths)}")
@@ -185,10 +185,10 @@ def caption(
         raise typer.Exit
 
     from cutline.backends import load
-    from cutline.captioner import CaptionOptions
-    from cutline.delivery import deliver
-    from cutline.output import ResultFile, StandardOutput, drop_failed
-    from cutline.terminal import View, is_file
+    from cutline.caption import CaptionOptions
+    from cutline.cli.interrupts import deliver
+    from cutline.cli.progress import View, is_file
+    from cutline.cli.writers import ResultFile, StandardOutput, drop_failed
 
     captioner = load(model, engine=engine, threads=threads)
     if answered.model not in (None, captioner.name):
@@ -254,7 +254,7 @@ def caption(
 
 
 def _rows(format: Format, n_best: int, labels: int) -> TextRows | JsonRows | CsvRows:
-    from cutline.output import CsvRows, JsonRows, TextRows
+    from cutline.cli.writers import CsvRows, JsonRows, TextRows
 
     if format is Format.TEXT:
         return TextRows()

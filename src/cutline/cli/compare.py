@@ -14,10 +14,10 @@ from cutline.errors import DataError
 
 if TYPE_CHECKING:
     from cutline.bundle import Manifest
-    from cutline.captioner import Captioner
-    from cutline.compare import Entry, History
+    from cutline.caption import Captioner
     from cutline.data import Example
-    from cutline.evaluate import Report
+    from cutline.evaluation.compare import Entry, History
+    from cutline.evaluation.evaluate import Report
 
 
 @app.command(
@@ -60,13 +60,13 @@ def compare(
     threads: Annotated[int | None, THREADS] = None,
 ) -> None:
     """Judge captioners on the same images, side by side, on one page with pictures."""
-    from cutline.compare import compare as put_side_by_side
-    from cutline.compare import entry, refuse_namesakes
+    from cutline.atomic import write_whole
+    from cutline.cli.progress import Watched
+    from cutline.cli.writers import refuse_existing
     from cutline.data import read
-    from cutline.evaluate import Report, evaluate
-    from cutline.output import refuse_existing
-    from cutline.terminal import Watched
-    from cutline.whole import write_whole
+    from cutline.evaluation.compare import compare as put_side_by_side
+    from cutline.evaluation.compare import entry, refuse_namesakes
+    from cutline.evaluation.evaluate import Report, evaluate
 
     for path in filter(None, (output, json, markdown)):
         if not force:
@@ -117,11 +117,11 @@ class _Contender:
 
 def _contender(spec: str, engine: str, threads: int | None) -> _Contender:
     from cutline.backends import load
-    from cutline.baselines import NAMES, baseline
     from cutline.captioner import BundleCaptioner
-    from cutline.compare import History, history
-    from cutline.evaluate import Report
-    from cutline.terminal import Watched
+    from cutline.cli.progress import Watched
+    from cutline.evaluation.baselines import NAMES, baseline
+    from cutline.evaluation.compare import History, history
+    from cutline.evaluation.evaluate import Report
 
     model, _, run = spec.partition("=")
     told = history(Path(run)) if run else History()

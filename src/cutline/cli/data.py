@@ -59,7 +59,7 @@ def prepare(
     Exit codes: 0 it is there; 1 something is missing; 2 no such set; 130 interrupted.
     """
     with needing("train", "preparing data"):
-        from cutline.learn.prepare import prepare as bring
+        from cutline.data.download import prepare as bring
 
         folder = output or Path(name)
         with _stoppable(), _downloads() as progress:
@@ -109,8 +109,8 @@ def build(
     Exit codes: 0 all pictures are in it; 1 some failed, or none is left; 130 interrupted.
     """
     with needing("train", "building data"):
-        from cutline.learn.build import BuildOptions, plan
-        from cutline.learn.build import build as make
+        from cutline.data.build import BuildOptions, plan
+        from cutline.data.build import build as make
 
     options = BuildOptions(
         side_px=side,
@@ -151,7 +151,7 @@ def show(
     from cutline.data import read
 
     with needing("train", "showing data"):
-        from cutline.learn.sheets import show as draw
+        from cutline.data.contact_sheet import show as draw
 
     collection = read(path, images=images, faults="keep")
     print(_described(collection))
@@ -264,10 +264,10 @@ def features(
     from cutline.errors import ImageError
 
     with needing("train", "features"):
-        from cutline.learn.encoders import load_encoder
-        from cutline.learn.features import FeatureOptions, frozen
-        from cutline.learn.regions import detect
-        from cutline.learn.regions import regions as published
+        from cutline.training.encoders import load_encoder
+        from cutline.training.features import FeatureOptions, frozen
+        from cutline.training.regions import detect
+        from cutline.training.regions import regions as published
 
     collection = read(path, images=images, faults="drop")
     chosen = collection.split(*(split or collection.splits))[:limit]

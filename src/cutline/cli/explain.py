@@ -43,12 +43,12 @@ def explain(
     """Show where the model looked for each word, and which captions it ranked."""
     from dataclasses import replace
 
+    from cutline.atomic import write_whole
     from cutline.backends import load
-    from cutline.captioner import CaptionOptions
-    from cutline.explain import candidates, explanation, png, storyboard
+    from cutline.caption import CaptionOptions
+    from cutline.cli.writers import refuse_existing
+    from cutline.evaluation.explain import candidates, explanation, png, storyboard
     from cutline.image import load_image
-    from cutline.output import refuse_existing
-    from cutline.whole import write_whole
 
     targets = output or [Path(f"{picture.name}.attention.html")]
     for target in targets:

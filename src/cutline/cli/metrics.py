@@ -37,10 +37,10 @@ def verify(
     force: Annotated[bool, writing("--force", help="Replace a file that exists.")] = False,
 ) -> None:
     """Correlate each metric with people's judgements, beside the published figures."""
-    from cutline.judgements import read_judgements, to_markdown
-    from cutline.judgements import verify as correlate
-    from cutline.output import refuse_existing
-    from cutline.whole import write_whole
+    from cutline.atomic import write_whole
+    from cutline.cli.writers import refuse_existing
+    from cutline.evaluation.human_correlation import read_judgements, to_markdown
+    from cutline.evaluation.human_correlation import verify as correlate
 
     if markdown is not None and not force:
         refuse_existing(markdown)

@@ -120,8 +120,8 @@ def serve(
     try:
         import uvicorn
 
-        from cutline.web.logs import log_to_stderr
-        from cutline.web.settings import Settings
+        from cutline.service.logging import log_to_stderr
+        from cutline.service.settings import Settings
     except ModuleNotFoundError as error:
         raise MissingExtraError("cutline serve", "serve") from error
 
@@ -169,12 +169,12 @@ def serve(
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = figures
         try:
             uvicorn.run(
-                "cutline.web.api:from_environment",
+                "cutline.service.app:from_environment",
                 factory=True,
                 host=settings.host,
                 port=settings.port,
                 workers=settings.workers,
-                http="cutline.web.server:Connection",
+                http="cutline.service.protocol:Connection",
                 ws="none",
                 log_config=None,
                 access_log=False,

@@ -19,8 +19,8 @@ from cutline.cli.app import (
     wording,
     writing,
 )
-from cutline.cli.shown import Steps, interruptible
-from cutline.cli.steps import (
+from cutline.cli.site_messages import Steps, interruptible
+from cutline.cli.site_steps import (
     RECORD,
     command,
     crawl_site,

@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from cutline.atomic import write_whole
 from cutline.data.collection import Collection
 from cutline.data.readers import CONTRIBUTOR
-from cutline.whole import write_whole
 
 
 def write_coco(collection: Collection, folder: Path | str) -> Path:

@@ -14,8 +14,8 @@ from pathlib import Path, PurePath
 from typing import Any, Literal, TextIO
 
 from cutline.data.collection import FRACTIONS, Collection, Example, split_by_image
+from cutline.discover import EXTENSIONS, find_images
 from cutline.errors import DataError
-from cutline.image import EXTENSIONS, find_images
 
 IMAGE_COLUMNS = (
     *("image", "image_name", "image_path", "image_file", "file_name", "filename", "file_path"),

@@ -24,7 +24,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from cutline.errors import FetchError, MissingExtraError, OptionError
-from cutline.fetch.guard import (
+from cutline.fetch.rate_limit import Turns
+from cutline.fetch.ssrf import (
     BUSY,
     Backend,
     Clock,
@@ -34,7 +35,6 @@ from cutline.fetch.guard import (
     is_public,
     system_resolver,
 )
-from cutline.fetch.turns import Turns
 
 __all__ = ["PUBLIC_PORTS", "FetchOptions", "Fetched", "Fetcher", "Resolve", "is_public", "sniff"]
 

@@ -19,17 +19,17 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
-from cutline.captioner import Alternative, Caption, Captioner, CaptionOptions, InContext, Label
+from cutline.caption import Alternative, Caption, Captioner, CaptionOptions, InContext, Label
 from cutline.errors import CutlineError, ImageError, MissingExtraError
 from cutline.fetch import Fetcher
 from cutline.image import load_image
-from cutline.site.gather import SVG, GatherOptions, gather
-from cutline.site.lint import lint
-from cutline.site.pixels import read_text
-from cutline.site.policy import decide, with_text
-from cutline.site.records import Decision, Draft, ImageUse, Purpose, Severity
-from cutline.site.store import Store, StoredUse
-from cutline.site.wording import WordingOptions, context, draft
+from cutline.site.decide.alt_text import WordingOptions, context, draft
+from cutline.site.decide.decision_tree import decide, with_text
+from cutline.site.decide.image_stats import read_text
+from cutline.site.decide.lint import lint
+from cutline.site.images import SVG, GatherOptions, gather
+from cutline.site.model import Decision, Draft, ImageUse, Purpose, Severity
+from cutline.site.store.store import Store, StoredUse
 
 _OCR = "ocr"  # who "captions" images of text, in the store
 

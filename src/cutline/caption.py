@@ -1,0 +1,310 @@
+"""Captions, caption options and the `Captioner` protocol; imports no inference engine."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cutline.errors import CutlineError, ImageError, OptionError
+from cutline.image import ImageSource, Limits
+from cutline.search import SearchOptions
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Label:
+    """One of the 1,000 ImageNet classes, with its probability in 0..1."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another caption of the same picture, with its mean log-probability per token, nats."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Where the model looked at as it chose each word.
+
+    Attributes:
+        weights: (T, N), non-negative, for T words over N regions, row by row of the grid.
+        grid: rows and columns; their product is N.
+        words: the T words.
+    """
+
+    weights: Floats = field(compare=False, repr=False)
+    grid: tuple[int, int]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a model says about one picture, or why it says nothing.
+
+    Attributes:
+        source: the path, or a short description of what else was given.
+        text: the sentence; "" if there is an error.
+        score: mean log-probability per token, nats; -inf if there is an error, not a number if
+            the captioner does not tell.
+        model: who says so.
+        alternatives: the next best captions, best first.
+        labels: the likeliest ImageNet classes, likeliest first.
+        attention: what was looked at; None if the model has none.
+        embedding: (E,), one vector for the picture.
+        error: what is wrong with the picture.
+    """
+
+    source: str
+    text: str = ""
+    score: float = -math.inf
+    model: str = ""
+    alternatives: tuple[Alternative, ...] = ()
+    labels: tuple[Label, ...] = ()
+    attention: Attention | None = None
+    embedding: Floats | None = field(default=None, compare=False, repr=False)
+    error: CutlineError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a caption."""
+        return self.error is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a line of JSON says: all but attention and embedding, numbers to four decimals."""
+        error = self.error
+        return {
+            "source": self.source,
+            "status": "ok" if error is None else "error",
+            "caption": self.text if error is None else None,
+            "score": _rounded(self.score) if error is None else None,
+            "alternatives": [
+                {"caption": other.text, "score": _rounded(other.score)}
+                for other in self.alternatives
+            ],
+            "labels": [
+                {"name": label.name, "probability": round(label.probability, 4)}
+                for label in self.labels
+            ],
+            "model": self.model,
+            "error": error
+            and {
+                "type": type(error).__name__,
+                "message": error.reason if isinstance(error, ImageError) else str(error),
+            },
+        }
+
+
+@dataclass(frozen=True)
+class InContext:
+    """A picture with words that stand near it, which its caption may well use.
+
+    Attributes:
+        image: the picture.
+        words: any text; those of its words that the model knows are favoured, function words not.
+    """
+
+    image: ImageSource
+    words: str = ""
+
+
+Picture: TypeAlias = "ImageSource | InContext"
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    """How pictures are captioned.
+
+    Raises:
+        OptionError: an option is out of its range.
+    """
+
+    search: SearchOptions | None = None
+    """How captions are searched for; None is the model's own way."""
+
+    labels: int = 5
+    """How many labels each picture gets; 0 saves their cost."""
+
+    batch_size: int = 16
+    """Pictures that one thread works on together."""
+
+    context_nats: float = 1.0
+    """How much each word of an `InContext` gains wherever words are chosen; 0 is not at all."""
+
+    limits: Limits = field(default_factory=Limits)
+    """How much one picture may ask for before it is refused by its header."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        if self.labels < 0:
+            raise OptionError(f"got labels {self.labels}; expected at least 0")
+        if self.batch_size < 1:
+            raise OptionError(f"got batch_size {self.batch_size}; expected at least 1")
+        if not 0 <= self.context_nats < math.inf:
+            raise OptionError(f"got context_nats {self.context_nats}; expected 0 or a little more")
+
+
+class Captioner(Protocol):
+    """Whatever can caption pictures; safe to use from several threads.
+
+    Attributes:
+        name: of the model, as its captions give it.
+        search: how it searches unless the options say otherwise.
+    """
+
+    name: str
+    search: SearchOptions
+
+    @overload
+    def caption(  # type: ignore[overload-overlap]
+        self, images: Picture, options: CaptionOptions | None = None
+    ) -> Caption: ...
+
+    @overload
+    def caption(
+        self, images: Iterable[Picture], options: CaptionOptions | None = None
+    ) -> list[Caption]: ...
+
+    def caption(
+        self, images: Picture | Iterable[Picture], options: CaptionOptions | None = None
+    ) -> Caption | list[Caption]:
+        """Caption one picture, or several.
+
+        Args:
+            images: a path, the bytes of a file, a Pillow image or an array; or any number of them.
+            options: how; None is the default.
+
+        Returns:
+            A caption for one picture; for several a list in their order, where one that cannot be
+            read is an item with its error.
+
+        Raises:
+            ImageError: the one picture asked for cannot be read.
+            EngineError: inference failed.
+        """
+        ...
+
+    def encode(self, image: Picture, options: CaptionOptions) -> Any:
+        """Read and encode one image on the calling thread: the first half of captioning.
+
+        Returns:
+            An input for `decode`.
+
+        Raises:
+            ImageError: the image cannot be read.
+            EngineError: inference failed.
+        """
+        ...
+
+    def decode(self, encoded: Sequence[Any], options: CaptionOptions) -> list[Caption]:
+        """Caption a batch of encoded images on the calling thread: the second half.
+
+        Args:
+            encoded: results of `encode` with the same options.
+            options: the caption options.
+
+        Returns:
+            One caption for each encoded image, in order.
+
+        Raises:
+            EngineError: inference failed.
+        """
+        ...
+
+    def stream(
+        self, images: Iterable[Picture], options: CaptionOptions | None = None
+    ) -> Iterator[Caption]:
+        """Caption any number of pictures in little memory, in order, each as soon as it is ready.
+
+        Pictures are asked for a few batches ahead. Closing the iterator ends its threads.
+
+        Args:
+            images: as for `caption`.
+            options: how; None is the default.
+
+        Raises:
+            EngineError: inference failed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """One picture after the encoder.
+
+    Attributes:
+        source: as in `Caption.source`.
+        features: (1, N, D), a vector for each region.
+        embedding: (E,), one vector for the picture.
+        labels: the likeliest, likeliest first.
+        context: ids of the words that stand near it.
+        checksum: of its pixels, on which draws depend.
+    """
+
+    source: str
+    features: Floats
+    embedding: Floats
+    labels: tuple[Label, ...]
+    context: tuple[int, ...]
+    checksum: int
+
+
+class BaseCaptioner:
+    """Implements `caption`, `encode` and `decode` on top of `stream`.
+
+    Captioners with two real steps override `encode` and `decode`.
+    """
+
+    @abstractmethod
+    def stream(
+        self, images: Iterable[Picture], options: CaptionOptions | None = None
+    ) -> Iterator[Caption]:
+        """Caption any number of pictures in order: see `Captioner.stream`."""
+
+    def encode(self, image: Picture, options: CaptionOptions) -> Any:
+        """Return the image itself: `decode` reads it."""
+        return image
+
+    def decode(self, encoded: Sequence[Any], options: CaptionOptions) -> list[Caption]:
+        """Caption the images together: see `Captioner.decode`."""
+        return list(self.stream(encoded, options))
+
+    def _one(self, image: Picture, options: CaptionOptions | None) -> Caption:
+        [caption] = self.stream([image], options)
+        return caption
+
+    @overload
+    def caption(  # type: ignore[overload-overlap]
+        self, images: Picture, options: CaptionOptions | None = None
+    ) -> Caption: ...
+
+    @overload
+    def caption(
+        self, images: Iterable[Picture], options: CaptionOptions | None = None
+    ) -> list[Caption]: ...
+
+    def caption(
+        self, images: Picture | Iterable[Picture], options: CaptionOptions | None = None
+    ) -> Caption | list[Caption]:
+        """Caption one picture, or several: see `Captioner.caption`."""
+        if isinstance(images, Iterable) and not isinstance(images, str | bytes | np.ndarray):
+            return list(self.stream(images, options))
+        caption = self._one(images, options)
+        if caption.error is not None:
+            raise caption.error
+        return caption
+
+
+def _rounded(score: float) -> float | None:
+    return round(score, 4) if math.isfinite(score) else None

@@ -1,0 +1,205 @@
+"""The commands about models: `models`, `doctor`, `evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cutline.cli.app import (
+    ENGINE,
+    MODEL,
+    THREADS,
+    app,
+    examples,
+    writing,
+)
+from cutline.errors import BundleError, BundleNotFoundError
+
+_JSON = typer.Option("--json", help="As JSON.")
+
+
+@app.command(epilog=examples("cutline models", "cutline models --json"))
+def models(json: Annotated[bool, _JSON] = False) -> None:
+    """List the models that are here: how good, how large, under what licence, and where.
+
+    Exit codes: 0 all is well; 1 a model's manifest cannot be read.
+    """
+    from cutline.bundle import DEFAULT, Manifest
+    from cutline.bundle import models as installed
+
+    found = []
+    damaged = []
+    for name, folder in installed().items():
+        try:
+            manifest = Manifest.read(folder / "manifest.json")
+        except BundleError as error:
+            damaged.append(error)
+            continue
+        scores: dict[str, float] = next(iter(manifest.scores.values()), {})
+        found.append(
+            {
+                "name": name,
+                "default": name == DEFAULT,
+                "parameters": sum(manifest.parameters.values()),
+                "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+                "scores": manifest.scores,
+                "cider": scores.get("cider"),
+                "bleu4": scores.get("bleu4"),
+                "vocabulary": manifest.vocabulary.size,
+                "licence": manifest.licence,
+                "summary": manifest.summary,
+                "path": str(folder),
+            }
+        )
+    for problem in damaged:
+        print(f"cutline: {problem}", file=sys.stderr)
+    if json:
+        _print_json(found)
+        raise typer.Exit(1 if damaged else 0)
+    if not found:
+        raise BundleNotFoundError("got no model; expected one inside the package: install it anew")
+    header = ["name", "parameters", "size", "CIDEr", "BLEU-4", "words", "licence", "path"]
+    lines = [
+        [
+            f"{model['name']}{' (default)' if model['default'] else ''}",
+            f"{model['parameters'] / 1e6:.1f} M",
+            f"{model['bytes'] / 1e6:.1f} MB",
+            _figure(model["cider"]),
+            _figure(model["bleu4"]),
+            str(model["vocabulary"]),
+            str(model["licence"]),
+            str(model["path"]),
+        ]
+        for model in found
+    ]
+    _print_table([header, *lines])
+    raise typer.Exit(1 if damaged else 0)
+
+
+@app.command(epilog=examples("cutline doctor", "cutline doctor --engine onnxruntime --json"))
+def doctor(
+    json: Annotated[bool, _JSON] = False,
+    model: Annotated[str | None, MODEL] = None,
+    engine: Annotated[str, ENGINE] = "auto",
+    threads: Annotated[int | None, THREADS] = None,
+) -> None:
+    """Say what is here, whether it is sound and how fast it is; takes some seconds.
+
+    Exit codes: 0 all is well; 1 something is broken.
+    """
+    from dataclasses import asdict
+
+    from cutline.cli.doctor import examine
+
+    health = examine(model, engine, threads)
+    if json:
+        _print_json(asdict(health))
+    else:
+        missing = [name for name, there in health.formats.items() if not there]
+        lines = [["python", f"{health.python} on {health.system}, {health.threads} threads"]]
+        lines += [[name, version or "not installed"] for name, version in health.packages.items()]
+        lines.append(["pictures", f"without {', '.join(missing)}" if missing else "every format"])
+        lines += [[f"model {name}", state] for name, state in health.models.items()]
+        if (speed := health.speed) is not None:
+            lines.append(
+                [
+                    "speed",
+                    f"{speed.images_per_s:.1f} pictures a second on {speed.engine}; loaded in "
+                    f"{speed.load_s:.2f} s, the first caption {speed.first_caption_s:.2f} s later",
+                ]
+            )
+        _print_table(lines)
+    for problem in health.problems:
+        print(f"cutline: {problem}", file=sys.stderr)
+    raise typer.Exit(1 if health.problems else 0)
+
+
+@app.command(
+    epilog=examples(
+        "cutline evaluate flickr8k-lite2-v1 flickr8k/ --output report.json",
+        "cutline evaluate runs/first/bundle flickr8k/ --split test --limit 200 --no-baselines",
+    )
+)
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name or folder.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Captioned images.")],
+    split: Annotated[str, typer.Option(help="Which images.")] = "dev",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        writing("--output", "-o", metavar="FILE", help="Write the report as JSON."),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        writing("--markdown", metavar="FILE", help="Write the table as Markdown."),
+    ] = None,
+    force: Annotated[bool, writing("--force", help="Replace files that exist.")] = False,
+    baselines: Annotated[
+        bool, typer.Option(help="Score baselines and people on the same images.")
+    ] = True,
+    meteor: Annotated[
+        bool | None,
+        typer.Option(help="Score METEOR and SPICE in Java; by default if they are installed."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of random captions and intervals.")] = 0,
+    engine: Annotated[str, ENGINE] = "auto",
+    threads: Annotated[int | None, THREADS] = None,
+) -> None:
+    """Caption a split, score the captions, and print the table beside its baselines.
+
+    Exit codes: 0 all captioned; 1 some images failed; 2 wrong use.
+    """
+    from cutline.atomic import write_whole
+    from cutline.cli.writers import refuse_existing
+    from cutline.data import read
+
+    for path in filter(None, (output, markdown)):
+        if not force:
+            refuse_existing(path)
+    collection = read(data)
+    examples = collection.split(split)
+
+    from cutline.backends import load
+    from cutline.cli.progress import Watched
+    from cutline.evaluation.evaluate import evaluate as judge
+
+    captioner = Watched(load(model, engine=engine, threads=threads))
+    report = judge(
+        captioner,
+        examples,
+        limit=limit,
+        meteor=meteor,
+        baselines=baselines,
+        train=collection.splits.get("train"),
+        embed=captioner.embed if baselines else None,
+        seed=seed,
+    )
+    table = report.to_markdown()
+    if output is not None:
+        write_whole(output, report.to_json() + "\n")
+    if markdown is not None:
+        write_whole(markdown, table)
+    print(table, end="")
+    raise typer.Exit(1 if report.failed else 0)
+
+
+def _print_json(content: Any) -> None:
+    import json
+
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _print_table(lines: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _figure(score: float | None) -> str:
+    return "-" if score is None else f"{score:.3f}"

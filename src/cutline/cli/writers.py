@@ -1,0 +1,439 @@
+"""Captions on their way out: rows of text, JSON or CSV, files that can be resumed, sidecars."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+from cutline.atomic import replacing, write_whole
+from cutline.errors import ImageError, OptionError, OutputError
+
+if TYPE_CHECKING:
+    from cutline.caption import Caption
+    from cutline.errors import CutlineError
+
+SYNC_EVERY_S = 10.0
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def printable(text: str) -> str:
+    r"""The text on one line, with control characters as escapes: a newline reads `\n`."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def reason(error: CutlineError) -> str:
+    """What went wrong, without the source that a row names anyway."""
+    return error.reason if isinstance(error, ImageError) else str(error)
+
+
+@dataclass
+class Answered:
+    """What an output file already holds."""
+
+    sources: Counter[str] = field(default_factory=Counter)
+    """How many captions each source has."""
+    failed: int = 0
+    """Rows whose status is `error`."""
+    model: str | None = None
+    """The model named by the rows with a caption; None if there is none yet."""
+    whole_bytes: int = 0
+    """Where the last whole row ends; what stands behind it was cut short."""
+
+
+class Rows(Protocol):
+    """A way to write captions as records of bytes."""
+
+    @property
+    def header(self) -> bytes:
+        """What stands before the first row; may be empty."""
+
+    def encode(self, caption: Caption) -> bytes:
+        """One whole record, its newline included; empty if this caption gets no row."""
+
+
+class ResumableRows(Rows, Protocol):
+    """Rows that can be read back, failures included."""
+
+    @property
+    def opening(self) -> bytes:
+        """The bytes that every file of this format begins with."""
+
+    def records(self, file: BinaryIO) -> Iterator[bytes]:
+        """The file's records, the header too; one that was cut short has no newline at its end."""
+
+    def decode(self, record: bytes) -> dict[str, str]:
+        """`source`, `status` and `model` of a whole record.
+
+        Raises:
+            ValueError, LookupError, TypeError: this is no such record.
+        """
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """`path<TAB>caption`, then a field for each alternative and label; failures get no row."""
+
+    header = b""
+
+    def encode(self, caption: Caption) -> bytes:
+        """One line, or nothing for a picture that failed."""
+        if caption.error is not None:
+            return b""
+        cells = [caption.source, caption.text]
+        cells += [other.text for other in caption.alternatives]
+        cells += [f"{label.name} {label.probability:.2f}" for label in caption.labels]
+        return ("\t".join(map(printable, cells)) + "\n").encode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
+class JsonRows:
+    """One JSON object a line."""
+
+    header = b""
+    opening = b'{"source": "'
+
+    def encode(self, caption: Caption) -> bytes:
+        """One line in UTF-8; a name that is not valid Unicode is written with escapes."""
+        row = caption.to_dict()
+        try:
+            return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+        except UnicodeEncodeError:
+            return (json.dumps(row) + "\n").encode()
+
+    def records(self, file: BinaryIO) -> Iterator[bytes]:
+        """The file's lines."""
+        yield from file
+
+    def decode(self, record: bytes) -> dict[str, str]:
+        """The object on the line, cut to what resuming needs."""
+        row = json.loads(record)
+        return {name: row[name] for name in ("source", "status", "model")}
+
+
+@dataclass(frozen=True)
+class CsvRows:
+    """Comma-separated values under one header; lists become numbered columns."""
+
+    n_best: int = 1
+    labels: int = 0
+
+    @property
+    def columns(self) -> list[str]:
+        """The header's names; they depend on how many captions and labels a row has room for."""
+        names = ["source", "status", "caption", "score", "model", "error_type", "error_message"]
+        for rank in range(2, self.n_best + 1):
+            names += [f"caption_{rank}", f"score_{rank}"]
+        for rank in range(1, self.labels + 1):
+            names += [f"label_{rank}", f"probability_{rank}"]
+        return names
+
+    @property
+    def header(self) -> bytes:
+        """The column names."""
+        return self._line(self.columns)
+
+    @property
+    def opening(self) -> bytes:
+        """The header."""
+        return self.header
+
+    def encode(self, caption: Caption) -> bytes:
+        """One record, every string quoted: a newline in a name stays within its quotes."""
+        error = caption.error
+        cells: list[str | float] = [caption.source]
+        if error is None:
+            cells += ["ok", caption.text, round(caption.score, 4), caption.model, "", ""]
+        else:
+            cells += ["error", "", "", caption.model, type(error).__name__, reason(error)]
+        for other in caption.alternatives:
+            cells += [other.text, round(other.score, 4)]
+        cells += [""] * (5 + 2 * self.n_best - len(cells))
+        for label in caption.labels:
+            cells += [label.name, round(label.probability, 4)]
+        cells += [""] * (len(self.columns) - len(cells))
+        return self._line(cells)
+
+    def records(self, file: BinaryIO) -> Iterator[bytes]:
+        """Lines, joined while a quote is open."""
+        lines: list[bytes] = []
+        within_quotes = False
+        for line in file:
+            lines.append(line)
+            within_quotes ^= line.count(b'"') % 2 == 1
+            if not within_quotes:
+                yield b"".join(lines)
+                lines = []
+        if lines:
+            yield b"".join(lines).rstrip(b"\n")
+
+    def decode(self, record: bytes) -> dict[str, str]:
+        """The record by column name, cut to what resuming needs."""
+        (cells,) = csv.reader(io.StringIO(record.decode("utf-8", "surrogateescape"), newline=""))
+        row = dict(zip(self.columns, cells, strict=True))
+        return {name: row[name] for name in ("source", "status", "model")}
+
+    def _line(self, cells: list[Any]) -> bytes:
+        text = io.StringIO()
+        csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerow(cells)
+        return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def read_answered(path: Path, rows: ResumableRows) -> Answered:
+    """What a file begun earlier already holds; an absent or empty file holds nothing.
+
+    A last record without its newline was cut short by a crash and does not count.
+
+    Raises:
+        OutputError: the file cannot be read, or holds something else.
+    """
+    answered = Answered()
+    if not path.is_file():
+        return answered
+    try:
+        with path.open("rb") as file:
+            if not rows.opening.startswith(file.read(len(rows.opening))):
+                raise ValueError("another opening")
+            file.seek(0)
+            for record in rows.records(file):
+                if not record.endswith(b"\n"):
+                    break
+                if record != rows.header or answered.whole_bytes:
+                    row = rows.decode(record)
+                    if row["status"] == "error":
+                        answered.failed += 1
+                    else:
+                        answered.sources[row["source"]] += 1
+                        answered.model = row["model"]
+                answered.whole_bytes += len(record)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}; expected a file to continue") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise OutputError(
+            f"got {path}, which these options did not write; expected the --format, --n-best and "
+            "--labels it was begun with, or the name of another file"
+        ) from error
+    return answered
+
+
+def drop_failed(path: Path, rows: ResumableRows) -> int:
+    """Rewrite a file that `read_answered` could read without its failures: whole or not at all.
+
+    Returns:
+        How many bytes it has now; a last record that was cut short is gone too.
+
+    Raises:
+        OutputError: the file cannot be replaced; it is then as it was.
+    """
+    try:
+        with replacing(path) as new, path.open("rb") as old:
+            for record in rows.records(old):
+                if not record.endswith(b"\n"):
+                    break
+                header = record == rows.header and not new.tell()
+                if header or rows.decode(record)["status"] != "error":
+                    new.write(record)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}; expected a file to continue") from error
+    return path.stat().st_size
+
+
+class ResultFile:
+    """A file of rows that is whole after every row, whenever the process ends.
+
+    Args:
+        path: where; an existing file is refused unless it is empty, `force` or `keep_bytes`.
+        header: written first where the file starts out empty.
+        resumable: whether --resume could continue it.
+        force: replace what is there.
+        keep_bytes: continue an existing file behind so many of its bytes.
+
+    Raises:
+        OptionError: a file stands there already.
+        OutputError: it cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: bytes,
+        *,
+        resumable: bool = True,
+        force: bool = False,
+        keep_bytes: int | None = None,
+    ) -> None:
+        self.path = path
+        self._resumable = resumable
+        if not force and keep_bytes is None:
+            refuse_existing(path, resumable=resumable)
+        try:
+            self._file = path.open("ab", buffering=0)
+            self._whole_bytes = keep_bytes or 0
+            if path.is_file():
+                self._file.truncate(self._whole_bytes)
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror}; expected a place to write") from error
+        self._synced_s = time.monotonic()
+        if not self._whole_bytes:
+            self.write(header)
+
+    def write(self, row: bytes) -> None:
+        """Append one whole row.
+
+        Raises:
+            OutputError: the disk is full or gone; the file then ends with the last whole row.
+            BrokenPipeError: the path is a pipe and its reader has left.
+        """
+        rest = memoryview(row)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            self._whole_bytes += len(row)
+            if time.monotonic() - self._synced_s > SYNC_EVERY_S:
+                self._sync()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self._drop_partial_row()
+            raise self._refusal(error) from error
+
+    def close(self) -> None:
+        """Bring the rows to the disk and close the file.
+
+        Raises:
+            OutputError: the disk is full or gone.
+        """
+        try:
+            with self._file:
+                self._sync()
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> OutputError:
+        again = ", then run the same command with --resume" if self._resumable else ""
+        return OutputError(
+            f"{self.path}: {error.strerror}; every row up to here is whole: make room{again}"
+        )
+
+    def _drop_partial_row(self) -> None:
+        if self.path.is_file():
+            self._file.truncate(self._whole_bytes)
+
+    def _sync(self) -> None:
+        if self.path.is_file():
+            os.fsync(self._file.fileno())
+        self._synced_s = time.monotonic()
+
+
+def refuse_existing(path: Path, *, resumable: bool = False) -> None:
+    """Raise unless the path is free to write to: absent, empty, or no regular file.
+
+    Args:
+        path: where something shall be written.
+        resumable: whether --resume could continue it.
+
+    Raises:
+        OptionError: a file with content stands there.
+    """
+    if path.is_file() and path.stat().st_size:
+        resume = "--resume to continue it, or " if resumable else ""
+        raise OptionError(f"got {path}, which exists; add {resume}--force to replace it")
+
+
+class StandardOutput:
+    """Rows for whoever reads standard output.
+
+    Args:
+        header: written before the first row.
+    """
+
+    def __init__(self, header: bytes) -> None:
+        self._header = header
+
+    def write(self, row: bytes) -> None:
+        """Hand on one whole row at once.
+
+        Raises:
+            OutputError: the disk behind it is full or gone.
+            BrokenPipeError: the reader has left.
+        """
+        try:
+            sys.stdout.buffer.write(self._header + row)
+            self._header = b""
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"standard output: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Nothing: whoever opened it closes it."""
+
+
+class Sidecars:
+    """A `.txt` of the same name beside each picture, one caption a line, best first.
+
+    Args:
+        force: replace sidecars that were there before.
+    """
+
+    def __init__(self, *, force: bool = False) -> None:
+        self._force = force
+        self._written: set[Path] = set()
+
+    @staticmethod
+    def path(picture: str | Path) -> Path:
+        """Where the sidecar of a picture stands."""
+        return Path(picture).parent / f"{Path(picture).stem}.txt"
+
+    @classmethod
+    def stands_beside(cls, picture: Path) -> bool:
+        """Whether the picture has a sidecar already."""
+        try:
+            return cls.path(picture) != picture and cls.path(picture).exists()
+        except OSError:
+            return False
+
+    def write(self, caption: Caption) -> None:
+        """Write one caption beside its picture, under a temporary name first.
+
+        Raises:
+            OutputError: the folder refuses it, or another text stands there; `errno` is that of
+                the system's refusal.
+        """
+        path = self.path(caption.source)
+        texts = [caption.text, *(other.text for other in caption.alternatives)]
+        content = "\n".join(texts) + "\n"
+        replaceable = self._force and path not in self._written and path != Path(caption.source)
+        if not replaceable and (there := _content(path)) is not None:
+            if there == content.encode():
+                return
+            raise OutputError(f"{path} holds another text; it was left as it is")
+        write_whole(path, content)
+        self._written.add(path)
+
+
+def _content(path: Path) -> bytes | None:
+    """What stands in a file; None if there is no such file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}; expected a place to write") from error
+
+
+def disk_full(error: OSError) -> bool:
+    """Whether every further write must fail as well."""
+    return error.errno in _NO_SPACE

@@ -1,0 +1,1 @@
+"""Measuring captioners: metrics, baselines, reports, explanations."""

@@ -1,0 +1,309 @@
+"""Several captioners on the same images: one page to look at, one JSON to compute with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cutline import templating as page
+from cutline.bundle import Manifest
+from cutline.errors import DataError, ImageError
+from cutline.evaluation import metrics
+from cutline.evaluation.evaluate import Judged, Report, Result, Value
+from cutline.evaluation.metrics import Comparison
+from cutline.image import load_image
+
+FIRST = ("CIDEr-D", "BLEU-4", "METEOR", "ROUGE-L")
+_PLOT_PX = (560, 240)
+
+
+@dataclass(frozen=True)
+class History:
+    """How a captioner was trained.
+
+    Attributes:
+        parameters: trained ones; None if unknown.
+        seconds_per_epoch: None if unknown.
+        curve: (epoch, dev CIDEr-D in training), in order; empty if unknown.
+    """
+
+    parameters: int | None = None
+    seconds_per_epoch: float | None = None
+    curve: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One captioner: its report, and what is known of it otherwise.
+
+    Attributes:
+        report: of the images that all entries were judged on.
+        parameters: the decoder's, or all that were trained where only the run tells; None if
+            unknown.
+        seconds_per_epoch, curve: see `History`.
+    """
+
+    report: Report
+    parameters: int | None = None
+    seconds_per_epoch: float | None = None
+    curve: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the captioner is called."""
+        return self.report.captioner.name
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The paired bootstrap test (Koehn, 2004) of two captioners' CIDEr-D."""
+
+    first: str
+    second: str
+    cider_d: Comparison
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Captioners side by side, best CIDEr-D first.
+
+    Attributes:
+        entries: the captioners.
+        baselines: of the first report that has them.
+        pairs: every two captioners, the better one first.
+    """
+
+    entries: tuple[Entry, ...]
+    baselines: tuple[Result, ...]
+    pairs: tuple[Pair, ...]
+
+    def to_json(self) -> str:
+        """Everything but the images' captions, as one JSON object."""
+        captioners = [
+            {
+                "name": entry.name,
+                "scores": {m: asdict(v) for m, v in entry.report.captioner.scores.items()},
+                "diversity": asdict(entry.report.captioner.diversity),
+                "parameters": entry.parameters,
+                "images_per_s": entry.report.images_per_s,
+                "seconds_per_epoch": entry.seconds_per_epoch,
+                "failed": len(entry.report.failed),
+                "curve": entry.curve,
+            }
+            for entry in self.entries
+        ]
+        first = self.entries[0].report
+        return json.dumps(
+            {
+                "images": len(first.images),
+                "data_sha256": first.data_sha256,
+                "captioners": captioners,
+                "baselines": [asdict(each) for each in self.baselines],
+                "pairs": [asdict(pair) for pair in self.pairs],
+            },
+            indent=1,
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+
+    def to_markdown(self) -> str:
+        """The table: a captioner a line, then the baselines."""
+        lines = [
+            "| | CIDEr-D | BLEU-4 | METEOR | ROUGE-L | different words | decoder "
+            "| s an epoch | images/s |",
+            "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
+        ]
+        for row in self._rows():
+            lines.append(f"| {' | '.join([row['name'], *row['cells']])} |")
+        return "\n".join(lines) + "\n"
+
+    def to_html(self, picture: Callable[[str], Path | None], *, examples: int = 4) -> str:
+        """One page that needs nothing from elsewhere.
+
+        Args:
+            picture: an image's name -> its file, for the gallery; None leaves it out.
+            examples: how many of the best, worst and most different captions.
+        """
+        return page.render(
+            "compare.html",
+            compared=self,
+            rows=list(self._rows()),
+            intervals=list(_intervals([e.report.captioner for e in self.entries], self.baselines)),
+            curves=_curves(self.entries),
+            significance=self._significance(),
+            gallery=self._gallery(picture, examples),
+            images=len(self.entries[0].report.images),
+        )
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for entry in self.entries:
+            scores = entry.report.captioner.scores
+            cells = [_interval(scores[m]) if m in scores else "-" for m in FIRST]
+            cells.append(str(entry.report.captioner.diversity.words))
+            cells.append("-" if entry.parameters is None else f"{entry.parameters / 1e6:.1f} M")
+            seconds = entry.seconds_per_epoch
+            cells.append("-" if seconds is None else f"{seconds:.0f}")
+            cells.append(f"{entry.report.images_per_s:.1f}")
+            yield {"name": entry.name, "cells": cells, "baseline": False}
+        for result in self.baselines:
+            cells = [f"{result.scores[m].value:.3f}" if m in result.scores else "-" for m in FIRST]
+            cells += [str(result.diversity.words), "-", "-", "-"]
+            yield {"name": result.name, "cells": cells, "baseline": True}
+
+    def _significance(self) -> list[list[Comparison | None]]:
+        found = {(pair.first, pair.second): pair.cider_d for pair in self.pairs}
+        names = [entry.name for entry in self.entries]
+        return [[found.get((one, other)) for other in names] for one in names]
+
+    def _gallery(
+        self, picture: Callable[[str], Path | None], examples: int
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The images captioned best, worst, and most differently, none of them twice."""
+        scores = np.array([[i.cider_d for i in e.report.images] for e in self.entries])  # (C, I)
+        orders = {
+            "Captioned best": np.argsort(-scores.mean(axis=0), kind="stable"),
+            "Captioned worst": np.argsort(scores.mean(axis=0), kind="stable"),
+        }
+        if len(self.entries) > 1:
+            orders["Where they differ most"] = np.argsort(-scores.std(axis=0), kind="stable")
+        shown: set[int] = set()
+        gallery = {}
+        for title, order in orders.items():
+            chosen = [int(i) for i in order if i not in shown][:examples]
+            shown.update(chosen)
+            if chosen:
+                gallery[title] = [self._example(number, picture) for number in chosen]
+        return gallery
+
+    def _example(self, number: int, picture: Callable[[str], Path | None]) -> dict[str, Any]:
+        said: list[tuple[str, Judged]] = [(e.name, e.report.images[number]) for e in self.entries]
+        image = said[0][1]
+        return {
+            "name": image.image,
+            "picture": _thumbnail(picture(image.image)),
+            "references": image.references,
+            "said": said,
+        }
+
+
+def compare(entries: Sequence[Entry]) -> Compared:
+    """Put captioners side by side that were judged on the same images.
+
+    Raises:
+        DataError: no entries, two of one name, or reports on different images.
+    """
+    names = [entry.name for entry in entries]
+    refuse_namesakes(names)
+    if len({entry.report.data_sha256 for entry in entries}) > 1:
+        raise DataError("got reports on different images; expected the same for all")
+    ranked = sorted(entries, key=lambda e: -e.report.captioner.scores["CIDEr-D"].value)
+    weights = metrics.resamples(len(ranked[0].report.images), seed=ranked[0].report.seed)
+    scores = {
+        entry.name: metrics.mean_score(
+            np.array([image.cider_d for image in entry.report.images]), weights
+        )
+        for entry in ranked
+    }
+    pairs = tuple(
+        Pair(one.name, other.name, metrics.compare(scores[one.name], scores[other.name]))
+        for one, other in itertools.combinations(ranked, 2)
+    )
+    baselines = next((e.report.baselines for e in entries if e.report.baselines), ())
+    return Compared(tuple(ranked), baselines, pairs)
+
+
+def refuse_namesakes(names: Sequence[str]) -> None:
+    """Captioners are told apart by their names.
+
+    Raises:
+        DataError: two have the same, or there are none.
+    """
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"got captioners {names}; expected at least one, each of its own name")
+
+
+def history(run: Path) -> History:
+    """What a training run's folder tells.
+
+    Raises:
+        DataError: the folder holds no `metrics.csv`.
+    """
+    path = run / "metrics.csv"
+    if not path.is_file():
+        raise DataError(f"got {run} without metrics.csv; expected a training run's folder")
+    with path.open(newline="") as file:
+        rows: list[Mapping[str, str]] = [row for row in csv.DictReader(file) if row["dev_cider"]]
+    curve = {int(row["epoch"]) + 1: float(row["dev_cider"]) for row in rows}  # the later of two
+    summary = run / "summary.json"
+    told = json.loads(summary.read_text()) if summary.is_file() else {}
+    return History(told.get("parameters"), told.get("seconds_per_epoch"), (*curve.items(),))
+
+
+def entry(report: Report, manifest: Manifest | None = None, run: History = History()) -> Entry:
+    """A report with what the captioner's manifest and its training run add to it."""
+    known = None if manifest is None else manifest.parameters.get("decoder")
+    return Entry(report, known or run.parameters, run.seconds_per_epoch, run.curve)
+
+
+def _interval(value: Value) -> str:
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def _intervals(results: Sequence[Result], baselines: Sequence[Result]) -> Iterator[dict[str, Any]]:
+    """CIDEr-D and its interval as shares of the largest, for bars."""
+    everyone = [(r, False) for r in results] + [(r, True) for r in baselines]
+    most = max(result.scores["CIDEr-D"].high for result, _ in everyone) or 1.0
+    for result, baseline in everyone:
+        value = result.scores["CIDEr-D"]
+        yield {
+            "name": result.name,
+            "baseline": baseline,
+            "value": value.value,
+            "at": 100 * value.value / most,
+            "low": 100 * value.low / most,
+            "wide": 100 * (value.high - value.low) / most,
+        }
+
+
+def _curves(entries: Sequence[Entry]) -> dict[str, Any] | None:
+    """Learning curves as points of an SVG; None if no run is known."""
+    known = [entry for entry in entries if entry.curve]
+    if not known:
+        return None
+    width, height = _PLOT_PX
+    last = max(epoch for entry in known for epoch, _ in entry.curve)
+    top = max(score for entry in known for _, score in entry.curve) or 1.0
+    x = [width * (epoch - 1) / max(1, last - 1) for epoch in range(1, last + 1)]
+    lines = []
+    for number, entry in enumerate(known):
+        points = [(x[epoch - 1], height * (1 - score / top)) for epoch, score in entry.curve]
+        lines.append(
+            {
+                "name": entry.name,
+                "hue": round(360 * number / len(known)),
+                "points": " ".join(f"{a:.1f},{b:.1f}" for a, b in points),
+                "end": points[-1],
+            }
+        )
+    return {"lines": lines, "width": width, "height": height, "epochs": last, "top": top}
+
+
+def _thumbnail(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        picture = load_image(path, around_px=320)
+    except ImageError:
+        return ""
+    picture.thumbnail((320, 320))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return page.data_uri(buffer.getvalue(), "image/jpeg")

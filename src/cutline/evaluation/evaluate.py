@@ -1,0 +1,367 @@
+"""Any captioner on any captioned images -> a report, beside baselines on the same images."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cutline.data import Example, digest
+from cutline.errors import DataError, EngineError, ImageError, MissingExtraError, OptionError
+from cutline.evaluation import metrics
+from cutline.evaluation.baselines import Neighbours
+from cutline.evaluation.metrics import Comparison, Diversity, Score
+
+Embed = Callable[[Sequence[Path]], NDArray[np.floating[Any]]]
+Tokens = list[str]
+
+HUMAN, NEAREST, COMMON, RANDOM = "human", "nearest neighbour", "most common", "random"
+
+
+class Said(Protocol):
+    """What evaluation reads of a caption."""
+
+    @property
+    def text(self) -> str:
+        """The caption; not read if there is an error."""
+
+    @property
+    def score(self) -> float:
+        """Mean log-probability per token, nats."""
+
+    @property
+    def embedding(self) -> NDArray[Any] | None:
+        """(D,), for comparing images, if there is one."""
+
+    @property
+    def error(self) -> Exception | None:
+        """Why there is no caption."""
+
+
+class Captioner(Protocol):
+    """What evaluation asks of a captioner."""
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+
+    def stream(self, images: Iterable[Path]) -> Iterator[Said]:
+        """One caption an image, in order."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A score with its 95 % bootstrap interval over images."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One source of captions, scored."""
+
+    name: str
+    references: float
+    """reference captions an image, on average; humans are judged by one fewer."""
+    scores: dict[str, Value]
+    diversity: Diversity
+    lead: dict[str, Comparison]
+    """by metric, the captioner's score less this one's; empty where that is no fair comparison."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One image, what was said of it, and how well."""
+
+    image: str
+    caption: str
+    references: tuple[str, ...]
+    cider_d: float
+    score: float | None
+    """the captioner's own mean log-probability per token in nats; None where it failed."""
+    error: str | None
+    """why there is no caption; the image counts as captioned with nothing."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How well a captioner does."""
+
+    captioner: Result
+    baselines: tuple[Result, ...]
+    skipped: dict[str, str]
+    """metrics and baselines that could not be had, and why."""
+    images: tuple[Judged, ...]
+    seconds: float
+    """wall time of captioning alone."""
+    images_per_s: float
+    data_sha256: str
+    """of image names and reference captions, in order."""
+    seed: int
+
+    @property
+    def failed(self) -> tuple[Judged, ...]:
+        """The images without a caption."""
+        return tuple(image for image in self.images if image.error is not None)
+
+    def to_json(self) -> str:
+        """Everything, as one JSON object."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """A report that `to_json` wrote.
+
+        Raises:
+            DataError: it is none.
+        """
+        try:
+            fields = json.loads(text)
+            return cls(
+                **{
+                    **fields,
+                    "captioner": _result(fields["captioner"]),
+                    "baselines": tuple(map(_result, fields["baselines"])),
+                    "images": tuple(
+                        Judged(**{**image, "references": tuple(image["references"])})
+                        for image in fields["images"]
+                    ),
+                }
+            )
+        except (ValueError, LookupError, TypeError) as error:
+            raise DataError(
+                f"got what is no report ({error}); expected what `cutline evaluate --output` wrote"
+            ) from error
+
+    def to_markdown(self) -> str:
+        """A table: a metric a line; the captioner with its intervals, then the baselines."""
+        results = (self.captioner, *self.baselines)
+        lines = [
+            ["", *(result.name for result in results)],
+            ["---", *("---:" for _ in results)],
+        ]
+        for metric in self.captioner.scores:
+            first, *others = (result.scores[metric] for result in results)
+            interval = f"{first.value:.3f} [{first.low:.3f}, {first.high:.3f}]"
+            lines.append([metric, interval, *(f"{other.value:.3f}" for other in others)])
+        for label, show in _DIVERSITY.items():
+            lines.append([label, *(show(result.diversity) for result in results)])
+        lines.append(["references an image", *(f"{result.references:.1f}" for result in results)])
+        table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        notes = [
+            f"{len(self.images)} images, {len(self.failed)} of them without a caption; "
+            f"{self.seconds:.1f} s, {self.images_per_s:.1f} images/s. In brackets: 95 % bootstrap "
+            "intervals over images. CIDEr-D is what papers report as CIDEr.",
+            *(f"No {what}: {why}." for what, why in self.skipped.items()),
+            *(f"Failed: {image.image}: {image.error}" for image in self.failed),
+        ]
+        return f"{table}\n" + "\n".join(notes) + "\n"
+
+
+_DIVERSITY: dict[str, Callable[[Diversity], str]] = {
+    "different captions": lambda d: f"{d.unique_rate:.1%}",
+    "share of the most frequent": lambda d: f"{d.top_share:.1%}",
+    "different words": lambda d: f"{d.words}",
+    "words a caption": lambda d: f"{d.mean_length:.1f}",
+    "with a repeated phrase": lambda d: f"{d.repeated_rate:.1%}",
+    "not in the training captions": lambda d: (
+        "-" if d.novel_rate is None else f"{d.novel_rate:.1%}"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Set:
+    """Captions to be scored, as tokens, with what they are scored against."""
+
+    name: str
+    captions: list[Tokens]
+    references: list[list[Tokens]]
+
+
+def evaluate(
+    captioner: Captioner,
+    examples: Sequence[Example],
+    *,
+    limit: int | None = None,
+    meteor: bool | None = None,
+    baselines: bool = True,
+    train: Sequence[Example] | None = None,
+    embed: Embed | None = None,
+    seed: int = 0,
+) -> Report:
+    """Caption images, score the captions, and score baselines on the same images.
+
+    Args:
+        captioner: what to judge. An image it fails on is scored as captioned with nothing.
+        examples: images with their reference captions.
+        limit: only the first so many of them.
+        meteor: score METEOR, and SPICE where it can run, in Java; None: if installed.
+        baselines: score the baselines too.
+        train: the captioner's training examples; the most common caption, random captions,
+            nearest neighbours and the share of novel captions come from them.
+        embed: paths -> (B, D) embeddings in the space of the captioner's own, for the nearest
+            neighbours; it sees `train` whole. None, or an image that it cannot read: no nearest
+            neighbours.
+        seed: of random captions and of the bootstrap.
+
+    Raises:
+        OptionError: `limit` is not positive.
+        DataError: no examples, one without references, or not as many captions as images.
+        MissingExtraError, EngineError: METEOR was asked for and cannot run.
+    """
+    if limit is not None and limit < 1:
+        raise OptionError(f"got limit {limit}; expected at least 1, or None for all")
+    examples = examples[:limit]
+    if not examples:
+        raise DataError("got no examples; expected at least one")
+
+    began = time.perf_counter()
+    said = list(captioner.stream(example.image for example in examples))
+    seconds = time.perf_counter() - began
+    if len(said) != len(examples):
+        raise DataError(f"got {len(said)} captions for {len(examples)} images; expected one each")
+
+    texts = ["" if caption.error is not None else caption.text for caption in said]
+    references = [[metrics.tokenize(text) for text in example.captions] for example in examples]
+    sets = [_Set(captioner.name, [metrics.tokenize(text) for text in texts], references)]
+    skipped: dict[str, str] = {}
+    known = None if train is None else [[metrics.tokenize(t) for t in e.captions] for e in train]
+    if baselines:
+        sets += _baselines(examples, said, references, train, known, embed, seed, skipped)
+
+    scored = _score(sets, meteor, seed, skipped)
+    results = [
+        Result(
+            name=each.name,
+            references=sum(map(len, each.references)) / len(each.references),
+            scores={m: Value(score.value, score.low, score.high) for m, score in scores.items()},
+            diversity=metrics.diversity(
+                [tokens for tokens in each.captions if tokens] or [[]],
+                None if known is None else (tokens for group in known for tokens in group),
+            ),
+            lead={}
+            if number == 0 or each.name == HUMAN
+            else {m: metrics.compare(scored[0][m], score) for m, score in scores.items()},
+        )
+        for number, (each, scores) in enumerate(zip(sets, scored, strict=True))
+    ]
+    judged = tuple(
+        Judged(
+            image=example.name,
+            caption=text,
+            references=example.captions,
+            cider_d=float(cider_d),
+            score=None if caption.error is not None else float(caption.score),
+            error=None if caption.error is None else str(caption.error),
+        )
+        for example, text, caption, cider_d in zip(
+            examples, texts, said, scored[0]["CIDEr-D"].per_image, strict=True
+        )
+    )
+    return Report(
+        captioner=results[0],
+        baselines=tuple(results[1:]),
+        skipped=skipped,
+        images=judged,
+        seconds=seconds,
+        images_per_s=len(examples) / max(seconds, 1e-9),
+        data_sha256=digest(examples),
+        seed=seed,
+    )
+
+
+def _baselines(
+    examples: Sequence[Example],
+    said: Sequence[Said],
+    references: list[list[Tokens]],
+    train: Sequence[Example] | None,
+    known: list[list[Tokens]] | None,
+    embed: Embed | None,
+    seed: int,
+    skipped: dict[str, str],
+) -> Iterator[_Set]:
+    if all(len(group) > 1 for group in references):
+        rest = [group[1:] for group in references]
+        yield _Set(HUMAN, [group[0] for group in references], rest)
+    else:
+        skipped[HUMAN] = "an image has a single reference"
+    if not train or not known:
+        skipped[f"{NEAREST}, {COMMON}, {RANDOM}"] = "no training captions were given"
+        return
+    if embed is None:
+        skipped[NEAREST] = "no way to embed training images was given"
+    else:
+        try:
+            own = [caption.embedding for caption in said if caption.embedding is not None]
+            vectors = (
+                np.stack(own)
+                if len(own) == len(said)
+                else embed([example.image for example in examples])
+            )
+            neighbours = Neighbours(embed([example.image for example in train]), known)
+            yield _Set(NEAREST, neighbours.consensus(vectors), references)
+        except (ImageError, OptionError) as error:
+            skipped[NEAREST] = str(error)
+    pool = [tokens for group in known for tokens in group]
+    common = Counter(map(tuple, pool)).most_common(1)[0][0]
+    yield _Set(COMMON, [list(common)] * len(examples), references)
+    draw = random.Random(seed)
+    yield _Set(RANDOM, [draw.choice(pool) for _ in examples], references)
+
+
+def _score(
+    sets: Sequence[_Set], meteor: bool | None, seed: int, skipped: dict[str, str]
+) -> list[dict[str, Score]]:
+    weights = metrics.resamples(len(sets[0].captions), seed=seed)
+    java: dict[str, list[NDArray[np.float64]]] = {}
+    if meteor is not False:
+        captions = [tokens for each in sets for tokens in each.captions]
+        references = [group for each in sets for group in each.references]
+        for name, count in {"METEOR": metrics.meteor_statistics, "SPICE": metrics.spice}.items():
+            try:
+                java[name] = np.split(count(captions, references), len(sets))
+            except (MissingExtraError, EngineError) as error:
+                if meteor and name == "METEOR":
+                    raise
+                skipped[name] = str(error)
+    ciders: dict[int, metrics.CiderD] = {}
+    scored = []
+    for number, each in enumerate(sets):
+        shared = id(each.references)
+        cider = ciders[shared] = ciders.get(shared) or metrics.CiderD(each.references)
+        rows = metrics.bleu_statistics(each.captions, each.references)
+        scores = {
+            f"BLEU-{order}": Score.of(rows, partial(metrics.bleu, order=order), weights)
+            for order in range(1, 5)
+        }
+        if "METEOR" in java:
+            scores["METEOR"] = Score.of(java["METEOR"][number], metrics.meteor, weights)
+        means = {
+            "ROUGE-L": metrics.rouge_l(each.captions, each.references),
+            "CIDEr-D": cider.corpus(each.captions),
+            **({"SPICE": java["SPICE"][number]} if "SPICE" in java else {}),
+        }
+        scored.append(scores | {m: metrics.mean_score(rows, weights) for m, rows in means.items()})
+    return scored
+
+
+def _result(fields: Mapping[str, Any]) -> Result:
+    return Result(
+        name=fields["name"],
+        references=fields["references"],
+        scores={metric: Value(**value) for metric, value in fields["scores"].items()},
+        diversity=Diversity(**fields["diversity"]),
+        lead={metric: Comparison(**lead) for metric, lead in fields["lead"].items()},
+    )

@@ -1,0 +1,330 @@
+"""What stands before every request: who may ask, how much, how often; and what every answer says.
+
+Only headers are looked at before a request is let in. Its body is counted as it arrives, whatever
+Content-Length says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import logging
+import math
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cutline.service.problems import ProblemError
+from cutline.service.settings import Settings, parse_rate
+
+log = logging.getLogger("cutline.serve")
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Said with every answer that does not say otherwise itself."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_MAX_HEADER_BYTES = 65_536
+_UNGUARDED = ("/v1/openapi.json", "/v1/problems")
+_PROBES = ("/healthz", "/readyz")  # asked by balancers and containers, who know addresses only
+
+
+class Guard:
+    """The ASGI layer before all but CORS: host, key, rate, body; then headers, count and log.
+
+    The service is in the lifespan's state; a request's state gets `request_id`, `client`, and
+    `charge`, and may be given `code` and `images` for the log.
+
+    Args:
+        app: what it guards.
+        settings: what is allowed.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._keys = [_digest(key) for key in settings.keys]
+        hosts = settings.hosts or (_LOOPBACK if settings.loopback else ("*",))
+        self._hosts = frozenset() if "*" in hosts else frozenset(map(str.lower, hosts))
+        self._rate = None if settings.rate is None else TokenBuckets(*parse_rate(settings.rate))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer why not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s = time.monotonic()
+        headers = Headers(scope=scope)
+        given_id = headers.get("x-request-id", "")
+        request_id = given_id if _REQUEST_ID.fullmatch(given_id) else secrets.token_hex(8)
+        state: dict[str, Any] = scope["state"]
+        state["request_id"] = request_id
+        body = _Body(receive, self._settings, state["service"].held)
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                said = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    said.setdefault(name, value)
+                said["X-Request-ID"] = request_id
+                if state.get("closing"):
+                    said["Connection"] = "close"
+            await send(message)
+
+        try:
+            state["client"] = client = self._admit(scope, headers)
+            state["charge"] = lambda images: self._charge(client, images)
+            await self._app(scope, body.receive, answer)
+        except ClientDisconnect:
+            status = 499  # as nginx has it; nobody hears it
+        except Exception as error:
+            problem = error if isinstance(error, ProblemError) else None
+            if problem is None:
+                log.exception("request failed", extra={"id": request_id})
+                problem = ProblemError("internal", f"The log tells more; request {request_id}.")
+            state["code"] = problem.code
+            if not status:
+                await problem.response()(scope, receive, answer)
+        finally:
+            body.release()
+            self._count(scope, status, time.monotonic() - began_s, body.received)
+
+    def _admit(self, scope: Scope, headers: Headers) -> str:
+        """Who asks, as rates and logs have it.
+
+        Raises:
+            ProblemError: may not ask, or too often.
+        """
+        path: str = scope["path"]
+        host = _host(headers.get("host", ""))
+        if self._hosts and host not in self._hosts and path not in _PROBES:
+            raise ProblemError(
+                "host-refused",
+                f"got host {host[:100]!r}; expected one that the service was told to answer to",
+            )
+        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
+            raise ProblemError("headers-too-large", "got headers of more than 64 KiB")
+        client = _address(scope)
+        if (path.startswith("/v1/") and path not in _UNGUARDED) or path in ("/wowme", "/metrics"):
+            if self._keys:
+                client = self._known(headers)
+            if path != "/metrics":
+                self._charge(client, 0)
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > self._settings.max_body_mb * 1e6:
+            raise _too_large(self._settings)
+        return client
+
+    def _known(self, headers: Headers) -> str:
+        """The key that a request names, shortened beyond use."""
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        digest = _digest(key)
+        if not sum(hmac.compare_digest(digest, known) for known in self._keys):  # always all
+            raise ProblemError(
+                "unauthorized",
+                "got no API key that is known here; expected Authorization: Bearer KEY",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return f"key-{digest.hex()[:8]}"
+
+    def _charge(self, client: str, images: int) -> None:
+        """Take as many images from what a client may ask for; 0 only asks if anything is left."""
+        if self._rate is None or (wait_s := self._rate.take(client, images)) == 0:
+            return
+        raise ProblemError(
+            "rate-limited",
+            f"got more images than {self._settings.rate}; "
+            + (f"try again in {wait_s} s" if wait_s else "send fewer at once"),
+            headers={"Retry-After": str(wait_s)} if wait_s else None,
+        )
+
+    def _count(self, scope: Scope, status: int, seconds: float, received: int) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        state = scope["state"]
+        metrics = state["service"].metrics
+        metrics.requests.labels(scope["method"] if route != "other" else "", route, status).inc()
+        metrics.latency.labels(route).observe(seconds)
+        if code := state.get("code"):
+            metrics.errors.labels(code).inc()
+        quiet = route in (*_PROBES, "/metrics") and status == 200
+        log.log(
+            logging.DEBUG if quiet else logging.INFO,
+            "request",
+            extra={
+                "id": state["request_id"],
+                "method": scope["method"],
+                "route": route,
+                "status": status,
+                "ms": round(seconds * 1e3, 1),
+                "client": state.get("client", ""),
+                "received_bytes": received,
+                "images": state.get("images", 0),
+                **({"code": code} if code else {}),
+            },
+        )
+
+
+@dataclass
+class Held:
+    """How many bytes of pictures strangers make the service hold, sent or fetched.
+
+    Attributes:
+        limit_bytes: at most so many.
+        bytes: so many now.
+    """
+
+    limit_bytes: float
+    bytes: int = 0
+
+    def take(self, size: int) -> None:
+        """Hold more, to be given back by `release` even if that is too much.
+
+        Raises:
+            ProblemError: that is too much.
+        """
+        self.bytes += size
+        if self.bytes > self.limit_bytes:
+            raise ProblemError(
+                "busy",
+                "The pictures that are held fill all memory allowed; try again in 1 s.",
+                headers={"Retry-After": "1"},
+            )
+
+    def release(self, size: int) -> None:
+        """Hold less."""
+        self.bytes -= size
+
+    @contextmanager
+    def more(self, size: int) -> Iterator[None]:
+        """Hold more while the block runs; raises what `take` does."""
+        try:
+            self.take(size)
+            yield
+        finally:
+            self.release(size)
+
+
+class _Body:
+    """One request's body on its way in: counted, and no longer on its way than allowed."""
+
+    def __init__(self, receive: Receive, settings: Settings, held: Held) -> None:
+        self._receive = receive
+        self._settings = settings
+        self._held = held
+        self._due_s = time.monotonic() + settings.upload_timeout_s
+        self._whole = False
+        self.received = 0
+
+    async def receive(self) -> Message:
+        if self._whole:
+            return await self._receive()  # only the client's leaving is still to come
+        try:
+            async with asyncio.timeout(self._due_s - time.monotonic()):
+                message = await self._receive()
+        except TimeoutError as error:
+            limit_s = self._settings.upload_timeout_s
+            raise ProblemError(
+                "upload-too-slow", f"the body took longer than {limit_s:g} s"
+            ) from error
+        if message["type"] != "http.request":
+            return message
+        self._whole = not message.get("more_body", False)
+        size = len(message.get("body", b""))
+        self.received += size
+        self._held.take(size)
+        if self.received > self._settings.max_body_mb * 1e6:
+            raise _too_large(self._settings)
+        return message
+
+    def release(self) -> None:
+        self._held.release(self.received)
+
+
+@dataclass
+class TokenBuckets:
+    """A bucket of tokens for each client, filled at a steady rate.
+
+    Attributes:
+        size: tokens in a full bucket.
+        per_s: seconds to fill an empty one.
+        clients: how many are remembered; who is forgotten has a full bucket again.
+    """
+
+    size: int
+    per_s: float
+    clients: int = 10_000
+
+    def __post_init__(self) -> None:
+        """Begin with nobody."""
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str, tokens: int) -> int | None:
+        """Take tokens; 0 only asks whether there is one.
+
+        Returns:
+            0 if they were there; else after how many seconds they may be; None is never.
+        """
+        now_s = time.monotonic()
+        left, since_s = self._left.pop(client, (float(self.size), now_s))
+        left = min(self.size, left + (now_s - since_s) * self.size / self.per_s)
+        wanted = max(1, tokens)
+        there = left >= wanted
+        self._left[client] = (left - tokens if there else left, now_s)
+        if len(self._left) > self.clients:
+            self._left.popitem(last=False)
+        if there:
+            return 0
+        return None if wanted > self.size else math.ceil((wanted - left) * self.per_s / self.size)
+
+
+def _too_large(settings: Settings) -> ProblemError:
+    most = f"{settings.max_body_mb:g} MB"
+    return ProblemError("body-too-large", f"got a larger body; expected at most {most}")
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _host(header: str) -> str:
+    try:
+        return (urlsplit(f"//{header}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _address(scope: Scope) -> str:
+    """The client's address; of IPv6 the network, since anyone there has billions of them."""
+    host = (scope.get("client") or ("", 0))[0]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host or "unknown"
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return host

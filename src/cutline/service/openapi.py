@@ -1,0 +1,158 @@
+"""The OpenAPI document: what FastAPI tells of the routes, with the forms, problems and limits."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import defaultdict
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from cutline.fetch import FetchOptions
+from cutline.service.problems import KINDS, MEDIA_TYPE
+from cutline.service.schema import (
+    AltOptions,
+    AltRequest,
+    CaptionRequest,
+    Options,
+    PageContext,
+    ProblemDetails,
+)
+from cutline.service.settings import Settings
+
+_REFERENCE = "#/components/schemas/{model}"
+PROBED = ("bad-request", "headers-too-large", "internal")
+ALWAYS = (*PROBED, "host-refused")
+GUARDED = (*ALWAYS, "unauthorized", "rate-limited", "busy", "not-ready")
+FETCHING = ("url-invalid", "url-refused", "fetch-failed", "fetch-timeout")
+PICTURE = ("image-too-large", "image-format", "image-corrupt")
+UPLOAD = ("body-too-large", "upload-too-slow", "media-type", "too-many-images", "invalid-request")
+
+
+def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may tell these problems."""
+    by_status: dict[int, list[str]] = defaultdict(list)
+    for code in codes:
+        by_status[KINDS[code].status].append(code)
+    return {
+        status: {
+            "description": " ".join(f"`{code}`: {KINDS[code].meaning}" for code in found),
+            "content": {
+                MEDIA_TYPE: {"schema": {"$ref": _REFERENCE.format(model="ProblemDetails")}}
+            },
+        }
+        for status, found in sorted(by_status.items())
+    }
+
+
+def body(form: str, json: str) -> dict[str, Any]:
+    """The `openapi_extra` of a route whose body has either form."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": {"$ref": _REFERENCE.format(model=form)}},
+                "application/json": {"schema": {"$ref": _REFERENCE.format(model=json)}},
+            },
+        }
+    }
+
+
+def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """The whole document, with the limits that hold here."""
+    told = get_openapi(
+        title="Cutline",
+        version=importlib.metadata.version("cutline"),
+        summary="Turns pictures into words people can use.",
+        description=_description(settings),
+        routes=app.routes,
+        tags=[
+            {"name": "captions", "description": "A sentence for every picture."},
+            {"name": "alt", "description": "The alt text a picture should have where it stands."},
+            {"name": "service", "description": "What is served, and how it fares."},
+        ],
+    )
+    schemas = told["components"]["schemas"]
+    for model in (CaptionRequest, AltRequest, ProblemDetails):
+        _add(schemas, model)
+    schemas["CaptionRequest"]["properties"]["images"]["maxItems"] = settings.max_images
+    file = {
+        "type": "string",
+        "format": "binary",
+        "description": f"A picture's file, at most {settings.max_image_mb:g} MB and "
+        f"{settings.max_megapixels:g} megapixels.",
+    }
+    files = {"type": "array", "items": file, "minItems": 1, "maxItems": settings.max_images}
+    schemas["CaptionForm"] = _form(
+        "Files and options as a form.", {"image": files}, ["image"], Options
+    )
+    schemas["AltForm"] = _form(
+        "A file, where it stands, and the wording, as a form.",
+        {"image": file},
+        [],
+        PageContext,
+        AltOptions,
+    )
+    if settings.keys:
+        told["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        told["security"] = [{"key": []}]
+    return told
+
+
+def _form(
+    description: str, own: dict[str, Any], required: list[str], *models: type[BaseModel]
+) -> dict[str, Any]:
+    properties = dict(own)
+    for model in models:
+        properties |= model.model_json_schema(ref_template=_REFERENCE)["properties"]
+    for field in properties.values():  # a form has no null: one leaves the field out
+        if (choices := field.get("anyOf")) is not None:
+            [choice] = [each for each in choices if each != {"type": "null"}]
+            del field["anyOf"]
+            field |= choice
+        if field.get("default", "") is None:
+            del field["default"]
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _add(schemas: dict[str, Any], model: type[BaseModel]) -> None:
+    schema = model.model_json_schema(ref_template=_REFERENCE)
+    schemas |= schema.pop("$defs", {})
+    schemas[model.__name__] = schema
+
+
+def _description(settings: Settings) -> str:
+    limits = {
+        "Body of a request": f"{settings.max_body_mb:g} MB, within {settings.upload_timeout_s:g} s",
+        "Headers of a request": f"64 KiB, within {settings.header_timeout_s:g} s",
+        "Images in a request": f"{settings.max_images}",
+        "One image": f"{settings.max_image_mb:g} MB, {settings.max_megapixels:g} megapixels",
+        "Images accepted and not yet answered": f"{settings.queue}; more get 503 with Retry-After",
+        "All pictures held at once": f"{settings.max_pending_mb:g} MB; more get 503",
+        "Connections at once": f"{settings.max_connections}; more get 503",
+        "Images by URL": f"{settings.fetch_timeout_s:g} s each, {FetchOptions.max_redirects} "
+        "redirects, http and https, public hosts only"
+        if settings.fetch
+        else "none",
+        "Rate": f"{settings.rate} images for each key or address" if settings.rate else "no limit",
+        "API key": "asked for" if settings.keys else "none asked for",
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in limits.items())
+    return f"""Captions for pictures, and alt texts for pictures on pages.
+
+Every error is a problem as RFC 9457 has it, `{MEDIA_TYPE}`, with a stable `code`; `/v1/problems`
+lists them all. A request with several pictures is answered with 200 and a status for each, so that
+one bad picture spoils nothing. Formats are told by a file's first bytes, never by its name.
+
+| Limit | Here |
+| --- | --- |
+{table}
+"""

@@ -1,0 +1,225 @@
+"""What a request's body holds: pictures, where they stand, and how they are to be captioned."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from cutline.service.problems import ProblemError
+from cutline.service.schema import (
+    MAX_NAME,
+    AltOptions,
+    AltRequest,
+    CaptionRequest,
+    ImageSource,
+    Options,
+    PageContext,
+)
+from cutline.service.service import Given
+from cutline.service.settings import Settings
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+_MAX_FIELD_BYTES = 32_768
+_LARGE_BYTES = 200_000
+
+
+async def read_captions(request: Request, settings: Settings) -> tuple[list[Given], Options]:
+    """The pictures and options of a request to caption.
+
+    Raises:
+        ProblemError: the body is none of the forms described, or says something impossible.
+    """
+    if _is_form(request):
+        fields, files = await _form(request, settings, settings.max_images)
+        if not files:
+            raise invalid([{"loc": ("image",), "msg": "missing; expected at least one file"}])
+        with _validation(Options, "image"):
+            options = Options.model_validate(fields)
+        return [Given(name, content, context=options.context) for name, content in files], options
+    asked = await _json(request, CaptionRequest)
+    if len(asked.images) > settings.max_images:
+        raise _too_many(settings.max_images)
+    given = [
+        await _given(
+            f"images.{number}",
+            f"image {number + 1}",
+            image,
+            asked.options.context if image.context is None else image.context,
+        )
+        for number, image in enumerate(asked.images)
+    ]
+    return given, asked.options
+
+
+async def read_alt(
+    request: Request, settings: Settings
+) -> tuple[Given | None, PageContext, AltOptions]:
+    """The picture, its page and the wording of a request for an alt.
+
+    Raises:
+        ProblemError: as for `read_captions`.
+    """
+    if not _is_form(request):
+        asked = await _json(request, AltRequest)
+        given = None if asked.image is None else await _given("image", "image", asked.image)
+        return given, asked.use, asked.options
+    fields, files = await _form(request, settings, 1)
+    wording = {name: fields.pop(name) for name in AltOptions.model_fields if name in fields}
+    with _validation(PageContext, "image", *AltOptions.model_fields):
+        use, options = PageContext.model_validate(fields), AltOptions.model_validate(wording)
+    return (Given(*files[0]) if files else None), use, options
+
+
+def invalid(
+    errors: Sequence[Any], model: type[BaseModel] = BaseModel, *others: str
+) -> ProblemError:
+    """The problem that fields have which do not fit.
+
+    Args:
+        errors: as pydantic's `errors()` gives them.
+        model: what was expected; its fields are named to whoever sent another.
+        others: fields that were expected beside the model's.
+    """
+    found = []
+    for each in errors[:20]:
+        message = str(each["msg"])
+        if each.get("type") == "extra_forbidden":
+            names = [*others, *_part(model, each["loc"][:-1]).model_fields]
+            message = f"no such field; expected one of {', '.join(names)}"
+        found.append({"where": ".".join(map(str, each["loc"]))[:200], "message": message[:500]})
+    told = "; ".join(f"{each['where']}: {each['message']}" for each in found[:3])
+    return ProblemError("invalid-request", f"got fields that do not fit: {told}", errors=found)
+
+
+def _part(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:
+    """The model of that part of a body which pydantic calls by this place."""
+    for step in place:
+        if isinstance(step, str) and step in model.model_fields:
+            kind = model.model_fields[step].annotation
+            for each in (kind, *get_args(kind)):
+                if isinstance(each, type) and issubclass(each, BaseModel):
+                    model = each
+    return model
+
+
+@contextmanager
+def _validation(model: type[BaseModel], *others: str) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False)
+        if errors[0]["type"] == "json_invalid":
+            raise ProblemError(
+                "bad-request", f"got a body that cannot be read: {errors[0]['msg'][:500]}"
+            ) from error
+        raise invalid(errors, model, *others) from error
+
+
+def _is_form(request: Request) -> bool:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in ("multipart/form-data", "application/json"):
+        raise ProblemError(
+            "media-type",
+            f"got {media_type[:100] or 'no Content-Type'}; "
+            "expected multipart/form-data or application/json",
+        )
+    return media_type == "multipart/form-data"
+
+
+async def _json(request: Request, model: type[M]) -> M:
+    body = await request.body()
+    with _validation(model):
+        return await _aside(len(body), lambda: model.model_validate_json(body, strict=True))
+
+
+async def _given(where: str, name: str, image: ImageSource, context: str = "") -> Given:
+    if image.url is not None:
+        return Given(image.name or image.url, None, image.url, context)
+    text = image.base64 or ""
+    try:
+        content = await _aside(len(text), lambda: base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise invalid([{"loc": (where, "base64"), "msg": "no Base64 (RFC 4648, 4)"}]) from error
+    return Given(image.name or name, content, "", context)
+
+
+class _FormParser(MultiPartParser):
+    """Starlette's, which takes a form that is cut short for a whole one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ended = False
+
+    def on_end(self) -> None:
+        self._ended = True
+
+    async def parse(self) -> FormData:
+        form = await super().parse()
+        if not self._ended:
+            for file in self._files_to_close_on_error:
+                file.close()
+            raise MultiPartException("it ends before its last boundary")
+        return form
+
+
+async def _form(
+    request: Request, settings: Settings, most: int
+) -> tuple[dict[str, str], list[tuple[str, bytes]]]:
+    """The fields, and the files by name."""
+    known = {*Options.model_fields, *PageContext.model_fields, *AltOptions.model_fields}
+    parser = _FormParser(
+        request.headers,
+        request.stream(),
+        max_files=most,
+        max_fields=len(known),
+        max_part_size=_MAX_FIELD_BYTES,
+    )
+    parser.spool_max_size = int(settings.max_body_mb * 1e6)  # pictures never go to the disk
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise _too_many(most) from error
+        raise ProblemError(
+            "bad-request", f"got multipart that cannot be read: {error.message}"
+        ) from error
+    try:
+        fields: dict[str, str] = {}
+        files: list[tuple[str, bytes]] = []
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                if name not in ("image", "images"):
+                    message = "no form field for files; expected image=@FILE"
+                    raise invalid([{"loc": (name,), "msg": message}])
+                source = (value.filename or f"image {len(files) + 1}")[:MAX_NAME]
+                files.append((source, await value.read()))
+            elif name in fields:
+                raise invalid([{"loc": (name,), "msg": "given twice"}])
+            else:
+                fields[name] = value
+        return fields, files
+    finally:
+        await form.close()
+
+
+def _too_many(most: int) -> ProblemError:
+    images = "1 image" if most == 1 else f"{most} images"
+    return ProblemError(
+        "too-many-images", f"got more than {images}; expected at most {images} in one request"
+    )
+
+
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    """Do the work, on a thread if there is much of it."""
+    return await asyncio.to_thread(work) if size > _LARGE_BYTES else work()

@@ -1,0 +1,375 @@
+"""What goes over the wire, as the OpenAPI document describes it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from cutline.fetch import MAX_URL_CHARS
+from cutline.site.decide.alt_text import WordingOptions
+from cutline.site.model import Kind, Origin, Purpose
+
+MAX_BEAM = 20
+MAX_LABELS = 50
+MAX_CONTEXT = 4000
+MAX_URL = MAX_URL_CHARS
+MAX_NAME = 255
+
+
+def _flag(value: Any) -> Any:
+    """In a form or a query only the two words that the document has, not `0`, `on` or `yes`."""
+    if isinstance(value, str) and value not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+_A_URL: dict[str, Any] = {
+    "min_length": 1,
+    "max_length": MAX_URL,
+    "description": "An http or https URL of a public host; redirects are followed.",
+    "examples": ["https://example.org/dog.jpg"],
+}
+_NULL: dict[str, Any] = {"type": "null"}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Options(_Model):
+    """How pictures are captioned; what is left out is the model's own way."""
+
+    beam: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_BEAM, description="Hypotheses kept alive; 1 is greedy search."),
+    ] = None
+    n_best: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MAX_BEAM,
+            description="Captions for each picture, best first; at most `beam` unless drawing.",
+        ),
+    ] = 1
+    length_penalty: Annotated[
+        float | None,
+        Field(ge=0, le=10, description="Less than 1 favours short captions, more long ones."),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        Field(ge=0.01, le=10, description="Draw at random instead: below 1 safer, above 1 wilder."),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="Draw from the likeliest words of this much probability."),
+    ] = None
+    seed: Annotated[
+        int | None,
+        Field(ge=0, le=2**53 - 1, description="The same seed draws the same captions."),
+    ] = None
+    labels: Annotated[
+        int, Field(ge=0, le=MAX_LABELS, description="ImageNet labels for each picture.")
+    ] = 5
+    attention: Annotated[
+        Flag, Field(description="Also tell where the model looked as it chose each word.")
+    ] = False
+    alt: Annotated[
+        Flag, Field(description="Also draft an alt text, as POST /v1/alt does without a page.")
+    ] = False
+    context: Annotated[
+        str,
+        Field(
+            max_length=MAX_CONTEXT,
+            description="Words that stand near every picture; those the model knows are favoured.",
+            examples=["Our dog Rex at the lake"],
+        ),
+    ] = ""
+
+
+class UrlQuery(Options):
+    """One picture by URL, with its options beside it."""
+
+    url: Annotated[str, Field(**_A_URL)]
+
+
+class ImageSource(_Model):
+    """One picture: by URL or as Base64."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["url"], "properties": {"url": {"type": "string"}, "base64": _NULL}},
+                {
+                    "required": ["base64"],
+                    "properties": {"base64": {"type": "string"}, "url": _NULL},
+                },
+            ]
+        }
+    )
+
+    url: Annotated[str | None, Field(**_A_URL)] = None
+    base64: Annotated[
+        str | None, Field(min_length=1, description="The file's bytes, Base64 (RFC 4648, 4).")
+    ] = None
+    name: Annotated[
+        str | None, Field(max_length=MAX_NAME, description="What the answer calls it.")
+    ] = None
+    context: Annotated[
+        str | None,
+        Field(
+            max_length=MAX_CONTEXT, description="Words near this picture, instead of `options`'."
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one(self) -> ImageSource:
+        if (self.url is None) == (self.base64 is None):
+            raise ValueError("expected either url or base64")
+        return self
+
+
+class CaptionRequest(_Model):
+    """Pictures to caption."""
+
+    images: Annotated[list[ImageSource], Field(min_length=1)]
+    options: Options = Options()
+
+
+class PageContext(_Model):
+    """Where a picture stands on a page, as far as one knows; every field may be left out."""
+
+    page: Annotated[str, Field(max_length=MAX_URL, description="The page's URL.")] = ""
+    kind: Annotated[
+        Kind, Field(description=f"What shows the picture: {', '.join(Kind)}.", examples=["img"])
+    ] = Kind.IMG
+    source: Annotated[
+        str, Field(max_length=MAX_URL, description="What `src` says.", examples=["/img/rex.jpg"])
+    ] = ""
+    alt: Annotated[
+        str | None,
+        Field(max_length=MAX_CONTEXT, description="The present alt; null if there is none."),
+    ] = None
+    name: Annotated[
+        str, Field(max_length=MAX_CONTEXT, description="The name aria-label and its kin give.")
+    ] = ""
+    title: Annotated[str, Field(max_length=MAX_CONTEXT, description="Its title attribute.")] = ""
+    role: Annotated[str, Field(max_length=100, description="Its role attribute.")] = ""
+    hidden: Annotated[Flag, Field(description="aria-hidden or not displayed.")] = False
+    width_px: Annotated[int | None, Field(ge=0, le=100_000, description="As the page says.")] = None
+    height_px: Annotated[int | None, Field(ge=0, le=100_000, description="As the page says.")] = (
+        None
+    )
+    link: Annotated[
+        str, Field(max_length=MAX_URL, description="Where the link around it leads.")
+    ] = ""
+    link_text: Annotated[
+        str, Field(max_length=MAX_CONTEXT, description="The link's or button's other text.")
+    ] = ""
+    button: Annotated[Flag, Field(description="Whether it stands in a button, or is one.")] = False
+    caption: Annotated[str, Field(max_length=MAX_CONTEXT, description="Its figcaption's text.")] = (
+        ""
+    )
+    heading: Annotated[
+        str, Field(max_length=MAX_CONTEXT, description="The nearest heading before it.")
+    ] = ""
+    before: Annotated[str, Field(max_length=MAX_CONTEXT, description="Text before it.")] = ""
+    after: Annotated[str, Field(max_length=MAX_CONTEXT, description="Text after it.")] = ""
+    page_title: Annotated[str, Field(max_length=MAX_CONTEXT, description="The page's title.")] = ""
+    language: Annotated[
+        str, Field(max_length=100, description="The page's language.", examples=["en"])
+    ] = ""
+
+
+class AltOptions(_Model):
+    """How drafts are worded."""
+
+    max_chars: Annotated[
+        int, Field(ge=1, le=1000, description="Longest draft; words beyond are left out.")
+    ] = WordingOptions.max_chars
+    threshold: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=1,
+            description="Below this confidence nothing is suggested; null: it always is.",
+        ),
+    ] = WordingOptions.threshold
+    sentence: Annotated[Flag, Field(description="Whether descriptions end in a full stop.")] = (
+        WordingOptions.sentence
+    )
+    glossary: Annotated[
+        str,
+        Field(
+            max_length=MAX_CONTEXT,
+            description="What this site calls things, a line each.",
+            examples=["sheep = alpaca"],
+        ),
+    ] = ""
+
+
+class AltRequest(_Model):
+    """A picture and where it stands."""
+
+    image: Annotated[
+        ImageSource | None,
+        Field(description="Without it only what the page says is decided on."),
+    ] = None
+    use: PageContext = PageContext()
+    options: AltOptions = AltOptions()
+
+
+class FieldError(BaseModel):
+    """One field that does not fit."""
+
+    where: str
+    message: str
+
+
+class ProblemDetails(BaseModel):
+    """A problem as RFC 9457 has it."""
+
+    type: Annotated[str, Field(description="Where the kind of problem is described.")]
+    title: str
+    status: int
+    code: Annotated[str, Field(description="Stable; see /v1/problems.")]
+    detail: Annotated[str, Field(description="What is wrong here and what to do.")]
+    errors: Annotated[list[FieldError] | None, Field(description="Which fields, if any.")] = None
+
+
+class Alternative(BaseModel):
+    """Another caption of the same picture."""
+
+    caption: str
+    score: float
+
+
+class Label(BaseModel):
+    """One of the 1,000 ImageNet classes."""
+
+    name: str
+    probability: Annotated[float, Field(ge=0, le=1)]
+
+
+class Attention(BaseModel):
+    """Where the model looked as it chose each word."""
+
+    grid: Annotated[
+        list[int] | None, Field(description="Rows and columns of regions; null if it has none.")
+    ]
+    words: list[str]
+    weights: Annotated[
+        list[list[float]], Field(description="For each word, of each region, row by row.")
+    ]
+
+
+class Word(BaseModel):
+    """A word of a draft, with where it came from."""
+
+    word: str
+    origin: Origin
+
+
+class AltDraft(BaseModel):
+    """What a picture is for and what alt it should have."""
+
+    purpose: Annotated[Purpose, Field(description="The leaf reached in the W3C decision tree.")]
+    rule: Annotated[str, Field(description="Which of our rules decided; a stable name.")]
+    evidence: Annotated[str, Field(description="On what grounds, for a person to check.")]
+    alt: Annotated[
+        str | None,
+        Field(description='The suggestion; "" is decorative; null: a person must write it.'),
+    ]
+    confidence: Annotated[
+        float | None, Field(description="Measured share of captions this sure that fit.")
+    ]
+    abstained: Annotated[bool, Field(description="A caption was there, but too unsure.")]
+    words: list[Word]
+    alternatives: list[str]
+    notes: Annotated[list[str], Field(description="What else a reviewer should know.")]
+
+
+class Result(BaseModel):
+    """What is said of one picture, or why nothing is."""
+
+    index: Annotated[int, Field(description="Its place in the request, from 0.")]
+    source: Annotated[str, Field(description="The file's name, the URL, or the name given.")]
+    status: Literal["ok", "error"]
+    caption: str | None
+    score: Annotated[
+        float | None,
+        Field(
+            description="Mean log-probability per token, nats; nearer 0 is surer. It does not "
+            "order the alternatives: the search's length-normalised rank does.",
+        ),
+    ]
+    alternatives: list[Alternative]
+    labels: list[Label]
+    attention: Annotated[Attention | None, Field(description="Only if asked for.")] = None
+    alt: Annotated[AltDraft | None, Field(description="Only if asked for.")] = None
+    error: ProblemDetails | None = None
+
+
+class AltResponse(AltDraft):
+    """An alt's draft, with the caption it was made from, if it took one."""
+
+    caption: str | None
+    labels: list[str]
+    model: Annotated[str, Field(description='Which model captioned; "" if none did.')]
+    took_ms: Annotated[float, Field(description="From the request's headers to this answer.")]
+
+
+class CaptionResponse(BaseModel):
+    """An answer for each picture, in order."""
+
+    model: str
+    results: list[Result]
+    took_ms: Annotated[float, Field(description="From the request's headers to this answer.")]
+
+
+class ProblemKind(BaseModel):
+    """A kind of problem."""
+
+    code: str
+    status: int
+    title: str
+    meaning: str
+
+
+class ProblemsResponse(BaseModel):
+    """Every kind of problem there is."""
+
+    problems: list[ProblemKind]
+
+
+class WowmeResponse(BaseModel):
+    """The tutorial's answer."""
+
+    image: str
+    caption: str
+
+
+class ModelInfo(BaseModel):
+    """A model that is served."""
+
+    name: str
+    default: bool
+    summary: str | None = None
+    licence: str | None = None
+    created: str | None = None
+    vocabulary: int | None = None
+    scores: dict[str, Any] | None = None
+    search: dict[str, Any]
+
+
+class ModelsResponse(BaseModel):
+    """The models that are served."""
+
+    models: list[ModelInfo]
+
+
+class Health(BaseModel):
+    """How the service is."""
+
+    status: Literal["ok"]

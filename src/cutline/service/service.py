@@ -1,0 +1,341 @@
+"""What the service does, without HTTP: pictures and URLs in, captions or problems out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cutline.backends import load
+from cutline.caption import Caption, Captioner, CaptionOptions, InContext, Picture
+from cutline.errors import CutlineError, FetchError
+from cutline.fetch import Fetcher, FetchOptions, Resolve
+from cutline.image import Limits, load_image
+from cutline.runtime import cores
+from cutline.service.batching import Answers, Batcher, BatchLimits, QueueFullError
+from cutline.service.middleware import Held
+from cutline.service.problems import KINDS, ProblemError, problem_of
+from cutline.service.prometheus import Metrics
+from cutline.service.settings import Settings
+from cutline.site.decide.alt_text import WordingOptions, draft
+from cutline.site.decide.alt_text import context as context_of
+from cutline.site.decide.decision_tree import decide
+from cutline.site.decide.image_stats import measure
+from cutline.site.model import Draft, ImageUse, Kind, Pixels, Purpose
+
+log = logging.getLogger("cutline.serve")
+
+_FETCHES = 32  # at once; each waits for a server most of the time
+_FETCH_CODES = {
+    "url": "url-invalid",
+    "scheme": "url-refused",
+    "credentials": "url-refused",
+    "port": "url-refused",
+    "address": "url-refused",
+    "timeout": "fetch-timeout",
+    "too-large": "image-too-large",
+    "not-an-image": "image-format",
+}
+_NO_PAGE = ImageUse("", 0, Kind.IMG, "")
+
+
+@dataclass(frozen=True)
+class Given:
+    """One picture as a client gave it.
+
+    Attributes:
+        source: what the answer calls it: a file's name, a URL.
+        content: the file's bytes; None if it is to be fetched.
+        url: where it is, if it is to be fetched.
+        context: words that stand near it.
+    """
+
+    source: str
+    content: bytes | None = None
+    url: str = ""
+    context: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one picture: a caption, a draft of its alt, or both."""
+
+    caption: Caption | None
+    draft: Draft | None = None
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What is captioned together: by one model, with one set of options."""
+
+    captioner: Captioner = field(hash=False)
+    options: CaptionOptions
+
+    def encode(self, item: Picture) -> Any:
+        return self.captioner.encode(item, self.options)
+
+    def decode(self, seen: Sequence[Any]) -> list[Caption]:
+        return self.captioner.decode(seen, self.options)
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """What a picture's pixels tell of its purpose."""
+
+    limits: Limits
+
+    def encode(self, item: bytes) -> Pixels:
+        return measure(load_image(item, limits=self.limits))
+
+    def decode(self, seen: Sequence[Pixels]) -> Sequence[Pixels]:
+        return seen
+
+
+class Service:
+    """One model at work for many clients; made and used on one event loop.
+
+    Args:
+        settings: how it runs.
+        captioner: what to caption with; None loads what the settings name, in `load`.
+        resolve: for names in URLs, instead of the system's resolver.
+    """
+
+    def __init__(
+        self, settings: Settings, captioner: Any = None, resolve: Resolve | None = None
+    ) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.held = Held(settings.max_pending_mb * 1e6)
+        self.limits = Limits(
+            max_pixels=int(settings.max_megapixels * 1e6),
+            max_jpeg_pixels=int(settings.max_megapixels * 1e6),
+            max_bytes=int(settings.max_image_mb * 1e6),
+        )
+        self._captioner: Captioner | None = None
+        self._given = captioner
+        self._loading = asyncio.Lock()
+        self._threads = settings.threads or max(1, cores() // settings.workers)
+        self._batcher = Batcher(
+            BatchLimits(
+                threads=self._threads,
+                batch_size=settings.batch_size,
+                window_s=settings.window_ms / 1e3,
+                places=settings.queue,
+            ),
+            self.metrics.batch,
+        )
+        self._answers: Answers[Caption] = Answers(
+            settings.cache, lambda result: self.metrics.cache.labels(result).inc()
+        )
+        self._fetching = ThreadPoolExecutor(_FETCHES, thread_name_prefix="cutline-fetch")
+        self._fetcher = Fetcher(
+            FetchOptions(
+                max_bytes=self.limits.max_bytes,
+                timeout_s=settings.fetch_timeout_s,
+                public_only=True,
+                retries=0,
+            ),
+            resolve=resolve,
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether a model is there."""
+        return self._captioner is not None
+
+    @property
+    def captioner(self) -> Captioner:
+        """The present model.
+
+        Raises:
+            ProblemError: none is loaded.
+        """
+        if self._captioner is None:
+            raise ProblemError("not-ready", "No model is loaded yet; try again in a moment.")
+        return self._captioner
+
+    async def load(self) -> None:
+        """Load the model, or load it anew; what is under way goes on with the old one.
+
+        Raises:
+            CutlineError: it cannot be loaded; an old one stays.
+        """
+        async with self._loading:  # or the older of two models might be the last to be there
+            captioner = self._given or await asyncio.to_thread(
+                load, self.settings.model, engine=self.settings.engine, threads=self._threads
+            )
+            self._captioner = captioner
+            self._answers.clear()
+            log.info("model loaded", extra={"model": captioner.name})
+
+    async def reload(self) -> None:
+        """As `load`, but a failure is only logged."""
+        try:
+            await self.load()
+        except Exception as error:
+            unforeseen = not isinstance(error, CutlineError)
+            log.error("model not loaded anew", extra={"reason": str(error)}, exc_info=unforeseen)
+
+    async def close(self) -> None:
+        """End the threads."""
+        self._fetcher.close()
+        self._fetching.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._batcher.close)
+
+    def at_door(self) -> AbstractContextManager[None]:
+        """While a request is being read: pictures are about to come."""
+        return self._batcher.at_door()
+
+    async def caption(
+        self,
+        captioner: Captioner,
+        given: Sequence[Given],
+        options: CaptionOptions,
+        *,
+        drafts: bool = False,
+    ) -> list[Answer | ProblemError]:
+        """Caption pictures; one that cannot be has its problem instead.
+
+        Args:
+            captioner: the model for which the options were chosen.
+            given: the pictures.
+            options: how they are captioned.
+            drafts: whether each also gets the draft of an alt, as if it stood on an empty page.
+
+        Raises:
+            ProblemError: the queue is full.
+        """
+        options = replace(options, limits=self.limits)
+        with self._places(len(given)):
+            return await asyncio.gather(
+                *(self._one(captioner, each, options, drafts=drafts) for each in given)
+            )
+
+    async def alt(self, given: Given | None, use: ImageUse, wording: WordingOptions) -> Answer:
+        """Decide what a picture is for and draft its alt; caption it only if that needs one.
+
+        Args:
+            given: the picture; without one the page alone decides.
+            use: where it stands.
+            wording: how drafts are worded.
+
+        Raises:
+            ProblemError: it cannot be read, no model is loaded, or the queue is full.
+        """
+        if given is None:
+            return Answer(None, draft(use, decide(use, None), None, wording))
+        caption: Caption | None = None
+        with self._places(1):
+            async with self._content(given) as content:
+                decision = decide(use, await self._measure(content))
+                if decision.alt is None and decision.purpose is not Purpose.KEPT:
+                    captioner = self.captioner
+                    best = replace(captioner.search, n_best=min(3, captioner.search.beam_size))
+                    found = await self._one(
+                        captioner,
+                        Given(given.source, content, context=context_of(use)),
+                        CaptionOptions(best, limits=self.limits),
+                    )
+                    if isinstance(found, ProblemError):
+                        raise found
+                    caption = found.caption
+        return Answer(caption, draft(use, decision, caption, wording))
+
+    async def _measure(self, content: bytes) -> Pixels:
+        try:
+            pixels: Pixels = await self._batcher.submit(_Measure(self.limits), content)
+        except CutlineError as error:
+            raise problem_of(error) from error
+        return pixels
+
+    @contextmanager
+    def _places(self, count: int) -> Iterator[None]:
+        try:
+            with self._batcher.places(count):
+                self.metrics.queue.inc(count)
+                try:
+                    yield
+                finally:
+                    self.metrics.queue.dec(count)
+        except QueueFullError as error:
+            raise ProblemError(
+                "busy",
+                f"As much is waiting as is accepted; try again in {error.retry_s} s.",
+                headers={"Retry-After": str(error.retry_s)},
+            ) from error
+
+    async def _one(
+        self, captioner: Captioner, given: Given, options: CaptionOptions, *, drafts: bool = False
+    ) -> Answer | ProblemError:
+        found: Answer | ProblemError
+        try:
+            async with self._content(given) as content:
+                caption = await self._known(_Group(captioner, options), content, given.context)
+                found = Answer(caption)
+                if drafts:
+                    use = replace(_NO_PAGE, before=given.context)
+                    decision = decide(use, await self._measure(content))
+                    found = Answer(caption, draft(_NO_PAGE, decision, caption))
+        except ProblemError as problem:
+            found = problem
+        except Exception as error:
+            found = ProblemError("internal", "Captioning this picture failed.")
+            if isinstance(error, CutlineError):
+                found = problem_of(error)
+            if found.code == "internal":
+                log.exception("captioning failed")
+        self.metrics.images.labels("ok" if isinstance(found, Answer) else "error").inc()
+        return found
+
+    async def _known(self, group: _Group, content: bytes, context: str) -> Caption:
+        """The caption that is kept or being made, or a new one."""
+        if not self.settings.cache:
+            return await self._tell(group, content, context)
+        key = (await _sha256(content), context, group)
+        return await self._answers.get(key, lambda: self._tell(group, content, context))
+
+    async def _tell(self, group: _Group, content: bytes, context: str) -> Caption:
+        caption: Caption = await self._batcher.submit(group, InContext(content, context))
+        if caption.error is not None:
+            raise caption.error
+        return replace(caption, embedding=None)  # large, and nobody asks for it here
+
+    @asynccontextmanager
+    async def _content(self, given: Given) -> AsyncIterator[bytes]:
+        """The picture's bytes; if they are fetched they are held while the block runs."""
+        if given.content is not None:  # held with the request's body
+            yield given.content
+            return
+        content = await self._fetch(given.url)
+        with self.held.more(len(content)):
+            yield content
+
+    async def _fetch(self, url: str) -> bytes:
+        if not self.settings.fetch:
+            raise ProblemError("url-refused", "Images by URL are switched off here; send the file.")
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.settings.fetch_timeout_s + 1):  # or none is free
+                fetched = await loop.run_in_executor(self._fetching, self._fetcher.fetch, url)
+        except TimeoutError as error:
+            raise ProblemError("fetch-timeout", KINDS["fetch-timeout"].meaning) from error
+        except FetchError as error:
+            raise _fetch_problem(error) from error
+        return fetched.content
+
+
+def _fetch_problem(error: FetchError) -> ProblemError:
+    code = _FETCH_CODES.get(error.code, "fetch-failed")
+    told = code != "url-refused" or error.code != "address"  # what a name stands for stays here
+    return ProblemError(code, error.reason if told else KINDS[code].meaning)
+
+
+async def _sha256(content: bytes) -> bytes:
+    if len(content) < 1_000_000:
+        return hashlib.sha256(content).digest()
+    return await asyncio.to_thread(lambda: hashlib.sha256(content).digest())

@@ -1,0 +1,1 @@
+"""Writing approved alt text into files, and undoing it."""

@@ -1,0 +1,1 @@
+"""What an image needs: the W3C decision tree, alt text, lint."""

@@ -1,0 +1,409 @@
+"""From a caption to an alt: the page's own words, how sure we are, length and form.
+
+What can be said is said from the decision first (`policy.py`) and from the caption only where the
+picture itself is the message. Every word of a draft remembers where it came from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+
+from cutline.caption import Caption
+from cutline.errors import OptionError
+from cutline.site.decide.glossary import core, reword
+from cutline.site.decide.lint import REDUNDANT_PREFIX, lint_alt, says_nothing
+from cutline.site.model import Alt, Decision, Draft, ImageUse, Origin, Purpose
+from cutline.site.url_words import capital, name_words, uncapital
+
+_Words = tuple[tuple[str, Origin], ...]
+
+_CONTEXT_WORDS = 40
+_SURE_LABEL = 0.1  # a label below this probability is noise
+
+
+@dataclass(frozen=True)
+class WordingOptions:
+    """How drafts are worded.
+
+    Raises:
+        OptionError: an option is out of its range.
+    """
+
+    max_chars: int = 125
+    """Longest draft, characters; words beyond are left out, never cut."""
+
+    glossary: Mapping[str, str] = field(default_factory=dict)
+    """What this site calls things: `{"sheep": "alpaca"}`; see `cutline.site.glossary.parse`."""
+
+    sentence: bool = True
+    """Descriptions end in a full stop; otherwise they are fragments without one."""
+
+    threshold: float | None = 0.35
+    """Below this confidence a caption is no suggestion; None suggests all."""
+
+    language: str = "en"
+    """What the captioner speaks; a page in another language gets a note."""
+
+    context_nats: float = 1.0
+    """How much words that stand near the picture were favoured; see `CaptionOptions`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        if self.max_chars < 1:
+            raise OptionError(f"got max_chars {self.max_chars}; expected at least 1")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise OptionError(f"got threshold {self.threshold}; expected 0 to 1, or None")
+        if not 0 <= self.context_nats < math.inf:
+            raise OptionError(f"got context_nats {self.context_nats}; expected 0 or a little more")
+        for key, value in self.glossary.items():
+            if not key.split() or not value.split():
+                raise OptionError(f"got {key!r} = {value!r} in the glossary; expected words")
+
+
+def context(use: ImageUse, others: Sequence[ImageUse] = ()) -> str:
+    """The words that stand near an image, nearest first, for `InContext`.
+
+    Args:
+        use: where it stands.
+        others: other uses of the same image, whose alts tell what it shows.
+
+    Returns:
+        At most 40 different words, without those that stand beside any picture.
+    """
+    sources = [
+        *(other.alt or "" for other in others),
+        use.caption,
+        use.title,
+        " ".join(name_words(use.url or use.source)),
+        use.link_text,
+        " ".join(use.before.split()[-12:]),
+        " ".join(use.after.split()[:12]),
+        use.heading,
+        use.page_title,
+    ]
+    words = (word for source in sources for word in re.findall(r"[^\W_]+(?:['-]\w+)*", source))
+    near = dict.fromkeys(word for word in words if word.lower() not in _BOILERPLATE)
+    return " ".join(list(near)[:_CONTEXT_WORDS])
+
+
+def confidence(caption: Caption) -> float | None:
+    """How often captions with this score fit, 0..1 in hundredths; None if never calibrated.
+
+    A caption fits if its CIDEr-D is at least that which three in four people reach on the same
+    pictures; `scripts/calibrate.py` measured how often that is so on Flickr8k's development split,
+    by isotonic regression. Other kinds of pictures fit less often.
+    """
+    known = calibration().get(caption.model)
+    if known is None or not caption.ok or not math.isfinite(caption.score):
+        return None
+    return round(float(np.interp(caption.score, *known)), 2)
+
+
+@cache
+def calibration() -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """By model: scores in nats, ascending, and the share of captions with that score that fit."""
+    text = files("cutline.site.decide").joinpath("confidence.json").read_text("utf-8")
+    return {
+        name: (tuple(curve["scores"]), tuple(curve["fits"]))
+        for name, curve in json.loads(text)["models"].items()
+    }
+
+
+def draft(
+    use: ImageUse,
+    decision: Decision,
+    caption: Caption | None,
+    options: WordingOptions | None = None,
+) -> Draft:
+    """Word what we suggest for one use of an image.
+
+    Args:
+        use: where it stands.
+        decision: what it is for.
+        caption: of the picture, favouring `context(use)` or not; None if there is none.
+        options: how; None is the default.
+
+    Returns:
+        The draft. No suggestion in it is longer than `max_chars` or begins "image of".
+    """
+    options = options or WordingOptions()
+    if decision.purpose is Purpose.KEPT:
+        return Draft(decision, None)
+    said = _described(use, caption, options)
+    sure: float | None = None
+    if caption and said and decision.purpose is Purpose.INFORMATIVE and decision.alt is None:
+        sure = confidence(caption)
+    words: _Words = ()
+    others = list(_alternatives(use, caption, said, options))
+    notes: list[str] = []
+    alt: str | None
+    abstained = False
+    if decision.alt is not None:
+        described = decision.purpose is Purpose.INFORMATIVE and decision.rule == "title"
+        words = _form(
+            _from_page(_without_prefix(decision.alt)), options, options.sentence and described
+        )
+        alt = _text(words) if words or not decision.alt.strip() else None
+    elif decision.purpose is not Purpose.INFORMATIVE:
+        alt = None
+    elif sure is not None and decision.rule == "drawing":
+        sure, abstained, alt = None, True, None
+        notes.append("no photograph, and this captioner's captions were measured on those alone")
+    elif sure is not None and options.threshold is not None and sure < options.threshold:
+        abstained, alt = True, None
+        notes.append(f"too unsure to suggest: such captions fit in {sure:.0%} of cases")
+    elif beside := _said_beside(use, said):
+        decision = replace(decision, purpose=Purpose.REDUNDANT, rule="said-beside", alt="")
+        decision = replace(decision, evidence=f"the {beside} says all that the caption does")
+        alt = ""
+    else:
+        words = _with_subject(use, said, options)
+        alt = _text(words) if words else None
+        if caption and alt and sure is None:
+            notes.append(f"how sure {caption.model or 'the captioner'} is was never measured")
+    if alt != _text(said):
+        others.insert(0, _text(said))
+    notes += _notes(use, decision, caption, alt, options)
+    return Draft(
+        decision,
+        alt,
+        words,
+        sure,
+        abstained,
+        _different(others, alt),
+        tuple(
+            label.name
+            for label in (caption.labels if caption else ())
+            if label.probability >= _SURE_LABEL
+        ),
+        caption.model if caption is not None and said else "",
+        tuple(notes),
+    )
+
+
+def _different(others: Iterable[str], alt: str | None) -> tuple[str, ...]:
+    """Those that say something else than the alt and each other, full stops apart."""
+    found: dict[str, str] = {}
+    for other in others:
+        found.setdefault(other.rstrip("."), other)
+    return tuple(other for key, other in found.items() if key and key != (alt or "").rstrip("."))
+
+
+def _described(use: ImageUse, caption: Caption | None, options: WordingOptions) -> _Words:
+    """The caption as an alt, each word with its origin."""
+    return _reword(caption.text, use, options) if caption is not None and caption.ok else ()
+
+
+def _reword(text: str, use: ImageUse, options: WordingOptions) -> _Words:
+    near: set[str] = set()
+    if options.context_nats:
+        near = {core(word) for word in context(use).split()} - _DANGLING
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    words = tuple(
+        (word, Origin.PAGE if core(word) in near else Origin.PICTURE)
+        for word in _without_prefix(text).split()
+    )
+    return _form(reword(words, options.glossary), options, options.sentence)
+
+
+def _alternatives(
+    use: ImageUse, caption: Caption | None, said: _Words, options: WordingOptions
+) -> Iterator[str]:
+    """Other suggestions, best first: the page's names, its own words, the other captions."""
+    for name in _names(use):
+        if said and (found := _PERSON.match(_text(said))):
+            rest = _text(said)[found.end() :].split()
+            yield _text(_form(_from_page(name) + _from_page(rest), options, options.sentence))
+        else:
+            yield _text(_form(_from_page(name), options, False))
+    for text in (use.title, use.caption):
+        if not says_nothing(text):
+            yield _text(_form(_from_page(_without_prefix(text)), options, False))
+    for other in caption.alternatives if caption is not None and caption.ok else ():
+        yield _text(_reword(other.text, use, options))
+
+
+def _notes(
+    use: ImageUse,
+    decision: Decision,
+    caption: Caption | None,
+    alt: str | None,
+    options: WordingOptions,
+) -> Iterator[str]:
+    """What else a reviewer should know."""
+    if use.alt_state is Alt.WHITESPACE:
+        yield "its alt holds nothing but spaces, which is neither a description nor a decision"
+    if decision.purpose is Purpose.COMPLEX:
+        yield (
+            "name it in the alt, and give what it tells as a long description beside it "
+            "(https://www.w3.org/WAI/tutorials/images/complex/)"
+        )
+    if decision.purpose is Purpose.TEXT:
+        yield "an image of text: the alt is that text (WCAG 1.4.5 would rather have real text)"
+    if decision.purpose is Purpose.FUNCTIONAL and alt is None:
+        yield "say where it leads or what it does, not what the picture shows"
+    whole = " ".join((decision.alt or "").split())
+    if alt and len(alt) < len(whole.rstrip(".,;:")):
+        yield f'shortened from "{whole}"'
+    if decision.purpose is Purpose.INFORMATIVE and decision.alt is None:
+        if caption is None:
+            yield "not captioned"
+        elif caption.error is not None:
+            yield f"not captioned: {caption.error}"
+    page, ours = (language.lower().split("-")[0] for language in (use.language, options.language))
+    if alt and page and page != ours and decision.alt is None:
+        yield f"the page is in {use.language}, this draft in {options.language}: translate it"
+    elif alt and page not in ("", "en") and decision.purpose is Purpose.FUNCTIONAL:
+        yield f"the page is in {use.language}: check that this draft is, too"
+    if alt:
+        for finding in lint_alt(alt, use):
+            yield finding.message
+
+
+# What the page calls it.
+
+
+def _with_subject(use: ImageUse, said: _Words, options: WordingOptions) -> _Words:
+    """The caption after the product's name, if the page is clear about it: "Roadster: a bicycle."
+
+    It is where a heading or title of a few capitalised words is also the file's name, and the
+    caption is not of people, who are not named by a machine.
+    """
+    if not said or _PEOPLE.search(_text(said)):
+        return said
+    named = [core(word) for word in name_words(use.url or use.source)]
+    for title in (use.title, use.heading, use.link_text, use.page_title):
+        words = title.split()
+        cores = [core(word) for word in words]
+        if (
+            2 <= len(words) <= 5
+            and all(word[0].isupper() or word[0].isdigit() for word in words)
+            and any(named[i : i + len(cores)] == cores for i in range(len(named)))
+            and not set(cores) <= {core(word) for word, _ in said}
+        ):
+            first, origin = said[0]
+            lower = first if len(first) > 1 and first == first.upper() else uncapital(first)
+            subject = _from_page([*words[:-1], words[-1].rstrip(".:,;") + ":"])
+            whole = (*subject, (lower, origin), *said[1:])
+            return whole if len(_text(whole)) <= options.max_chars else said
+    return said
+
+
+def _names(use: ImageUse) -> Iterator[str]:
+    """Names of people or things that stand beside the picture, for a person to choose."""
+    for text in (use.title, use.caption):
+        if found := _NAME.match(text.strip()):
+            yield found[0]
+    named = [word for word in name_words(use.url or use.source) if word.isalpha()]
+    for text in (use.heading, use.before, use.after):
+        if found := _NAME.fullmatch(text.strip()):
+            yield found[0]
+        elif 2 <= len(named) <= 3:
+            together = re.search(rf"(?i)\b{named[0]}\s+{' '.join(named[1:])}\b", text)
+            if together and _NAME.fullmatch(together[0]):
+                yield together[0]
+
+
+def _said_beside(use: ImageUse, said: _Words) -> str:
+    """Which text beside the picture has every word of the caption that means something."""
+    meant = {_stem(core(word)) for word, _ in said if core(word) not in _DANGLING}
+    if len(meant) >= 3:
+        for where, text in (
+            ("figcaption", use.caption),
+            ("text before it", use.before),
+            ("text after it", use.after),
+        ):
+            if meant <= {_stem(core(word)) for word in text.split()}:
+                return where
+    return ""
+
+
+# Form and length.
+
+
+def _form(words: Iterable[tuple[str, Origin]], options: WordingOptions, sentence: bool) -> _Words:
+    """A capital first, a full stop or none last, cut if need be where a phrase ends."""
+    whole = tuple((word, origin) for word, origin in words if word)
+    if whole and whole[0][0].islower() and not re.search(r"[.@]\w", whole[0][0]):
+        whole = ((capital(whole[0][0]), whole[0][1]), *whole[1:])
+    fitting = [
+        kept
+        for size in range(len(whole), 0, -1)
+        if size == len(whole) or core(whole[size - 1][0]) not in _DANGLING
+        if (kept := _ended(whole[:size], sentence))
+        if len(_text(kept)) <= options.max_chars
+    ]
+    if not fitting or len(fitting[0]) == len(whole):
+        return fitting[0] if fitting else ()
+    for kept in fitting[: len(fitting) // 2 + 1]:
+        last, following = whole[len(kept) - 1][0], whole[len(kept)][0]
+        if last[-1] in ",;.:" or core(following) in _DANGLING - _DETERMINERS:
+            return kept
+    return fitting[0]
+
+
+def _ended(words: _Words, sentence: bool) -> _Words:
+    """The words with a full stop after the last, or without; none if that leaves nothing of it."""
+    *start, (last, origin) = words
+    if last[-1] not in "!?":
+        last = last.rstrip(".,;:")
+        last += "." if last and sentence else ""
+    return (*start, (last, origin)) if last else ()
+
+
+def _without_prefix(text: str) -> str:
+    """Without "image of" and its like, however many stand there."""
+    while (short := REDUNDANT_PREFIX.sub("", text, count=1)) != text:
+        text = short
+    return text
+
+
+def _from_page(text: str | Iterable[str]) -> _Words:
+    return tuple((word, Origin.PAGE) for word in (text.split() if isinstance(text, str) else text))
+
+
+def _text(words: Iterable[tuple[str, Origin]]) -> str:
+    return " ".join(word for word, _ in words)
+
+
+def _stem(word: str) -> str:
+    """Roughly what a word has in common with its other forms: running, runs."""
+    return re.sub(r"(.)\1$", r"\1", re.sub(r"(?<=\w{3})(es|s|ing|ed)$", "", word))
+
+
+_DANGLING = frozenset(
+    """a about above across after against along among an and are around as at be because been
+    before behind being below beneath beside between but by down during each for from has have he
+    her his if in inside into is it its like near next of off on onto or out outside over she so
+    some that the their them there these they this those through to toward towards under until up
+    very was were when where which while who whose with within without""".split()
+)
+_DETERMINERS = frozenset("a an each her his its that the their these this those".split())
+_BOILERPLATE = _DANGLING | frozenset(
+    """all alt click contact cookie cookies copyright credit download enlarge fig figure foto here
+    home html https image images jpeg jpg login logo menu more page photo photograph photos
+    picture pictures png read reserved rights screenshot search share site skip source svg thumbnail
+    view webp website welcome www""".split()
+)
+_ADJECTIVES = r"(?:(?:young|old|older|little|small|elderly|smiling|blond|blonde|bald)\s+)*"
+_PERSON = re.compile(
+    rf"(?:an?|the|one)\s+{_ADJECTIVES}"
+    r"(?:man|woman|boy|girl|person|lady|guy|child|kid|player|athlete)\b(?!')",
+    re.IGNORECASE,
+)
+_PEOPLE = re.compile(
+    r"""(?ix)\b(man|men|woman|women|boys?|girls?|persons?|people|lad(y|ies)|guys?|child|children|kids?
+    |baby|babies|toddlers?|players?|athletes?|crowd|couple|bikers?|riders?|skiers?|surfers?)\b"""
+)
+_NAME = re.compile(
+    r"[A-Z\u00c0-\u00de][\w'\u2019.-]+(?: [A-Z\u00c0-\u00de][\w'\u2019-]+){1,2}"
+    r"(?=$|[,.:;(]| [-\u2013] )"
+)

@@ -1,0 +1,1 @@
+"""Reading pages: HTML, Markdown, crawls and crawlers' exports."""

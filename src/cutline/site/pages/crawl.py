@@ -1,0 +1,504 @@
+"""Crawling a site: which page next, which was seen before, and where to go on after a stop.
+
+The fetching is Scrapy's, in a process of its own (`spider.py`). Here stands the frontier: what was
+found and what is done, in a log that holds after `kill -9`. A page is done only once the sink has
+taken it, so that at most the pages in flight are fetched again.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import multiprocessing
+import re
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from cutline.errors import DataError, MissingExtraError, OptionError, OutputError
+from cutline.site.model import ImageUse, Page
+from cutline.site.urls import normalise_url
+
+if TYPE_CHECKING:
+    from cutline.site.pages.spider import Answer, Task
+
+Sink = Callable[[Page, list[ImageUse]], None]
+_LOG_NAME = "crawl.jsonl"
+_INDEX = re.compile(r"/index\.(html?|xhtml|php)\Z")
+
+
+@dataclass(frozen=True)
+class CrawlOptions:
+    """How to crawl.
+
+    Attributes:
+        max_pages: how many pages at most, dead ones included.
+        max_depth: how many links away from the start at most; None for no limit.
+        include: patterns of the URLs or paths to read, such as "/blog/*"; none means all. The
+            start is always read for its links.
+        exclude: patterns of what not to read; they win.
+        subdomains: whether hosts under the start's host belong to the site; "www." always does.
+        robots: whether to obey robots.txt, its Crawl-delay included.
+        sitemaps: whether to read the sitemaps that robots.txt names, or /sitemap.xml.
+        throttle: whether to slow down as the server does (Scrapy's AutoThrottle).
+        delay_s: least pause between two requests to a host.
+        concurrency, per_host: requests at a time, in all and to one host.
+        timeout_s: how long to wait for a page.
+        retries: how often to try again what failed for now.
+        max_bytes: size of the largest page read.
+        user_agent: the name under which to ask.
+        job: folder to remember the crawl in, so that it can be stopped and resumed.
+        log: whether to show Scrapy's log.
+    """
+
+    max_pages: int = 10_000
+    max_depth: int | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    subdomains: bool = False
+    robots: bool = True
+    sitemaps: bool = True
+    throttle: bool = True
+    delay_s: float = 0.0
+    concurrency: int = 16
+    per_host: int = 8
+    timeout_s: float = 30.0
+    retries: int = 2
+    max_bytes: int = 16 << 20
+    user_agent: str = "Cutline"
+    job: Path | None = None
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_pages", "concurrency", "per_host", "timeout_s", "max_bytes"):
+            if getattr(self, name) <= 0:
+                raise OptionError(f"got {name}={getattr(self, name)}; expected more than 0")
+        if self.delay_s < 0 or self.retries < 0 or (self.max_depth or 0) < 0:
+            raise OptionError("got a negative delay, retries or depth; expected 0 or more")
+
+
+@dataclass(frozen=True)
+class CrawlSummary:
+    """How far a crawl has come, earlier runs of the same job included.
+
+    Attributes:
+        pages: read, with `uses` image uses.
+        dead: pages that gave an error or no answer.
+        forbidden: kept away from by robots.txt.
+        skipped: no HTML, or off the site.
+        duplicates: pages that are another page by redirect, by their canonical URL, or as / and
+            /index.html are.
+        waiting: found and not yet asked for; 0 when the crawl is complete.
+        seconds: of this run.
+    """
+
+    pages: int = 0
+    uses: int = 0
+    dead: int = 0
+    forbidden: int = 0
+    skipped: int = 0
+    duplicates: int = 0
+    waiting: int = 0
+    seconds: float = 0.0
+
+
+def crawl(
+    start: str,
+    options: CrawlOptions,
+    sink: Sink,
+    *,
+    progress: Callable[[CrawlSummary], None] | None = None,
+) -> CrawlSummary:
+    """Read the pages of a site and hand each, with its image uses, to the sink.
+
+    Ctrl-C ends it between two pages. With a job folder, the same call goes on where it was, after
+    a kill too, and repeats at most the pages then in flight; a finished job starts anew.
+
+    Args:
+        start: the first page's URL; https if it has no scheme.
+        sink: called in this process, a page at a time; pages that are dead come with an error and
+            no uses. Called again for pages that a stop cut short.
+        progress: called after every page.
+
+    Raises:
+        OptionError: the start is no URL of the web.
+        DataError: the job folder holds another site's unfinished crawl, or the fetching process
+            died.
+        MissingExtraError: Scrapy is not installed.
+        OutputError: the job folder cannot be written.
+    """
+    url = normalise_url(start if "://" in start else f"https://{start}")
+    if not url.startswith(("http:", "https:")):
+        raise OptionError(f"got {start!r}; expected a URL such as https://example.org/")
+    if importlib.util.find_spec("scrapy") is None:
+        raise MissingExtraError("crawling", "site")
+    with _Frontier(url, options.job) as frontier, _Fetcher(options, frontier.hosts) as fetcher:
+        return _Crawl(options, frontier, fetcher, sink, progress or (lambda summary: None)).run()
+
+
+class _Crawl:
+    """One run: hands out tasks, takes answers, decides what they mean."""
+
+    def __init__(
+        self,
+        options: CrawlOptions,
+        frontier: _Frontier,
+        fetcher: _Fetcher,
+        sink: Sink,
+        progress: Callable[[CrawlSummary], None],
+    ) -> None:
+        self._options, self._frontier, self._fetcher = options, frontier, fetcher
+        self._sink, self._progress = sink, progress
+        self._began = time.monotonic()
+        self._flying: set[Task] = set()
+        self._aliases: dict[str, list[tuple[Task, str]]] = defaultdict(list)  # by canonical URL
+        self._home: Page | None = None
+        self._own: set[Task] = set()  # what is read for its own sake, whatever its canonical
+
+    def run(self) -> CrawlSummary:
+        while True:
+            if tasks := self._next():
+                self._fetcher.ask(tasks)
+            if not self._flying:
+                if self._frontier.waiting or not self._aliases:
+                    break
+                for canonical in list(self._aliases):  # that point at each other
+                    self._settle(canonical)
+                continue
+            answer = self._fetcher.answer()
+            self._flying.remove(answer.task)
+            self._take(answer)
+            self._progress(self._summary())
+        if not self._frontier.waiting:
+            self._frontier.end()
+        return self._summary()
+
+    def _next(self) -> list[Task]:
+        """As many tasks as may be under way, a few more than the fetcher can ask for at once."""
+        tasks = []
+        counts = self._frontier.counts
+        done = counts["read"] + counts["dead"] + len(self._flying)
+        while len(self._flying) < 2 * self._options.concurrency:
+            if done >= self._options.max_pages or not (task := self._frontier.next()):
+                break
+            self._flying.add(task)
+            tasks.append(task)
+            done += 1
+        return tasks
+
+    def _take(self, answer: Answer) -> None:
+        task, page = answer.task, answer.page
+        if task.what != "page":
+            for sitemap in answer.sitemaps if self._options.sitemaps else ():
+                self._frontier.find(sitemap, 1, "sitemap")
+            self._find(answer.links, 1)
+            self._frontier.finish(task, "seen")
+            return
+        if answer.outcome != "read":
+            if answer.outcome == "dead" or task.first:
+                self._sink(page, [])
+            self._finish(task, answer.outcome)
+            return
+        if task.first:
+            self._frontier.add_host(page.url)
+            self._home = page
+        depth = self._frontier.depth(task)
+        self._find(answer.links, depth + 1)
+        redirected = page.url != task.url and task not in self._own
+        if redirected and not self._frontier.claim(page.url, depth):
+            self._finish(task, "duplicates")  # redirected to a page of its own
+        elif not self._is_wanted(page.url):
+            self._finish(task, "skipped")
+        elif not task.first and self._is_home(page):
+            self._finish(task, "duplicates")
+        elif self._is_alias(answer, depth):
+            self._aliases[answer.canonical].append((task, page.title))
+            if self._frontier.is_done(answer.canonical):
+                self._settle(answer.canonical)
+        else:
+            self._sink(page, list(answer.uses))
+            self._finish(task, "read", page, len(answer.uses))
+
+    def _is_home(self, page: Page) -> bool:
+        """Whether a page is the first one by its other name: / and /index.html."""
+        home = self._home
+        if home is None or page.sha256 != home.sha256:
+            return False
+        return _INDEX.sub("/", page.url) == _INDEX.sub("/", home.url)
+
+    def _is_alias(self, answer: Answer, depth: int) -> bool:
+        """Whether a page names another page of the site as the one it is."""
+        url = answer.canonical
+        if url in ("", answer.page.url, answer.task.url) or answer.task in self._own:
+            return False
+        if not answer.page.title:
+            return False  # nothing to tell a canonical page from a careless template by
+        if self._frontier.is_done(url):
+            return self._frontier.titles.get(url) == answer.page.title
+        self._find([url], depth)
+        return self._frontier.is_known(url)
+
+    def _settle(self, canonical: str) -> None:
+        """Pages that waited for their canonical page: the same one, or one to read after all."""
+        for task, title in self._aliases.pop(canonical, []):
+            if self._frontier.titles.get(canonical) == title:
+                self._finish(task, "duplicates")
+            else:
+                self._own.add(task)
+                self._frontier.again(task)
+
+    def _finish(self, task: Task, outcome: str, page: Page | None = None, uses: int = 0) -> None:
+        self._frontier.finish(task, outcome, page, uses)
+        self._settle(task.url)
+        if page and page.url != task.url:
+            self._settle(page.url)
+
+    def _find(self, urls: Sequence[str], depth: int) -> None:
+        if self._options.max_depth is not None and depth > self._options.max_depth:
+            return
+        from cutline.site.pages.spider import on_site
+
+        for url in urls:
+            ours = on_site(url, self._frontier.hosts, self._options.subdomains)
+            if ours and self._is_wanted(url):
+                self._frontier.find(url, depth)
+
+    def _is_wanted(self, url: str) -> bool:
+        path = "/" + url.partition("://")[2].partition("/")[2]
+
+        def matches(patterns: Sequence[str]) -> bool:
+            return any(fnmatchcase(url, one) or fnmatchcase(path, one) for one in patterns)
+
+        included = not self._options.include or matches(self._options.include)
+        return included and not matches(self._options.exclude)
+
+    def _summary(self) -> CrawlSummary:
+        counts = self._frontier.counts
+        return CrawlSummary(
+            pages=counts["read"],
+            uses=counts["uses"],
+            dead=counts["dead"],
+            forbidden=counts["forbidden"],
+            skipped=counts["skipped"],
+            duplicates=counts["duplicates"],
+            waiting=self._frontier.waiting,
+            seconds=time.monotonic() - self._began,
+        )
+
+
+class _Frontier:
+    """What was found and what is done, breadth first; with a folder, kept in a log there.
+
+    A line for each thing found and each thing done, written before the next is begun: a log cut
+    off anywhere only makes some things be done again.
+
+    Attributes:
+        hosts: which belong to the site.
+        titles: of the pages read, by URL.
+        counts: of outcomes, and "uses".
+    """
+
+    def __init__(self, start: str, job: Path | None) -> None:
+        from cutline.site.pages.spider import Task, host
+
+        self._task = Task
+        self.start = start
+        self.hosts = [host(start)]
+        self.titles: dict[str, str] = {}
+        self.counts: dict[str, int] = defaultdict(int)
+        self._depths: dict[tuple[str, str], int] = {}
+        self._done: set[tuple[str, str]] = set()
+        self._queue: deque[tuple[str, str]] = deque()
+        self._taken: set[tuple[str, str]] = set()
+        self._log: IO[str] | None = None
+        self._lines: list[str] = []
+        if job is not None:
+            self._open(job / _LOG_NAME)
+        self.find(normalise_url("/robots.txt", start), 0, "robots")
+        self.find(start, 0)
+
+    def __enter__(self) -> _Frontier:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._log:
+            self._log.close()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def is_known(self, url: str) -> bool:
+        return ("page", url) in self._depths
+
+    def is_done(self, url: str) -> bool:
+        return ("page", url) in self._done
+
+    def depth(self, task: Task) -> int:
+        return self._depths[task.what, task.url]
+
+    def find(self, url: str, depth: int, what: str = "page") -> None:
+        """Something to fetch, unless it is known."""
+        key = (what, url)
+        if key not in self._depths:
+            self._depths[key] = depth
+            self._queue.append(key)
+            self._note("+", what, url, depth)
+
+    def claim(self, url: str, depth: int) -> bool:
+        """Whether a URL that a redirect led to was unknown; from now on it is done."""
+        if self.is_known(url):
+            return False
+        self._depths["page", url] = depth
+        self._done.add(("page", url))
+        return True
+
+    def next(self) -> Task | None:
+        """The next thing to fetch; None if there is none for now."""
+        if not self._queue:
+            return None
+        what, url = self._queue.popleft()
+        return self._task(url, what, first=what == "page" and url == self.start)
+
+    def again(self, task: Task) -> None:
+        self._queue.append((task.what, task.url))
+
+    def add_host(self, url: str) -> None:
+        from cutline.site.pages.spider import host
+
+        if host(url) not in self.hosts:
+            self.hosts.append(host(url))
+            self._note("host", host(url))
+
+    def finish(self, task: Task, outcome: str, page: Page | None = None, uses: int = 0) -> None:
+        """Something is done, and with everything found meanwhile it goes into the log."""
+        url, title = (page.url, page.title) if page else ("", "")
+        self._note("-", task.what, task.url, outcome, url, title, uses)
+        self._finished(task.what, task.url, outcome, url, title, uses)
+        self._write()
+
+    def end(self) -> None:
+        """All is done: the next run begins anew."""
+        self._note("end")
+        self._write()
+
+    def _finished(
+        self, what: str, url: str, outcome: str, final: str, title: str, uses: int
+    ) -> None:
+        self._done.add((what, url))
+        self.counts[outcome] += 1
+        self.counts["uses"] += uses
+        if final:
+            self.titles[final] = title
+            self._depths.setdefault(("page", final), self._depths.get((what, url), 0))
+            self._done.add(("page", final))
+
+    def _note(self, *entry: str | int) -> None:
+        if self._log:
+            self._lines.append(json.dumps(entry) + "\n")
+
+    def _write(self) -> None:
+        if self._log and self._lines:
+            try:
+                self._log.write("".join(self._lines))
+                self._log.flush()
+            except OSError as error:
+                raise OutputError(f"{self._log.name}: {error.strerror}") from error
+            self._lines.clear()
+
+    def _open(self, path: Path) -> None:
+        head = ["cutline crawl", 1, self.start]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            entries = list(_entries(path)) if path.exists() else []
+            fresh = not entries or entries[-1] == ["end"]
+            if not fresh and entries[0] != head:
+                raise DataError(
+                    f"got {path.parent}, which holds another crawl ({entries[0][-1]}); "
+                    f"expected one of {self.start}; name another folder"
+                )
+            self._log = path.open("w" if fresh else "a", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror}") from error
+        if fresh:
+            self._lines.append(json.dumps(head) + "\n")
+            return
+        self._log.write("\n")  # ends a line that was cut off
+        for entry in entries[1:]:
+            self._replay(entry)
+        self._queue = deque(key for key in self._depths if key not in self._done)
+
+    def _replay(self, entry: list[Any]) -> None:
+        match entry:
+            case ["+", str(what), str(url), int(depth)]:
+                self._depths.setdefault((what, url), depth)
+            case ["-", str(what), str(url), str(outcome), str(final), str(title), int(uses)]:
+                self._finished(what, url, outcome, final, title, uses)
+            case ["host", str(host)]:
+                self.hosts.append(host)
+
+
+def _entries(path: Path) -> Iterator[list[Any]]:
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # cut off
+            if isinstance(entry, list):
+                yield entry
+
+
+class _Fetcher:
+    """A process that fetches; it ends with this one, however this one ends."""
+
+    def __init__(self, options: CrawlOptions, hosts: Sequence[str]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, options, hosts), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> _Fetcher:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *failure: object) -> None:
+        if kind is None:
+            with suppress(OSError):
+                self._pipe.send(None)
+            self._process.join(10)
+        self._pipe.close()
+        self._process.kill()
+        self._process.join()
+
+    def ask(self, tasks: list[Task]) -> None:
+        with self._alive():
+            self._pipe.send(tasks)
+
+    def answer(self) -> Answer:
+        with self._alive():
+            answer: Answer = self._pipe.recv()
+            return answer
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            self._process.join(1)
+            raise DataError(
+                f"the fetching process ended by itself (exit code {self._process.exitcode}); "
+                "run the same command again to go on"
+            ) from error
+
+
+def _serve(pipe: Connection, options: CrawlOptions, hosts: Sequence[str]) -> None:
+    from cutline.site.pages.spider import serve
+
+    serve(pipe, options, hosts)

@@ -1,0 +1,169 @@
+"""What one element says by itself: its attributes, its style, what it shows, whether it hides."""
+
+from __future__ import annotations
+
+import re
+
+from justhtml import Element
+
+from cutline.site.model import Kind
+from cutline.site.urls import printable
+
+_WANTED_WIDTH_PX = 800  # more than a captioner looks at, and small enough to fetch
+_UNRENDERED = frozenset(
+    "datalist head noembed noframes rp script style template textarea title".split()
+)
+_IMAGES = frozenset({"img", "image"})  # roles that stand for one picture; "image" is ARIA 1.3's
+_GRAPHICS = _IMAGES | {"graphics-document", "graphics-symbol"}
+_CONTROLS = frozenset({"button", "link", "menuitem", "tab", "switch", "checkbox", "radio"})
+
+_NOT_REMOTE = re.compile(r"(?:data|javascript|about|blob):|.*(?:\{\{|\{%|<[?%]|\$\{)", re.I | re.S)
+_CANDIDATE = re.compile(r"[\s,]*(\S*[^\s,])(?:,|\s++((?:[^,(]|\([^)]*+\)?)*+)(?:,|$)|$)")
+_CSS_URL = re.compile(r"""url\(\s*(?:"([^"]*)"|'([^']*)'|([^"')\s][^)]*+))\s*\)""", re.IGNORECASE)
+_PIXELS = re.compile(r"\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*", re.IGNORECASE)
+
+
+def attribute_of(element: Element, name: str) -> str:
+    """An attribute's value without the blanks around it; "" if there is none."""
+    value = element.attrs.get(name)
+    return printable(value).strip() if value else ""
+
+
+def role_of(element: Element) -> str:
+    """The first of its roles; "" if it has none."""
+    return next(iter(attribute_of(element, "role").lower().split()), "")
+
+
+def language_of(element: Element) -> str | None:
+    """What it says of its language; None if nothing."""
+    for name in ("lang", "xml:lang"):
+        if name in element.attrs:
+            return attribute_of(element, name)
+    return None
+
+
+def style_of(element: Element) -> dict[str, str]:
+    """What an inline style declares, without its pictures."""
+    style = element.attrs.get("style")
+    if not style:
+        return {}
+    pairs = (one.partition(":") for one in _CSS_URL.sub("", style.lower()).split(";"))
+    return {name.strip(): value.partition("!")[0].strip() for name, _, value in pairs}
+
+
+def backgrounds_of(element: Element) -> list[str]:
+    """The pictures that its inline style names."""
+    style = element.attrs.get("style") or ""
+    return ["".join(found.groups(default="")).strip() for found in _CSS_URL.finditer(style)]
+
+
+def is_hidden(element: Element) -> bool:
+    """Whether the element itself hides what is in it, at least from assistive technology."""
+    name, attributes = element.name, element.attrs
+    if name in _UNRENDERED and element.namespace == "html":
+        return True
+    parent = element.parent
+    if isinstance(parent, Element) and parent.name == "details" and "open" not in parent.attrs:
+        summaries = (one for one in parent.children or [] if one.name == "summary")
+        if next(summaries, None) is not element:
+            return True
+    if (name, "open" in attributes) == ("dialog", False):
+        return True
+    if (name, "controls" in attributes) == ("audio", False):
+        return True
+    if not attributes:
+        return False
+    if "inert" in attributes or attribute_of(element, "aria-hidden").lower() == "true":
+        return True
+    declared = style_of(element)
+    if declared.get("content-visibility") == "hidden":
+        return True
+    if "display" in declared:
+        return declared["display"] == "none"
+    return "hidden" in attributes or "popover" in attributes
+
+
+def is_control(element: Element) -> bool:
+    """Whether it does something when it is clicked: a link or a button."""
+    if element.name == "a" and ("href" in element.attrs or "xlink:href" in element.attrs):
+        return True
+    return element.name in ("button", "summary") or role_of(element) in _CONTROLS
+
+
+def kind_of(element: Element) -> Kind | None:
+    """What kind of image an element is; None if it is none."""
+    name, role = element.name, role_of(element)
+    if element.namespace == "svg":
+        outermost = name == "svg" and not (
+            isinstance(element.parent, Element) and element.parent.namespace == "svg"
+        )
+        return Kind.SVG if outermost or role in _GRAPHICS else None
+    if name == "img":
+        return Kind.IMG
+    if name == "input" and attribute_of(element, "type").lower() == "image":
+        return Kind.INPUT
+    if name == "area" and "href" in element.attrs:
+        return Kind.AREA
+    if name == "object" and "data" in element.attrs:
+        return Kind.OBJECT
+    if role in _IMAGES:
+        return Kind.ROLE_IMG
+    return Kind.CSS if "style" in element.attrs and backgrounds_of(element) else None
+
+
+def own_name(element: Element) -> str:
+    """The name that an element inside a link adds to the link's."""
+    if label := one_line(attribute_of(element, "aria-label")):
+        return label
+    if element.namespace == "svg":
+        return next(
+            (one_line(c.to_text()) for c in element.children or [] if c.name == "title"), ""
+        )
+    if element.name in ("img", "area", "input"):
+        alt = element.attrs.get("alt")
+        return one_line(printable(alt)) if alt is not None else attribute_of(element, "title")
+    return ""
+
+
+def in_pixels(length: str | None) -> int | None:
+    """A length in px; None for any other, such as "50%"."""
+    matched = _PIXELS.fullmatch(length or "")
+    return int(matched[1]) if matched else None
+
+
+def is_remote(source: str) -> bool:
+    """Whether a source is a URL to fetch, not a data URI or a template's variable."""
+    return bool(source) and not _NOT_REMOTE.match(source)
+
+
+def parse_srcset(value: str, width_px: int | None) -> list[tuple[str, int | None]]:
+    """The URLs of a srcset, each with its width in px if it tells (HTML Standard, 4.8.4.2.1).
+
+    Args:
+        value: the attribute.
+        width_px: at what width the picture is shown, for densities such as "2x".
+    """
+    found: list[tuple[str, int | None]] = []
+    for candidate in _CANDIDATE.finditer(value):
+        url, descriptor = candidate[1], (candidate[2] or "").split()
+        width = None
+        for one in descriptor:
+            if re.fullmatch(r"\d{1,6}w", one):
+                width = int(one[:-1])
+            elif width_px and re.fullmatch(r"\d{1,3}(?:\.\d{1,3})?x", one):
+                width = round(float(one[:-1]) * width_px)
+        if is_remote(url):
+            found.append((url, width))
+    return found
+
+
+def best_of(candidates: list[tuple[str, int | None]]) -> str:
+    """The smallest that is wide enough to describe, else the widest; "" if no width is known."""
+    sized = [(width, url) for url, width in candidates if width]
+    enough = [one for one in sized if one[0] >= _WANTED_WIDTH_PX]
+    return min(enough)[1] if enough else max(sized, default=(0, ""))[1]
+
+
+def one_line(text: str) -> str:
+    """Text with its blanks collapsed, as it is shown."""
+    return " ".join(printable(text).split())

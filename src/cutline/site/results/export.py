@@ -1,0 +1,187 @@
+"""A site's record for other programs: a table, JSON, or commands for WordPress."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+from cutline.site.pages.alt_markup import clean
+from cutline.site.store.store import Store, StoredUse
+from cutline.site.urls import printable
+
+JSON_VERSION = 1
+COLUMNS = (
+    "id page position kind source alt_state alt decision rule evidence draft confidence abstained"
+    " alternatives labels notes model stale verdict approved_alt reviewer reviewed_at applied"
+    " image_url image_status image_error image_width_px image_height_px link heading"
+    " export export_row"
+).split()
+"""What is said of each use, in both forms; see the records for what each means."""
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def rows(store: Store) -> Iterator[dict[str, Any]]:
+    """Every use of a site with what was decided, drafted, reviewed and applied, by `COLUMNS`.
+
+    Files of the folder scanned are named by their paths from there.
+    """
+    for stored in store.uses():
+        yield dict(zip(COLUMNS, _cells(stored, store.named), strict=True))
+
+
+def write_csv(store: Store, stream: TextIO) -> None:
+    """The uses as a table for spreadsheets (RFC 4180), lists separated by " | ".
+
+    A cell that a spreadsheet would run as a formula begins with an apostrophe (OWASP, "CSV
+    Injection").
+
+    Args:
+        store: the site's record.
+        stream: where to; opened with `newline=""`, and for Excel with `encoding="utf-8-sig"`.
+    """
+    writer = csv.writer(stream)
+    writer.writerow(COLUMNS)
+    for row in rows(store):
+        writer.writerow([cell(value) for value in row.values()])
+
+
+def write_json(store: Store, stream: TextIO) -> None:
+    """The uses as one JSON object, `{"version": 1, "uses": [...]}`, one use a line."""
+    stream.write(f'{{"version": {JSON_VERSION}, "uses": [')
+    for number, row in enumerate(rows(store)):
+        text = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace").decode()
+        stream.write(("," if number else "") + "\n" + text)
+    stream.write("\n]}\n")
+
+
+def wp_cli(store: Store) -> str:
+    """A shell script that gives WordPress's media library the approved alts, through WP-CLI.
+
+    WordPress keeps one alt for each picture and uses it where the picture is inserted from then
+    on, so a picture for which different alts were approved is left for a person, and the script
+    keeps every alt that somebody has written already.
+
+    Args:
+        store: the site's record; of its reviews, those whose image has a URL on the web.
+    """
+    approved: dict[str, dict[str, None]] = {}
+    for stored in store.uses(stage="reviewed"):
+        alt = clean(stored.review.alt or "").strip() if stored.review else ""
+        if alt and stored.use.url.startswith(("http://", "https://")):
+            approved.setdefault(stored.use.url, {})[alt] = None
+    lines: list[str] = []
+    for url, alts in approved.items():
+        if len(alts) > 1:
+            lines.append("# Its uses were given different alts; choose one and take away its #.")
+        mark = "# " if len(alts) > 1 else ""
+        lines += [f"{mark}give {shlex.quote(url)} {shlex.quote(alt)}" for alt in alts]
+    return _WP_SCRIPT + "".join(f"{line}\n" for line in lines) + _WP_END
+
+
+_WP_SCRIPT = r"""#!/bin/sh
+# Alts for WordPress's media library. Run it where WP-CLI finds WordPress, or say how it does:
+#   WP='wp --path=/var/www/html' sh alts.sh
+#   DRY_RUN=1 sh alts.sh          only say what would be done
+# A picture that has an alt keeps it. Exit code 1: some pictures are not in the library.
+set -eu
+: "${WP:=wp}" "${DRY_RUN:=}"
+given=0 kept=0 unknown=0
+
+lookup='<?php
+$bare = preg_replace("/-\d+x\d+(?=\.\w+$)/", "", $args[0]);
+$scaled = preg_replace("/(?=\.\w+$)/", "-scaled", $bare);
+$id = 0;
+foreach ([$args[0], $bare, $scaled] as $url) {
+    $id = $id ?: attachment_url_to_postid($url);
+}
+$alt = $id ? trim((string) get_post_meta($id, "_wp_attachment_image_alt", true)) : "";
+echo $id . ($alt === "" ? " empty" : " kept");
+'
+
+give() { # URL ALT
+    found=$(printf '%s' "$lookup" | $WP eval-file - "$1" | tail -n 1)
+    id=${found%% *}
+    case $id in
+    '' | *[!0-9]*)
+        printf 'got "%s" from WP-CLI; expected the id of %s\n' "$found" "$1" >&2
+        exit 2
+        ;;
+    0)
+        unknown=$((unknown + 1))
+        printf 'not in the library: %s\n' "$1" >&2
+        return
+        ;;
+    esac
+    if [ "${found#* }" != empty ]; then
+        kept=$((kept + 1))
+        printf 'has an alt: %s\n' "$1"
+        return
+    fi
+    if [ -z "$DRY_RUN" ]; then
+        printf '%s' "$2" | $WP post meta update "$id" _wp_attachment_image_alt >/dev/null
+    fi
+    given=$((given + 1))
+    printf '%s: %s\n' "$1" "$2"
+}
+
+"""
+_WP_END = r"""
+printf '%s given, %s had one, %s not in the library\n' "$given" "$kept" "$unknown"
+[ "$unknown" -eq 0 ]
+"""
+
+
+def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
+    use, image, draft, review = stored.use, stored.image, stored.draft, stored.review
+    decision = draft.decision if draft else None
+    return [
+        stored.id,
+        use.page,
+        use.position,
+        use.kind,
+        use.source,
+        use.alt_state,
+        use.alt,
+        decision.purpose if decision else None,
+        decision.rule if decision else None,
+        named(decision.evidence) if decision else None,
+        draft.alt if draft else None,
+        draft.confidence if draft else None,
+        draft.abstained if draft else None,
+        list(draft.alternatives) if draft else [],
+        list(draft.labels) if draft else [],
+        [named(note) for note in draft.notes] if draft else [],
+        draft.model if draft else None,
+        stored.stale,
+        review.verdict if review else None,
+        review.alt if review else None,
+        review.who if review else None,
+        review.when if review else None,
+        stored.applied,
+        named(use.url) or None,
+        image.status if image else None,
+        named(image.error) or None if image else None,
+        image.width_px or None if image else None,
+        image.height_px or None if image else None,
+        named(use.link) or None,
+        use.heading or None,
+        stored.origin or None,
+        stored.line,
+    ]
+
+
+def cell(value: Any) -> str | int | float:
+    """What a value is in a spreadsheet: no formula, and lists with " | " between."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return value
+    text = printable(" | ".join(value) if isinstance(value, list) else str(value))
+    return f"'{text}" if _FORMULA.match(text) else text

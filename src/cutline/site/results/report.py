@@ -1,0 +1,505 @@
+"""What a site's images lack, what was done about it and what is left, for whoever answers for it.
+
+One pass over the record. An image use counts as covered if it has words that say something, or a
+name from elsewhere; `alt=""` is somebody's decision and counted apart; what is hidden, shown only
+without scripts, or a CSS background needs no alt and is left out.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from cutline.errors import CutlineError, OutputError
+from cutline.image import load_image
+from cutline.site.decide.decision_tree import decide
+from cutline.site.decide.lint import lint, says_nothing
+from cutline.site.model import (
+    Alt,
+    Draft,
+    Finding,
+    ImageUse,
+    Kind,
+    Origin,
+    Purpose,
+    Severity,
+    Verdict,
+)
+from cutline.site.pages.alt_markup import with_alt
+from cutline.site.store.store import Counts, Store, StoredUse, now
+from cutline.templating import data_uri, render
+
+JSON_VERSION = 1
+TITLE = "Alt text report: "
+THUMBNAILS = 200
+THUMBNAIL_PX = 240
+_LARGEST_DRAWING_BYTES = 20_000
+_UNNEEDED = (Purpose.DECORATIVE, Purpose.REDUNDANT)
+
+
+@dataclass
+class Coverage:
+    """How the image uses of a site stand at one time.
+
+    Attributes:
+        words: have words that say something.
+        says_nothing: have a file's name, a placeholder or the like.
+        decorative: are marked as decorative.
+        missing: have nothing; `unmarked` of these need only be marked as decorative.
+        needing: uses that need words, by the best we know today.
+        needing_with_words: those of them that have some.
+    """
+
+    words: int = 0
+    says_nothing: int = 0
+    decorative: int = 0
+    missing: int = 0
+    unmarked: int = 0
+    needing: int = 0
+    needing_with_words: int = 0
+
+    @property
+    def share(self) -> float:
+        """The share, 0..1, of the uses that need words and have some; 1 if none needs any."""
+        return self.needing_with_words / self.needing if self.needing else 1.0
+
+    @property
+    def uses(self) -> int:
+        """All that were counted."""
+        return self.words + self.says_nothing + self.decorative + self.missing
+
+
+@dataclass
+class Problem:
+    """A lint rule that found something.
+
+    Attributes:
+        example: the message of its first finding.
+        found, left: findings in the pages as they were read, and with what was approved since.
+    """
+
+    rule: str
+    severity: Severity
+    example: str
+    reference: str
+    found: int = 0
+    left: int = 0
+
+
+@dataclass
+class PageProblems:
+    """What lint found on one page: as it was read, and `left` with what was approved since."""
+
+    page: str
+    title: str
+    uses: int
+    missing: int = 0
+    errors: int = 0
+    warnings: int = 0
+    notes: int = 0
+    left: int = 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture or a page that could not be had, and why."""
+
+    what: str
+    url: str
+    error: str
+    pages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Card:
+    """An image with the words for it, as the gallery shows it.
+
+    Attributes:
+        status: "approved", "edited", "waiting", "unsure" or "asked".
+        text: what was approved or drafted; "" where a person must write it.
+        words: `text` in pieces, each with whether it came from the page and not the picture.
+        alternatives: other suggestions.
+        confidence: 0..1 or None.
+        why: what else a reader should know: what it was decided on, or why there is no draft.
+        uses: in how many places it is the same.
+        picture: the file with its bytes; None if there is none.
+    """
+
+    status: str
+    text: str
+    words: tuple[tuple[str, bool], ...]
+    alternatives: tuple[str, ...]
+    confidence: float | None
+    why: str
+    name: str
+    page: str
+    uses: int = 1
+    picture: Path | None = None
+    media_type: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that there is to say of a site; `to_html` and `to_json` say it.
+
+    Attributes:
+        made_at: when, ISO 8601 in UTC.
+        site: its address, or the name of its folder.
+        model: who captions now; "" if nobody has yet.
+        counts: as the store counts.
+        left_out: uses that none of the three counts, since nobody is told of them.
+        before: as people had left the pages, without what we wrote into them.
+        after: with what was approved.
+        possible: with the drafts that still wait, too, as they are.
+        purposes: what the images are for, the most frequent first.
+        problems, pages: lint's findings by rule and by page, the worst first.
+        failures: what could not be had.
+        cards: images with their words: asked, unsure, waiting and approved ones.
+    """
+
+    made_at: str
+    site: str
+    model: str
+    counts: Counts
+    before: Coverage
+    after: Coverage
+    possible: Coverage
+    left_out: int = 0
+    purposes: dict[Purpose, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    pages: list[PageProblems] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    cards: list[Card] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """The report for machines, without its pictures.
+
+        Keys: `version` (of this form, 1), `made_at`, `site`, `model`; `counts` as `Counts`;
+        `left_out`; `coverage` with `before`, `after`, `possible`, each as `Coverage` with its
+        `share`; `purposes` by name; `problems`, `pages` and `failures` as the classes of these
+        names; and `images`, as `Card`, those without words first.
+        """
+        stages = {"before": self.before, "after": self.after, "possible": self.possible}
+        images = []
+        for card in self.cards:
+            record = asdict(card)
+            del record["words"], record["picture"], record["media_type"]
+            images.append(record)
+        record = {
+            "version": JSON_VERSION,
+            "made_at": self.made_at,
+            "site": self.site,
+            "model": self.model,
+            "counts": asdict(self.counts),
+            "left_out": self.left_out,
+            "coverage": {
+                name: asdict(stage) | {"share": stage.share} for name, stage in stages.items()
+            },
+            "purposes": self.purposes,
+            "problems": [asdict(each) for each in self.problems],
+            "pages": [asdict(each) for each in self.pages],
+            "failures": [asdict(each) for each in self.failures],
+            "images": images,
+        }
+        return json.dumps(record, indent=1) + "\n"
+
+    def to_html(
+        self,
+        *,
+        thumbnails: int = THUMBNAILS,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> str:
+        """The report for people: one page that needs nothing from elsewhere.
+
+        Args:
+            thumbnails: pictures in it at most, each of 240 px at most.
+            progress: called with the thumbnails made and all of them.
+        """
+        chosen = _chosen(self.cards, thumbnails)
+        pictures: list[str] = []
+        for number, card in enumerate(chosen):
+            if progress:
+                progress(number, len(chosen))
+            pictures.append(_thumbnail(card))
+        if progress:
+            progress(len(chosen), len(chosen))
+        galleries = {
+            part: [
+                each for each in zip(chosen, pictures, strict=True) if each[0].status in statuses
+            ]
+            for part, statuses in _PARTS.items()
+        }
+        totals = {
+            part: sum(card.status in statuses for card in self.cards)
+            for part, statuses in _PARTS.items()
+        }
+        title = (urlsplit(self.site).netloc or self.site.rstrip("/").rsplit("/", 1)[-1]) or "/"
+        return render(
+            "site-report.html",
+            report=self,
+            head=TITLE + title,
+            title=title,
+            percent=percent,
+            galleries=galleries,
+            totals=totals,
+        )
+
+
+def percent(share: float) -> str:
+    """A share, 0..1, in per cent: 100 only if it is all, 0 only if it is nothing."""
+    return f"{100 * share if share in (0, 1) else min(max(round(100 * share), 1), 99):.0f} %"
+
+
+_PARTS = {
+    "asked": ("asked", "unsure"),
+    "waiting": ("waiting",),
+    "approved": ("approved", "edited"),
+}
+
+
+def report(store: Store, *, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Look through a site's record.
+
+    Args:
+        store: the site's record.
+        progress: called with the uses done and all uses.
+    """
+    counts = store.counts()
+    before, after, possible = Coverage(), Coverage(), Coverage()
+    purposes: Counter[Purpose] = Counter()
+    problems: dict[str, Problem] = {}
+    pages: list[PageProblems] = []
+    cards: dict[tuple[object, ...], Card] = {}
+    failed: dict[str, tuple[str, dict[str, None]]] = {}
+    done = left_out = 0
+    for page, group in groupby(store.uses(), key=lambda each: each.use.page):
+        uses = list(group)
+        about = PageProblems(page, uses[0].use.page_title, len(uses))
+        for each in uses:
+            purpose, needs = _need(each)
+            purposes[purpose] += 1
+            found, (approved, drafted) = each.as_found, _alts(each)
+            if not _is_left_out(found):
+                _count(before, _state(found, None), purpose, needs)
+                _count(after, _state(each.use, approved), purpose, needs)
+                _count(possible, _state(each.use, drafted), purpose, needs)
+                about.missing += _state(found, None) == "missing"
+            else:
+                left_out += 1
+            if each.image and each.image.status == "failed":
+                failed.setdefault(each.image.url, (store.named(each.image.error), {}))[1][page] = (
+                    None
+                )
+            _collect(cards, each, store)
+        _lint(uses, about, problems)
+        pages.append(about)
+        done += len(uses)
+        if progress:
+            progress(done, counts.uses)
+    failures = [
+        Failure("page", page.url, store.named(page.error)) for page in store.pages() if page.error
+    ]
+    failures += [
+        Failure("image", store.named(url), why, tuple(on)) for url, (why, on) in failed.items()
+    ]
+    pages.sort(key=lambda each: (-each.errors, -each.warnings, -each.notes))
+    return Report(
+        made_at=now(),
+        site=store.site,
+        model=store.setting("model") or "",
+        counts=counts,
+        left_out=left_out,
+        before=before,
+        after=after,
+        possible=possible,
+        purposes=dict(purposes.most_common()),
+        problems=sorted(problems.values(), key=lambda each: (_RANKS[each.severity], -each.found)),
+        pages=pages,
+        failures=failures,
+        cards=sorted(cards.values(), key=lambda card: _ORDER.index(card.status)),
+    )
+
+
+_RANKS = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
+_ORDER = ("asked", "unsure", "waiting", "approved", "edited")
+
+
+# Coverage
+
+
+def _need(stored: StoredUse) -> tuple[Purpose, bool]:
+    """What a use is for, and whether it needs words, by the best we know today."""
+    use, review = stored.as_found, stored.review
+    pixels = stored.image.pixels if stored.image else None
+    decision = stored.draft.decision if stored.draft else decide(use, pixels)
+    if review is not None and review.alt is not None and not stored.refused:
+        return decision.purpose, bool(review.alt)
+    if use.alt_state is Alt.PRESENT or use.name or use.title:
+        return decision.purpose, True
+    empty = use.alt_state is Alt.EMPTY and decision.purpose is Purpose.KEPT
+    return decision.purpose, not empty and decision.purpose not in _UNNEEDED
+
+
+def _alts(stored: StoredUse) -> tuple[str | None, str | None]:
+    """What is written over the use: what was approved, and that or else what is drafted."""
+    approved = stored.review.alt if stored.review and not stored.refused else None
+    drafted = stored.draft.alt if stored.draft and not stored.review else None
+    return approved, drafted if approved is None else approved
+
+
+def _is_left_out(use: ImageUse) -> bool:
+    """Whether nobody is told of it: a background, hidden, or a drawing that is no image."""
+    silent = use.kind is Kind.SVG and not (use.role or use.name or use.title)
+    return silent or use.kind is Kind.CSS or use.hidden or use.noscript
+
+
+def _state(use: ImageUse, alt: str | None) -> str:
+    """How a use stands, with another alt written over it unless that is None."""
+    if alt is None and use.alt_state is not Alt.PRESENT:
+        if use.name or use.title:
+            return "words"
+        silent = use.role.lower().split()[:1] in (["presentation"], ["none"])
+        bare_link = bool(use.link) and not use.link_text.strip() and use.kind is not Kind.AREA
+        marked = silent or (use.alt_state is Alt.EMPTY and not bare_link)
+        return "decorative" if marked else "missing"
+    text = use.alt or "" if alt is None else alt
+    if not text:
+        return "decorative"
+    return "says_nothing" if says_nothing(text) else "words"
+
+
+def _count(coverage: Coverage, state: str, purpose: Purpose, needs: bool) -> None:
+    setattr(coverage, state, getattr(coverage, state) + 1)
+    coverage.unmarked += state == "missing" and not needs
+    coverage.needing += needs
+    coverage.needing_with_words += needs and state == "words"
+
+
+# Problems
+
+
+def _lint(uses: list[StoredUse], about: PageProblems, problems: dict[str, Problem]) -> None:
+    """Count what lint finds on a page, and what it would with all that was approved."""
+    found = list(lint([each.as_found for each in uses]))
+    changed = any(each.review or each.original for each in uses)
+    left = list(lint([_approved(each) for each in uses])) if changed else found
+    about.errors, about.warnings, about.notes = (
+        sum(each.severity is severity for each in found) for severity in Severity
+    )
+    about.left = sum(each.severity is not Severity.NOTE for each in left)
+    for each in found:
+        _problem(problems, each).found += 1
+    for each in left:
+        _problem(problems, each).left += 1
+
+
+def _problem(problems: dict[str, Problem], found: Finding) -> Problem:
+    new = Problem(found.rule, found.severity, found.message, found.reference)
+    return problems.setdefault(found.rule, new)
+
+
+def _approved(stored: StoredUse) -> ImageUse:
+    """The use as it is with its approved alt."""
+    use, (alt, _) = stored.use, _alts(stored)
+    if alt is None or use.kind is Kind.CSS:
+        return use
+    if use.kind in (Kind.MARKDOWN, Kind.ROW):
+        return replace(use, alt=alt)
+    try:
+        markup = with_alt(use.markup, use.kind, alt)
+    except OutputError:
+        return use
+    if use.kind in (Kind.IMG, Kind.INPUT, Kind.AREA):
+        return replace(use, alt=alt, markup=markup)
+    return replace(use, name=alt, markup=markup, hidden=use.hidden or not alt)
+
+
+# Pictures with their words
+
+
+def _collect(cards: dict[tuple[object, ...], Card], stored: StoredUse, store: Store) -> None:
+    """Add a use to the gallery, once for each picture and text."""
+    status, text = _status(stored)
+    if not status:
+        return
+    draft, image, use = stored.draft, stored.image, stored.use
+    words: tuple[tuple[str, bool], ...] = ((text, False),) if text else ()
+    if draft and " ".join(word for word, _ in draft.words) == text != "":
+        words = tuple((word, origin is not Origin.PICTURE) for word, origin in draft.words)
+    key = (image and (image.group or image.content or image.id), image is None and use, text)
+    if known := cards.get((status, *key)):
+        cards[status, *key] = replace(known, uses=known.uses + 1)
+        return
+    path = unquote(urlsplit(use.url).path) if use.url else ""
+    cards[status, *key] = Card(
+        status,
+        text,
+        words,
+        draft.alternatives if draft else (),
+        draft.confidence if draft else None,
+        store.named(_why(draft)),
+        path.rsplit("/", 1)[-1] or use.kind,
+        use.page,
+        1,
+        image.path if image else None,
+        image.media_type if image else "",
+    )
+
+
+def _why(draft: Draft | None) -> str:
+    """Why a draft is as it is, where the picture alone does not tell."""
+    if draft is None:
+        return ""
+    told = draft.decision.purpose is not Purpose.INFORMATIVE
+    if draft.alt is None and draft.notes:
+        return draft.notes[0]
+    return draft.decision.evidence if told else ""
+
+
+def _status(stored: StoredUse) -> tuple[str, str]:
+    """The card's status and text; "" for a use that the gallery leaves out."""
+    draft, review = stored.draft, stored.review
+    if review is not None:
+        status = "approved" if review.verdict is Verdict.APPROVED else "edited"
+        return (status, review.alt) if review.alt else ("", "")
+    if draft is None or draft.decision.purpose in (Purpose.KEPT, *_UNNEEDED):
+        return "", ""
+    if draft.alt is None:
+        return "unsure" if draft.abstained else "asked", ""
+    return ("waiting", draft.alt) if draft.alt else ("", "")
+
+
+def _chosen(cards: list[Card], most: int) -> list[Card]:
+    """So many cards, of each part of the gallery a fair share."""
+    parts = [[card for card in cards if card.status in names] for names in _PARTS.values()]
+    room = most
+    chosen: list[Card] = []
+    for waiting, part in enumerate(sorted(parts, key=len)):
+        taken = part[: room // (len(parts) - waiting)]
+        room -= len(taken)
+        chosen += taken
+    return chosen
+
+
+def _thumbnail(card: Card) -> str:
+    """A small picture as a data URI; "" if it can't be shown."""
+    if card.picture is None:
+        return ""
+    try:
+        if card.media_type == "image/svg+xml":
+            content = card.picture.read_bytes()
+            fits = len(content) <= _LARGEST_DRAWING_BYTES
+            return data_uri(content, card.media_type) if fits else ""
+        picture = load_image(card.picture, around_px=THUMBNAIL_PX).copy()
+        picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+        small = io.BytesIO()
+        picture.save(small, "WEBP", quality=70)
+        return data_uri(small.getvalue(), "image/webp")
+    except (CutlineError, OSError, ValueError):
+        return ""

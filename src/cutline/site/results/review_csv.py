@@ -1,0 +1,265 @@
+"""Spreadsheets: reviews that come back from one, and a crawler's own rows with their answers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from cutline.errors import DataError, OptionError, StoreError
+from cutline.site.model import Purpose, Review, Verdict
+from cutline.site.pages.crawler_csv import read_export, write_export
+from cutline.site.results.export import cell
+from cutline.site.store.store import Store, StoredUse, now
+
+COLUMNS = (
+    "id page image context link alt draft confidence decision notes reviewed_at"
+    " verdict approved_alt"
+).split()
+"""The last two are the reviewer's; the others are for reading."""
+
+_LONGEST_SOURCE = 200  # of a data URI; spreadsheets cut cells of more than 32,767 characters
+_APOSTROPHE = re.compile(r"'(?='*[=+\-@\t\r])")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a person decided in a spreadsheet.
+
+    Attributes:
+        reviews: use id and review, only those that are new.
+        problems: line of the file, the header being 1, and why it is left out.
+    """
+
+    reviews: list[tuple[int, Review]]
+    problems: list[tuple[int, str]]
+
+
+def write_sheet(store: Store, stream: TextIO) -> None:
+    """The uses as a table for a reviewer: a row each, with two columns to fill in at its end.
+
+    `verdict` takes approved, edited, decorative or skipped, `approved_alt` other words than the
+    draft. Cells that a spreadsheet would run as formulas begin with an apostrophe.
+
+    Args:
+        store: the site's record.
+        stream: where to; opened with `newline=""`, and for Excel with `encoding="utf-8-sig"`.
+    """
+    table = csv.writer(stream)
+    table.writerow(COLUMNS)
+    for stored in store.uses():
+        table.writerow([cell(value) for value in _cells(stored, store.named)])
+
+
+def read_reviews(store: Store, path: Path, who: str) -> Sheet:
+    """Read back the table that `write_sheet` gave, as any spreadsheet may have saved it.
+
+    A row counts by its `id`, `verdict` and `approved_alt`; words without a verdict are an edit,
+    approved without words is the draft that stands in the row. A row that is as it was written
+    says nothing; one that was changed, of a use that was reviewed since, is a problem.
+
+    Args:
+        store: the site's record that the table came from; it is not written to.
+        path: the table: UTF-8, UTF-16 or Windows-1252; comma, semicolon or tab.
+        who: the person.
+
+    Raises:
+        DataError: it cannot be read, or has no such columns.
+    """
+    try:
+        text = _decode(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"got {path}: {error.strerror}; expected a reviewed table") from error
+    head = text.partition("\n")[0]
+    delimiter = max(",;\t", key=head.count)
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    if missing := {"id", "verdict", "approved_alt"} - set(table.fieldnames or ()):
+        raise DataError(
+            f"got {path} without {', '.join(sorted(missing))}; expected the columns that "
+            "cutline site review --write gave"
+        )
+    sheet = Sheet([], [])
+    when = now()
+    for row in _rows(table, path):
+        cells = {name: _plain(value) for name, value in row.items() if isinstance(value, str)}
+        try:
+            stored = _stored(store, cells)
+            review = _review(stored, cells, who, when)
+            if review is None or _same(stored.review, review):
+                continue
+            if not _as_written(store, stored, cells, review):
+                sheet.reviews.append((stored.id, review))
+        except ValueError as error:
+            sheet.problems.append((table.line_num, str(error)))
+    return sheet
+
+
+def answer_export(store: Store, rows: Path, target: Path) -> None:
+    """Write an imported file's rows again, as they are, with the answers in new columns.
+
+    The columns are cutline_status, cutline_alt (what a person approved), cutline_draft,
+    cutline_confidence and cutline_why; several images in a row are separated by " | ".
+
+    Args:
+        store: the record that the file was imported into.
+        rows: the file.
+        target: where to.
+
+    Raises:
+        DataError: the file cannot be read.
+        OptionError: it was never imported.
+        OutputError: the target cannot be written.
+    """
+    export = read_export(rows)
+    answers: dict[int, dict[str, str]] = {}
+    for stored in store.uses(origin=rows.name):
+        if stored.line is None:
+            continue
+        answer = _answer(stored)
+        if (known := answers.get(stored.line)) is not None:
+            answer = {name: f"{known[name]} | {answer[name]}".strip(" |") for name in answer}
+        answers[stored.line] = answer
+    if not answers:
+        raise OptionError(
+            f"got {rows}, of which no row was imported here: cutline site import {rows}"
+        )
+    for number, problem in export.problems:
+        answers.setdefault(number, _columns("not understood", "", "", "", problem))
+    write_export(export, answers, target)
+
+
+def _rows(table: csv.DictReader[str], path: Path) -> Iterator[dict[str, Any]]:
+    limit = csv.field_size_limit(1 << 30)
+    try:
+        yield from table
+    except csv.Error as error:
+        raise DataError(f"got {path}, line {table.line_num}: {error}; expected CSV") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
+    use, draft, review = stored.use, stored.draft, stored.review
+    context = (use.page_title, use.heading, use.before, "[picture]", use.caption, use.after)
+    notes = [*draft.notes, *(f"or: {other}" for other in draft.alternatives)] if draft else []
+    failure = stored.image.error if stored.image else ""
+    if failure and not any(failure in note for note in notes):
+        notes.insert(0, failure)
+    return [
+        stored.id,
+        use.page,
+        named(use.url) or use.source[:_LONGEST_SOURCE],
+        " / ".join(filter(None, context)),
+        named(use.link),
+        use.alt,
+        draft.alt if draft else None,
+        round(draft.confidence, 2) if draft and draft.confidence is not None else None,
+        f"{draft.decision.purpose}: {named(draft.decision.evidence)}" if draft else None,
+        [named(note) for note in notes],
+        review.when if review else None,
+        review.verdict if review else None,
+        review.alt if review else None,
+    ]
+
+
+def _stored(store: Store, cells: dict[str, str]) -> StoredUse:
+    try:
+        stored = store.use(int(cells.get("id", "")))
+    except (ValueError, StoreError):
+        raise ValueError(f"got id {cells.get('id', '')!r}; expected one of this record") from None
+    if cells.get("page", stored.use.page) != stored.use.page:
+        raise ValueError(f"got page {cells['page']!r}; expected {stored.use.page!r}")
+    return stored
+
+
+def _review(stored: StoredUse, cells: dict[str, str], who: str, when: str) -> Review | None:
+    said = cells.get("verdict", "").strip().lower()
+    alt = _words(cells.get("approved_alt", ""))
+    draft = stored.draft.alt if stored.draft else None
+    if not said:
+        return Review(Verdict.EDITED, alt, who, when) if alt else None
+    try:
+        verdict = Verdict(said)
+    except ValueError:
+        raise ValueError(f"got verdict {said!r}; expected {', '.join(Verdict)}") from None
+    if verdict is Verdict.SKIPPED:
+        return Review(verdict, None, who, when)
+    if verdict is Verdict.DECORATIVE:
+        return Review(verdict, "", who, when)
+    if verdict is Verdict.APPROVED and not alt:
+        alt = _words(cells.get("draft", draft or ""))
+        if not alt and draft == "":
+            return Review(verdict, "", who, when)
+    if not alt:
+        raise ValueError(f"got {said} without approved_alt; expected words, or decorative")
+    return Review(Verdict.APPROVED if alt == draft else Verdict.EDITED, alt, who, when)
+
+
+def _as_written(store: Store, stored: StoredUse, cells: dict[str, str], review: Review) -> bool:
+    """Whether a row repeats the review that it was written with.
+
+    Raises:
+        ValueError: it says something new, on a use that was reviewed since.
+    """
+    stamp, standing = cells.get("reviewed_at"), stored.review
+    if stamp is None:
+        return False
+    known = [old for old in store.history(stored.id) if old.when == stamp]
+    if any(_same(old, review) for old in known):
+        return True
+    if standing is not None and standing.when != stamp:
+        raise ValueError(
+            f"use {stored.id} was reviewed since the table was written ({standing.verdict}: "
+            f"{standing.alt!r}); expected a row of a new table"
+        )
+    return False
+
+
+def _words(cell: str) -> str:
+    return " ".join(cell.split())
+
+
+def _same(old: Review | None, new: Review) -> bool:
+    return old is not None and (old.verdict, old.alt) == (new.verdict, new.alt)
+
+
+def _answer(stored: StoredUse) -> dict[str, str]:
+    draft, review, image = stored.draft, stored.review, stored.image
+    status = "new"
+    if review is not None:
+        status = str(review.verdict)
+    elif image is not None and image.status == "failed":
+        status = "failed"
+    elif draft is not None and draft.decision.purpose is Purpose.KEPT:
+        status = "kept"
+    elif draft is not None:
+        status = "asks a person" if draft.alt is None else "drafted"
+    why = draft.decision.evidence if draft else ""
+    if image is not None and image.error:
+        why = image.error
+    sure = "" if draft is None or draft.confidence is None else f"{draft.confidence:.2f}"
+    approved = review.alt or "" if review else ""
+    return _columns(status, approved, (draft.alt or "") if draft else "", sure, why)
+
+
+def _columns(status: str, alt: str, draft: str, confidence: str, why: str) -> dict[str, str]:
+    cells = {"status": status, "alt": alt, "draft": draft, "confidence": confidence, "why": why}
+    return {f"cutline_{name}": value for name, value in cells.items()}
+
+
+def _plain(cell: str) -> str:
+    """A cell without the apostrophe that keeps a spreadsheet from running it."""
+    return _APOSTROPHE.sub("", cell, count=1) if _APOSTROPHE.match(cell) else cell
+
+
+def _decode(content: bytes) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", "replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", "replace")

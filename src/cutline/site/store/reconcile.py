@@ -1,0 +1,144 @@
+"""A page's uses taken into the record: one that was there before is known again, with its id.
+
+Among the uses of a page that show the same source by the same kind of element, those in unchanged
+surroundings are matched first, the others in order. Where a page is read again with an alt that we
+wrote into it, the use as it stood before is kept as its original.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cutline.site.model import ImageUse, Kind
+from cutline.site.pages.alt_markup import NAMED, clean
+from cutline.site.store.rows import decode_use, digest, encode, plain, told
+
+
+def replace_uses(
+    connection: sqlite3.Connection,
+    page_id: int,
+    uses: Sequence[tuple[int | None, ImageUse]],
+) -> None:
+    """Record the uses of a page in place of those it had, within a transaction.
+
+    Args:
+        connection: to the record.
+        page_id: of the page.
+        uses: all of them, each with the number of its row if an export lists it.
+    """
+    known = connection.execute(
+        """SELECT u.id, key, place, seen, position, line, gone, record, original, a.alt AS written
+           FROM uses u LEFT JOIN applied a ON a.id = u.applied_id
+           WHERE page_id = ? ORDER BY gone, position, u.id""",
+        (page_id,),
+    ).fetchall()
+    marks = [_identify(line, use) for line, use in uses]
+    same = _match(marks, known)
+    rows = {row["id"]: row for row in known}
+    for (line, use), (key, place, seen), id in zip(uses, marks, same, strict=True):
+        record = encode(use)
+        values = (line, key, place, seen, use.position, use.alt_state, record)
+        if id is None:
+            image = _image_id(connection, use)
+            connection.execute(
+                """INSERT INTO uses (line, key, place, seen, position, alt_state, record,
+                       page_id, image_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                (*values, page_id, image),
+            )
+        elif rows[id]["gone"] or rows[id]["record"] != record or rows[id]["line"] != line:
+            image = _image_id(connection, use)
+            ours = rows[id]["written"] is not None and _says(use, rows[id]["written"])
+            original = (rows[id]["original"] or rows[id]["record"]) if ours else None
+            connection.execute(
+                """UPDATE uses SET line = ?, key = ?, place = ?, seen = ?, position = ?,
+                       alt_state = ?, record = ?, image_id = ?, original = ?, gone = 0
+                   WHERE id = ?""",
+                (*values, image, original, id),
+            )
+    left = set(rows) - set(same)
+    connection.executemany(
+        "UPDATE uses SET gone = 1 WHERE id = ? AND gone = 0", ((id,) for id in left)
+    )
+
+
+def restore_use(connection: sqlite3.Connection, use_id: int) -> None:
+    """Record a use as it stood before our own alt, now that none of ours stands in the page."""
+    row = connection.execute(
+        """SELECT line, position, original FROM uses
+           WHERE id = ? AND original IS NOT NULL AND applied_id IS NULL""",
+        (use_id,),
+    ).fetchone()
+    if row is None:
+        return
+    use = replace(decode_use(row["original"]), position=row["position"])
+    connection.execute(
+        """UPDATE uses SET key = ?, place = ?, seen = ?, alt_state = ?, record = ?, original = NULL
+           WHERE id = ?""",
+        (*_identify(row["line"], use), use.alt_state, encode(use), use_id),
+    )
+
+
+def _says(use: ImageUse, alt: str) -> bool:
+    """Whether a use says in its page what was written there."""
+    words = clean(alt)
+    if use.kind in NAMED:
+        return use.name == words if words else use.hidden
+    there = use.alt or "" if use.kind is Kind.MARKDOWN else use.alt
+    return there == words
+
+
+def _image_id(connection: sqlite3.Connection, use: ImageUse) -> int | None:
+    """Of the image that a use shows, which is made if it is new; None if there is none to fetch."""
+    url = use.url
+    if not url and use.source[:5].lower() == "data:":
+        url = f"data:{digest(use.source)}"
+    if not url or use.kind is Kind.CSS:
+        return None
+    url = plain(url)
+    connection.execute("INSERT OR IGNORE INTO images (url) VALUES (?)", (url,))
+    [(image_id,)] = connection.execute("SELECT id FROM images WHERE url = ?", (url,))
+    return int(image_id)
+
+
+def _identify(line: int | None, use: ImageUse) -> tuple[str, str, str]:
+    """Digests of a use: what it is, where it stands, all that a draft depends on."""
+    place = (use.link, use.link_text, use.caption, use.heading, use.before, use.after)
+    seen = {
+        name: value
+        for name, value in told(use).items()
+        if name not in ("page", "position", "markup", "offset")
+    }
+    return (
+        digest(json.dumps([use.kind, use.source, line])),
+        digest(json.dumps([*place, use.width_px, use.height_px, use.hidden, use.noscript])),
+        digest(json.dumps(seen)),
+    )
+
+
+def _match(marks: Sequence[tuple[str, str, str]], known: Sequence[sqlite3.Row]) -> list[int | None]:
+    """The id that each use had before: by all, then by place, then by order among equals.
+
+    Where a place has as many alike as before, they are the same in the same order, whatever was
+    written into one of them since.
+    """
+    free = {row["id"]: row for row in known}
+    found: list[int | None] = [None] * len(marks)
+    before = Counter((row["key"], row["place"]) for row in known if not row["gone"])
+    now = Counter(mark[:2] for mark in marks)
+    for depends in (("key", "place", "seen"), ("key", "place"), ("key",)):
+        waiting: dict[tuple[str, ...], list[int]] = {}
+        for row in known:
+            if row["id"] in free:
+                waiting.setdefault(tuple(row[name] for name in depends), []).append(row["id"])
+        for number, mark in enumerate(marks):
+            if depends[-1] == "seen" and now[mark[:2]] == before[mark[:2]]:
+                continue
+            equals = waiting.get(mark[: len(depends)])
+            if found[number] is None and equals:
+                found[number] = equals.pop(0)
+                del free[found[number]]
+    return found

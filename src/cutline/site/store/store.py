@@ -1,0 +1,546 @@
+"""The record of one site: a single SQLite file, and all the questions asked of it.
+
+Everything is committed as it comes, so that a killed process loses at most what it had in hand.
+Three rules keep a person's work safe:
+
+- A use keeps its id over scans (`matching.py`). What a page no longer shows is marked as gone, not
+  deleted, and comes back with its review.
+- Reviews and applications are only ever added; taking one back is an addition too.
+- A draft remembers what it was made from (the use, the picture, the model, the rules), so one that
+  would come out differently today is `stale`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self, Unpack
+from urllib.parse import urlsplit
+
+from cutline.errors import StoreError
+from cutline.site.model import Draft, ImageUse, Page, Review
+from cutline.site.store.queries import (
+    FROM,
+    LIVE,
+    SELECT_IMAGE,
+    SURE,
+    Only,
+    cached,
+    count,
+    select_use,
+    selected,
+    stored_image,
+    stored_use,
+)
+from cutline.site.store.reconcile import replace_uses, restore_use
+from cutline.site.store.rows import (
+    Content,
+    Counts,
+    Stage,
+    StoredImage,
+    StoredUse,
+    decode_review,
+    digest,
+    encode,
+    encode_draft,
+    now,
+    plain,
+)
+from cutline.site.store.schema import Database
+
+__all__ = ["Content", "Counts", "Only", "Stage", "Store", "StoredImage", "StoredUse", "now"]
+
+
+class _Ledger(NamedTuple):
+    """A table that is only added to, in which an entry may take another back."""
+
+    table: str
+    standing: str  # the column of `uses` with the entry that counts
+    copied: str  # the columns that the entry which takes another back repeats
+
+
+_REVIEWS = _Ledger("reviews", "review_id", "verdict, record")
+_WRITTEN = _Ledger("applied", "applied_id", "alt")
+
+
+class Store:
+    """One site's record; safe to use from several threads and processes at once.
+
+    Args:
+        path: the file; made if it is not there. Pictures from the network are kept in a folder
+            beside it, `cache`.
+
+    Raises:
+        StoreError: it is some other file, of a newer Cutline, damaged, or cannot be opened.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.cache = self.path.with_name(self.path.name + "-images")
+        self._database = Database(self.path)
+
+    def __enter__(self) -> Self:
+        """Nothing: the store is open."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file in every thread; the store is of no use afterwards."""
+        self._database.close()
+
+    # Pages and uses
+
+    def put_page(self, page: Page, uses: Sequence[ImageUse], *, origin: str = "") -> None:
+        """Record a page as it is now, with its uses in place of those it had, at once.
+
+        A page that could not be read (`page.error`) keeps the uses it had. A use that was there
+        before keeps its id, draft and review; what did not change is not written.
+
+        Args:
+            page: the page.
+            uses: all of its uses.
+            origin: the export that says so; "" if the page itself was read.
+        """
+        with self._database.writing() as connection:
+            page_id = self._page_id(connection, page, origin)
+            if not page.error or uses:
+                replace_uses(connection, page_id, [(None, use) for use in uses])
+
+    def put_export(self, origin: str, rows: Iterable[tuple[int, ImageUse]]) -> None:
+        """Record what an export lists, in place of what it listed before, at once.
+
+        Args:
+            origin: the export's name; each has its own rows, whatever the other pages say.
+            rows: number and use, as `tables.read_export` gives them.
+        """
+        by_page: dict[str, list[tuple[int | None, ImageUse]]] = {}
+        for line, use in rows:
+            by_page.setdefault(use.page, []).append((line, use))
+        with self._database.writing() as connection:
+            for url, uses in by_page.items():
+                first = uses[0][1]
+                page = Page(url, title=first.page_title, language=first.language)
+                replace_uses(connection, self._page_id(connection, page, origin), uses)
+            self._retire(connection, origin, by_page)
+
+    def retire_pages(self, kept: Iterable[str], *, origin: str = "") -> int:
+        """Leave out of everything the pages that are no longer there; they may come back.
+
+        Args:
+            kept: the URLs of those that are.
+            origin: as in `put_page`.
+
+        Returns:
+            How many pages were left out just now.
+        """
+        with self._database.writing() as connection:
+            return self._retire(connection, origin, kept)
+
+    def pages(self) -> Iterator[Page]:
+        """All pages, in the order in which they were first seen."""
+        sql = "SELECT id FROM pages WHERE gone = 0 ORDER BY id"
+        for row in self._database.in_chunks(
+            sql, (), "SELECT id, record FROM pages WHERE id IN ({})"
+        ):
+            yield Page(**json.loads(row["record"]))
+
+    def uses(
+        self, *, limit: int | None = None, offset: int = 0, **only: Unpack[Only]
+    ) -> Iterator[StoredUse]:
+        """Uses in the order of their pages and positions; writing meanwhile is allowed.
+
+        Args:
+            limit, offset: a part of them.
+            only: which, see `Only`.
+
+        Raises:
+            OptionError: there is no such state, purpose, verdict or stage.
+        """
+        where, values = selected(only)
+        sql = f"SELECT u.id {FROM} WHERE {where} ORDER BY u.page_id, u.position, u.id"
+        if limit is not None or offset:
+            sql += " LIMIT ? OFFSET ?"
+            values += [-1 if limit is None else limit, offset]
+        for row in self._database.in_chunks(sql, values, select_use("u.id IN ({})")):
+            yield stored_use(row, self.cache)
+
+    def count_uses(self, **only: Unpack[Only]) -> int:
+        """How many uses `uses` would give."""
+        where, values = selected(only)
+        [(number,)] = self._database.rows(f"SELECT count(*) {FROM} WHERE {where}", values)
+        return int(number)
+
+    def index(self, **only: Unpack[Only]) -> list[tuple[int, float | None]]:
+        """The ids of the uses that `uses` would give, in that order, in little memory.
+
+        Returns:
+            Each id with the confidence of the suggestion that waits for a review; None if none
+            waits, or none was measured.
+        """
+        where, values = selected(only)
+        sql = f"""SELECT u.id, CASE WHEN d.suggests AND r.id IS NULL THEN {SURE} END {FROM}
+            WHERE {where} ORDER BY u.page_id, u.position, u.id"""
+        return [(row[0], row[1]) for row in self._database.rows(sql, values)]
+
+    def use(self, id: int) -> StoredUse:
+        """One use.
+
+        Raises:
+            StoreError: there is no use with this id.
+        """
+        for row in self._database.rows(select_use("u.id = ?"), (id,)):
+            return stored_use(row, self.cache)
+        raise StoreError(f"{self.path}: got use {id}; expected the id of one there")
+
+    # Images
+
+    def images(self, status: str | None = None) -> Iterator[StoredImage]:
+        """Images that some use shows, in the order in which they were first seen.
+
+        Args:
+            status: only those "new", "ok" or "failed".
+        """
+        sql = f"""SELECT i.id FROM images i WHERE (:status IS NULL OR i.status = :status)
+            AND EXISTS (SELECT 1 FROM uses u JOIN pages p ON p.id = u.page_id
+                        WHERE u.image_id = i.id AND {LIVE}) ORDER BY i.id"""
+        select = f"{SELECT_IMAGE} WHERE i.id IN ({{}})"
+        for row in self._database.in_chunks(sql, {"status": status}, select):
+            yield stored_image(row, self.cache)
+
+    def image(self, id: int) -> StoredImage:
+        """One image.
+
+        Raises:
+            StoreError: there is no image with this id.
+        """
+        for row in self._database.rows(f"{SELECT_IMAGE} WHERE i.id = ?", (id,)):
+            return stored_image(row, self.cache)
+        raise StoreError(f"{self.path}: got image {id}; expected the id of one there")
+
+    def picture(self, content: int) -> Path:
+        """The file with a distinct picture's bytes, see `StoredImage.content`."""
+        sql = """SELECT c.sha256, max(i.path) AS path FROM contents c
+            LEFT JOIN images i ON i.content_id = c.id WHERE c.id = ? GROUP BY c.id"""
+        for row in self._database.rows(sql, (content,)):
+            return Path(row["path"]) if row["path"] else self.cached(row["sha256"])
+        raise StoreError(f"{self.path}: got picture {content}; expected the id of one there")
+
+    def cached(self, sha256: str) -> Path:
+        """Where the cache keeps the bytes with this digest."""
+        return cached(self.cache, sha256)
+
+    def put_content(
+        self,
+        image_id: int,
+        content: Content,
+        *,
+        path: str = "",
+        etag: str = "",
+        last_modified: str = "",
+    ) -> None:
+        """Record what an image turned out to be.
+
+        Args:
+            image_id: of the image.
+            content: its bytes' digest and what they show.
+            path: the file of the site itself; "" for one kept in the cache.
+            etag, last_modified: as the server gave them.
+        """
+        pixels = content.pixels
+        size = (pixels.width_px, pixels.height_px)
+        looks = (pixels.flat, pixels.text_like, pixels.chart_like, content.signature)
+        with self._database.writing() as connection:
+            connection.execute(
+                """INSERT INTO contents (sha256, media_type, bytes, width_px, height_px, flat,
+                       text_like, chart_like, signature) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   ON CONFLICT (sha256) DO UPDATE SET text_like = excluded.text_like,
+                       chart_like = excluded.chart_like, flat = excluded.flat""",
+                (content.sha256, content.media_type, content.size_bytes, *size, *looks),
+            )
+            connection.execute(
+                """UPDATE images SET status = 'ok', code = '', error = '', path = ?, etag = ?,
+                       last_modified = ?, checked_at = ?,
+                       content_id = (SELECT id FROM contents WHERE sha256 = ?) WHERE id = ?""",
+                (plain(path), etag, last_modified, now(), content.sha256, image_id),
+            )
+
+    def put_unchanged(self, image_id: int) -> None:
+        """Record that an image is still what it was."""
+        with self._database.writing() as connection:
+            connection.execute("UPDATE images SET checked_at = ? WHERE id = ?", (now(), image_id))
+
+    def put_failure(self, image_id: int, code: str, error: str, *, etag: str = "") -> None:
+        """Record why an image could not be had.
+
+        Args:
+            image_id: of the image.
+            code: a short, stable word.
+            error: a sentence for a person.
+            etag: what tells whether it has changed since.
+        """
+        with self._database.writing() as connection:
+            connection.execute(
+                """UPDATE images SET status = 'failed', code = ?, error = ?, content_id = NULL,
+                       path = '', etag = ?, last_modified = '', checked_at = ? WHERE id = ?""",
+                (code, plain(error), etag, now(), image_id),
+            )
+
+    def signatures(self) -> list[tuple[int, str, int, int, bytes]]:
+        """Each distinct picture that has a signature: id, sha256, width, height, signature."""
+        return [
+            tuple(row)
+            for row in self._database.rows(
+                """SELECT id, sha256, width_px, height_px, signature FROM contents
+                   WHERE length(signature) > 0 ORDER BY sha256"""
+            )
+        ]
+
+    def put_groups(self, groups: Mapping[int, int]) -> None:
+        """Record which distinct pictures look the same: content -> the first of its group."""
+        with self._database.writing() as connection:
+            connection.executemany(
+                "UPDATE contents SET group_id = ?1 WHERE id = ?2 AND group_id IS NOT ?1",
+                ((group, content) for content, group in groups.items()),
+            )
+
+    # Captions and drafts
+
+    def caption(self, content: int, model: str, recipe: str) -> dict[str, Any] | None:
+        """The caption of a picture, or of one that looks the same; None if there is none.
+
+        Args:
+            content: the picture, see `StoredImage.content`.
+            model: who captions.
+            recipe: how: the same text for the same options and words nearby.
+        """
+        sql = """SELECT k.record FROM captions k JOIN contents c ON c.id = k.content_id
+            WHERE k.model = ?2 AND k.recipe = ?3 AND (c.id = ?1 OR c.group_id =
+                (SELECT group_id FROM contents WHERE id = ?1))
+            ORDER BY c.id <> ?1, c.sha256 LIMIT 1"""
+        for row in self._database.rows(sql, (content, model, digest(recipe))):
+            found: dict[str, Any] = json.loads(row["record"])
+            return found
+        return None
+
+    def put_caption(
+        self, content: int, model: str, recipe: str, caption: Mapping[str, Any]
+    ) -> None:
+        """Keep a picture's caption, so that it is not made twice."""
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?)",
+                (content, model, digest(recipe), json.dumps(caption)),
+            )
+
+    def put_draft(self, use_id: int, draft: Draft) -> None:
+        """Record what we suggest for a use, in place of an earlier suggestion."""
+        with self._database.writing() as connection:
+            written = connection.execute(
+                """INSERT OR REPLACE INTO drafts
+                   SELECT u.id, ?, ?, ?, ?,
+                       ifnull((SELECT value FROM settings WHERE name = 'rules'), ''),
+                       u.seen, i.content_id, ?, ?
+                   FROM uses u LEFT JOIN images i ON i.id = u.image_id WHERE u.id = ?""",
+                (
+                    draft.decision.purpose,
+                    draft.alt is not None,
+                    draft.abstained,
+                    draft.model,
+                    encode_draft(draft),
+                    now(),
+                    use_id,
+                ),
+            )
+            self._expect(written, use_id)
+
+    # What people did
+
+    def put_review(self, use_id: int, review: Review) -> None:
+        """Add what a person made of a use; the newest counts."""
+        with self._database.writing() as connection:
+            self._add_review(connection, use_id, review)
+
+    def put_reviews(self, reviews: Iterable[tuple[int, Review]]) -> None:
+        """Add what a person made of several uses, all or none."""
+        with self._database.writing() as connection:
+            for use_id, review in reviews:
+                self._add_review(connection, use_id, review)
+
+    def undo_review(self, use_id: int | None = None) -> int | None:
+        """Take back the newest review that was not taken back yet.
+
+        Args:
+            use_id: of this use; None is of any.
+
+        Returns:
+            The use's id; None if there was nothing to take back.
+        """
+        with self._database.writing() as connection:
+            return self._undo(connection, _REVIEWS, use_id, now())
+
+    def undo_newest(self) -> list[int]:
+        """Take back what a person did last: the newest review and all of the same moment.
+
+        Returns:
+            The uses' ids; none if there was nothing to take back.
+        """
+        standing = """FROM reviews t WHERE undoes IS NULL
+            AND NOT EXISTS (SELECT 1 FROM reviews u WHERE u.undoes = t.id)"""
+        with self._database.writing() as connection:
+            newest = connection.execute(f"SELECT at {standing} ORDER BY id DESC").fetchone()
+            if newest is None:
+                return []
+            sql = f"SELECT DISTINCT use_id {standing} AND at = ? ORDER BY use_id"
+            found = [int(row[0]) for row in connection.execute(sql, (newest["at"],)).fetchall()]
+            for use_id in found:
+                self._undo(connection, _REVIEWS, use_id, now())
+            return found
+
+    def history(self, use_id: int) -> list[Review]:
+        """Every review that a use ever had, oldest first, those taken back included."""
+        sql = "SELECT verdict, record FROM reviews WHERE use_id = ? AND undoes IS NULL ORDER BY id"
+        return [decode_review(row["record"]) for row in self._database.rows(sql, (use_id,))]
+
+    def put_applied(self, use_id: int, alt: str, when: str) -> None:
+        """Add that an alt was written into a use's page.
+
+        Args:
+            use_id: of the use.
+            alt: what was written.
+            when: ISO 8601 in UTC.
+        """
+        with self._database.writing() as connection:
+            added = connection.execute(
+                "INSERT INTO applied (use_id, alt, at) SELECT id, ?, ? FROM uses WHERE id = ?",
+                (plain(alt), when, use_id),
+            )
+            self._expect(added, use_id)
+            connection.execute(
+                "UPDATE uses SET applied_id = ? WHERE id = ?", (added.lastrowid, use_id)
+            )
+
+    def undo_applied(self, use_id: int, when: str) -> None:
+        """Add that the newest application to a use was taken back; none is nothing to do."""
+        with self._database.writing() as connection:
+            self._undo(connection, _WRITTEN, use_id, when)
+            restore_use(connection, use_id)
+
+    # The whole
+
+    def counts(self) -> Counts:
+        """How far the site has come."""
+        return count(self._database)
+
+    def setting(self, name: str, value: str | None = None) -> str | None:
+        """What the site is called by a name; with a value, set it first."""
+        if value is not None:
+            with self._database.writing() as connection:
+                connection.execute(
+                    """INSERT INTO settings VALUES (?, ?) ON CONFLICT (name)
+                       DO UPDATE SET value = excluded.value WHERE value <> excluded.value""",
+                    (name, plain(value)),
+                )
+        rows = self._database.rows("SELECT value FROM settings WHERE name = ?", (name,))
+        return str(rows[0]["value"]) if rows else None
+
+    @property
+    def site(self) -> str:
+        """What the site is called: its address, or the name of its folder or file."""
+        start = self.setting("start") or self.setting("root") or self.path.stem
+        return start if "://" in start else Path(start).name or start
+
+    def named(self, text: str) -> str:
+        """A URL or a sentence as it is shown: files by their paths from the folder scanned."""
+        root = self.setting("root")
+        if not root or ("file:" not in text and root not in text):
+            return text
+        folder = Path(root).resolve()
+
+        def relative(found: re.Match[str]) -> str:
+            url = found[0].rstrip("…")
+            if folder.as_uri().startswith(url):  # cut short
+                return "…"
+            start = url.removeprefix(f"{folder.as_uri()}/")
+            if start == url:
+                start = posixpath.relpath(
+                    url.removeprefix("file://"), urlsplit(folder.as_uri()).path
+                )
+            return start + found[0][len(url) :]
+
+        text = re.sub(r"file:///[^\s\"'<>]*", relative, text)
+        return text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
+
+    # Below: how it is done
+
+    def _page_id(self, connection: sqlite3.Connection, page: Page, origin: str) -> int:
+        record = encode(page)
+        key = (plain(origin), plain(page.url))
+        connection.execute(
+            """INSERT INTO pages (origin, url, record, read_at) VALUES (?, ?, ?, ?)
+               ON CONFLICT (origin, url) DO UPDATE
+               SET record = excluded.record, read_at = excluded.read_at, gone = 0
+               WHERE gone OR record <> excluded.record""",
+            (*key, record, now()),
+        )
+        [(page_id,)] = connection.execute("SELECT id FROM pages WHERE origin = ? AND url = ?", key)
+        return int(page_id)
+
+    def _retire(self, connection: sqlite3.Connection, origin: str, kept: Iterable[str]) -> int:
+        there = {plain(url) for url in kept}
+        rows = connection.execute(
+            "SELECT id, url FROM pages WHERE origin = ? AND gone = 0", (plain(origin),)
+        ).fetchall()
+        left = [(row["id"],) for row in rows if row["url"] not in there]
+        connection.executemany("UPDATE pages SET gone = 1 WHERE id = ?", left)
+        return len(left)
+
+    def _add_review(self, connection: sqlite3.Connection, use_id: int, review: Review) -> None:
+        added = connection.execute(
+            """INSERT INTO reviews (use_id, verdict, record, at)
+               SELECT id, ?, ?, ? FROM uses WHERE id = ?""",
+            (review.verdict, encode(review), review.when or now(), use_id),
+        )
+        self._expect(added, use_id)
+        connection.execute("UPDATE uses SET review_id = ? WHERE id = ?", (added.lastrowid, use_id))
+
+    def _undo(
+        self, connection: sqlite3.Connection, ledger: _Ledger, use_id: int | None, when: str
+    ) -> int | None:
+        table, pointer, copied = ledger
+        standing = f"""FROM {table} t WHERE undoes IS NULL
+            AND NOT EXISTS (SELECT 1 FROM {table} u WHERE u.undoes = t.id)"""
+        newest = connection.execute(
+            f"SELECT id, use_id {standing} AND (?1 IS NULL OR use_id = ?1) ORDER BY id DESC",
+            (use_id,),
+        ).fetchone()
+        if newest is None:
+            return None
+        connection.execute(
+            f"""INSERT INTO {table} (use_id, undoes, {copied}, at)
+                SELECT use_id, id, {copied}, ? FROM {table} WHERE id = ?""",
+            (when, newest["id"]),
+        )
+        connection.execute(
+            f"""UPDATE uses SET {pointer} = (SELECT max(id) {standing} AND use_id = ?1)
+                WHERE id = ?1""",
+            (newest["use_id"],),
+        )
+        return int(newest["use_id"])
+
+    def _expect(self, written: sqlite3.Cursor, use_id: int) -> None:
+        if written.rowcount != 1:
+            raise StoreError(f"{self.path}: got use {use_id}; expected the id of one there")

@@ -1,0 +1,381 @@
+"""A trained run -> a bundle; nothing is written unless torch and the exported graphs agree."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from timm.data.imagenet_info import ImageNetInfo
+from torch import Tensor, nn
+
+from cutline.bundle import (
+    Bundle,
+    DataEntry,
+    Manifest,
+    VocabularyEntry,
+    find,
+    refuse_taken,
+    write_bundle,
+)
+from cutline.caption import CaptionOptions
+from cutline.captioner import BundleCaptioner
+from cutline.data import Collection, Example
+from cutline.errors import BundleError, DataError, ImageError, MissingExtraError, ParityError
+from cutline.evaluation.metrics import (
+    CiderD,
+    bleu,
+    bleu_statistics,
+    diversity,
+    meteor,
+    meteor_statistics,
+    rouge_l,
+    tokenize,
+)
+from cutline.image import load_image
+from cutline.preprocess import Transform
+from cutline.runtime import Runtime, cores
+from cutline.search import SearchOptions, search
+from cutline.text import SPECIALS, CleanUp, Vocabulary
+from cutline.training.checkpoint import Trained
+from cutline.training.decoders import Decoder, TorchStepper
+from cutline.training.decoders.core import spread
+
+
+class _Start(nn.Module):
+    """features -> memory and state, as a tuple."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        memory, state = self.decoder.start(features)
+        return (*memory.values(), *state.values())
+
+
+class _Step(nn.Module):
+    """tokens, memory and state -> logprobs, attention if there is any, and the next state."""
+
+    def __init__(self, decoder: Decoder, memory: Sequence[str], state: Sequence[str]) -> None:
+        super().__init__()
+        self.decoder, self.memory, self.state = decoder, memory, state
+
+    def forward(self, tokens: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        memory = dict(zip(self.memory, rest, strict=False))
+        state = dict(zip(self.state, rest[len(self.memory) :], strict=True))
+        hidden, attention, after = self.decoder.advance(tokens, memory, state)
+        logprobs = self.decoder.logits(hidden).log_softmax(-1)
+        looked = () if attention is None else (attention,)
+        return (logprobs, *looked, *(after[name] for name in self.state))
+
+
+def write_graphs(trained: Trained, folder: Path) -> None:
+    """The graphs of a bundle in float32; batch and beam axes are dynamic."""
+    write_encoder(trained, folder)
+    write_decoder(trained, folder)
+
+
+def write_encoder(trained: Trained, folder: Path) -> None:
+    """`encoder.onnx`, and `labels.onnx` where there are labels."""
+    per_image = {0: torch.export.Dim("images", min=1)}
+    pixels = torch.zeros(2, 3, *[trained.transform.side_px] * 2)
+    with torch.no_grad():
+        _, _, *mid = trained.encoder(pixels)
+    seen = ["features", "embedding", *["mid"][: len(mid)]]
+    _write(folder / "encoder.onnx", trained.encoder, (pixels,), (per_image,), ["pixels"], seen)
+    if trained.labels:
+        given = (mid[0],)
+        _write(folder / "labels.onnx", trained.labels, given, (per_image,), ["mid"], ["logits"])
+
+
+def write_decoder(trained: Trained, folder: Path) -> None:
+    """`start.onnx` and `step.onnx`; an axis that grows from word to word is dynamic too."""
+    images, rows = torch.export.Dim("images", min=1), torch.export.Dim("rows", min=1)
+    read = torch.export.Dim("read", min=0)
+    decoder, tokens = trained.decoder, torch.full((2, 3), Vocabulary.bos)
+    with torch.no_grad():
+        features, *_ = trained.encoder(torch.zeros(2, 3, *[trained.transform.side_px] * 2))
+        memory, state = decoder.start(features)
+        state = {name: each.contiguous() for name, each in spread(state, 3).items()}
+        for _ in range(2):  # a length of 0 or 1 would be taken for a constant
+            state = decoder.advance(tokens, memory, state)[2]
+        _, attention, after = decoder.advance(tokens, memory, state)
+    per_image, per_row = {0: images}, {0: images, 1: rows}
+    state_axes = [
+        per_row | {axis: read for axis in range(old.dim()) if old.shape[axis] != new.shape[axis]}
+        for old, new in zip(state.values(), after.values(), strict=True)
+    ]
+    memory_names = [f"memory_{name}" for name in memory]
+    state_names = [f"state_{name}" for name in state]
+    looked = [] if attention is None else ["attention"]
+    _write(
+        folder / "start.onnx", _Start(decoder), (features,), (per_image,),
+        ["features"], [*memory_names, *state_names],
+    )  # fmt: skip
+    _write(
+        folder / "step.onnx", _Step(decoder, list(memory), list(state)),
+        (tokens, *memory.values(), *state.values()),
+        (per_row, (*[per_image] * len(memory), *state_axes)),
+        ["tokens", *memory_names, *state_names],
+        ["logprobs", *looked, *(f"next_{name}" for name in state_names)],
+    )  # fmt: skip
+
+
+def _write(
+    path: Path, module: nn.Module, arguments: tuple[Tensor, ...], axes: Any,
+    inputs: list[str], outputs: list[str],
+) -> None:  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(), arguments, dynamo=True, dynamic_shapes=axes, verbose=False,
+            input_names=inputs, output_names=outputs,
+        )  # fmt: skip
+    assert program is not None
+    program.save(str(path), external_data=False)
+
+
+def _halve(graph: Path, least: int = 4096) -> None:
+    """Store large float32 weights as float16 in place; they are widened again when loaded."""
+    model = onnx.load(graph)
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        if array.dtype == np.float32 and array.size >= least:
+            name = tensor.name
+            half = onnx.numpy_helper.from_array(array.astype(np.float16), f"{name}.half")
+            tensor.CopyFrom(half)
+            cast = onnx.helper.make_node("Cast", [half.name], [name], to=onnx.TensorProto.FLOAT)
+            model.graph.node.insert(0, cast)
+    onnx.save(model, graph)
+
+
+def check_parity(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]) -> None:
+    """Refuse graphs that do not say what torch says: features, one step, whole captions.
+
+    Args:
+        trained: the model in torch.
+        runtime: its graphs in float32.
+        pixels: (B,3,S,S), pictures to compare on.
+
+    Raises:
+        ParityError: they differ by more than rounding.
+    """
+    with torch.no_grad():
+        features, embedding, *mid = trained.encoder(torch.from_numpy(pixels))
+        logits = trained.labels(mid[0]) if trained.labels else None
+    encoded = runtime.encode(pixels)
+    _agree("features", features, encoded.features)
+    _agree("embedding", embedding, encoded.embedding)
+    _agree("labels", logits, runtime.logits(encoded.mid) if trained.labels else None)
+    check_decoder(trained.decoder, runtime, features, encoded.features)
+
+
+def check_decoder(
+    decoder: Decoder, runtime: Runtime, features: Tensor, seen: NDArray[np.float32]
+) -> None:
+    """The part of `check_parity` that begins with features (B,N,D), torch's and those `seen`."""
+    bos = np.full((len(features), 1), Vocabulary.bos)
+    with torch.no_grad():
+        stepper = TorchStepper(decoder)
+        state = stepper.start(features)
+        logprobs, attention, _ = stepper.step(state, bos)
+        said = _captions(stepper, state, len(features))
+    start = runtime.start(seen)
+    ran, looked, _ = runtime.step(start, bos)
+    _agree("logprobs", logprobs, ran)
+    _agree("attention", attention, looked)
+    for mine, exported in zip(said, _captions(runtime, start, len(features)), strict=True):
+        if mine != exported:
+            raise ParityError(f"got the caption {exported}; torch says {mine}")
+
+
+def _agree(what: str, ours: Any, theirs: NDArray[np.float32] | None) -> None:
+    """Refuse what torch and an engine say of the same thing, if it differs."""
+    if (ours is None) != (theirs is None):
+        raise ParityError(f"got {what} from one of torch and ONNX; expected both or neither")
+    if ours is None or theirs is None:
+        return
+    ours = np.asarray(ours)
+    apart = float(np.abs(ours - theirs).max() / np.abs(ours).max())
+    if not apart <= 1e-3:
+        raise ParityError(f"got {what} {apart:.2g} apart, relatively; expected at most 0.001")
+
+
+def _captions(stepper: Any, state: Any, images: int) -> list[tuple[int, ...]]:
+    found = search(
+        stepper, state, images, SearchOptions(beam_size=3),
+        bos=Vocabulary.bos, eos=Vocabulary.eos, banned=Vocabulary.unsayable,
+    )  # fmt: skip
+    return [hypotheses[0].tokens for hypotheses in found]
+
+
+def log_prior(
+    vocabulary: Vocabulary, examples: Sequence[Example], clean_up: CleanUp
+) -> NDArray[np.float32]:
+    """(V,) log-frequencies of words in captions, in nats, centred on their mean in running text.
+
+    Special ids stand at 0, and so do words or pieces that do not occur.
+    """
+    captions = (clean_up.words(caption) for example in examples for caption in example.captions)
+    counts = Counter(token for words in captions for token in vocabulary.encode(words))
+    frequency = np.array([counts[token] for token in range(len(vocabulary))], dtype=np.float64)
+    frequency[: len(SPECIALS)] = 0
+    share = frequency / max(1, frequency.sum())
+    prior = np.log(np.maximum(frequency, 1) / max(1, frequency.sum()))
+    prior -= share @ prior
+    prior[frequency == 0] = 0
+    return prior.astype(np.float32)
+
+
+def measure(captioner: BundleCaptioner, examples: Sequence[Example]) -> dict[str, float]:
+    """What `cutline evaluate` would say of a captioner, in brief; METEOR if it can run."""
+    started = time.perf_counter()
+    captions = captioner.stream([e.image for e in examples], CaptionOptions(labels=0))
+    candidates = [tokenize(caption.text) for caption in captions]
+    images_per_s = len(examples) / (time.perf_counter() - started)
+    references = [[tokenize(text) for text in example.captions] for example in examples]
+    varied = diversity(candidates)
+    scores = {
+        "cider": float(CiderD(references).corpus(candidates).mean()),
+        "bleu4": float(bleu(bleu_statistics(candidates, references).sum(axis=0))),
+        "rouge_l": float(rouge_l(candidates, references).mean()),
+        "words": varied.words,
+        "unique_rate": varied.unique_rate,
+        "top_share": varied.top_share,
+        "repeated_rate": varied.repeated_rate,
+        "images_per_s": images_per_s,
+    }
+    with contextlib.suppress(MissingExtraError):
+        scores["meteor"] = float(meteor(meteor_statistics(candidates, references).sum(axis=0)))
+    return {name: round(value, 4) for name, value in scores.items()}
+
+
+def _pixels(
+    transform: Transform, examples: Sequence[Example], most: int = 16
+) -> NDArray[np.float32]:
+    """The first pictures that can be read: (B,3,S,S)."""
+    seen: list[NDArray[np.float32]] = []
+    for example in examples:
+        if len(seen) == most:
+            break
+        with contextlib.suppress(ImageError):
+            seen.append(transform(load_image(example.image)))
+    if not seen:
+        raise DataError(f"got {len(examples)} pictures of which none can be read; expected some")
+    return np.stack(seen)
+
+
+def _stages(run: Path) -> list[dict[str, Any]]:
+    """The recipes of a run and of what it started from, first things first."""
+    recipe = json.loads((run / "recipe.json").read_text())
+    name = recipe["fit"]["start_from"]
+    start = Path(name).parent if name.endswith(".ckpt") else Path(name)
+    if not name:
+        before = []
+    elif (start / "recipe.json").is_file():
+        before = _stages(start)
+    else:
+        with contextlib.suppress(BundleError):
+            return [*find(name).manifest.recipe["stages"], recipe]
+        before = []
+    return [*before, recipe]
+
+
+def export(
+    run: Path,
+    collection: Collection,
+    output: Path,
+    *,
+    summary: str,
+    options: SearchOptions,
+    card: str = "",
+    word_bias: float = 0.0,
+    checkpoint: str = "best.ckpt",
+    doing: Callable[[str], object] = lambda _: None,
+) -> Bundle:
+    """Turn a training run into a bundle, measured on the dev split on the way.
+
+    Args:
+        run: what `train` wrote.
+        collection: the captions it was trained on; its dev split is captioned for the scores.
+        output: the bundle's folder; its last part is the bundle's name.
+        summary: one sentence for a list of models.
+        options: the search that suits the model.
+        card: the model card in Markdown; the measured scores are put below it.
+        word_bias: how strongly common words are held back.
+        checkpoint: which of the run's checkpoints.
+        doing: told of each step as it begins.
+
+    Raises:
+        ParityError: torch and the exported graphs disagree.
+        BundleError: the name is taken, or the bundle too heavy.
+        RecipeError: there is no such run, or it was trained over regions.
+        DataError: the dev split is not there, or none of its pictures can be read.
+    """
+    refuse_taken(output)
+    doing("reading the run")
+    trained = Trained.read(run, checkpoint)
+    recipe, transform = trained.recipe, trained.transform
+    graphs = ["encoder", "start", "step", *(["labels"] if trained.labels else [])]
+    train, dev = recipe.data.examples(collection), collection.split(recipe.data.dev)
+    manifest = Manifest(
+        name=output.name,
+        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        summary=summary,
+        preprocessing=transform,
+        grid=trained.grid,
+        vocabulary=VocabularyEntry(len(trained.vocabulary), trained.vocabulary.checksum),
+        search=asdict(options),
+        word_bias=word_bias,
+        recipe={"stages": _stages(run)},
+        data=DataEntry(**json.loads((run / "data.json").read_text())),
+        licence="Apache-2.0",
+        parameters=trained.parameters,
+        scores={},
+        speed={},
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        doing("writing the graphs")
+        write_graphs(trained, folder)
+        trained.vocabulary.write(folder / "vocabulary.txt")
+        if trained.labels:
+            names = (ImageNetInfo().index_to_description(k).split(",")[0] for k in range(1000))
+            (folder / "labels.txt").write_text("".join(f"{name}\n" for name in names))
+        prior = log_prior(trained.vocabulary, train, CleanUp.named(recipe.data.clean_up))
+        np.save(folder / "prior.npy", np.exp(prior))
+
+        staged = Bundle(folder, manifest)
+        doing("comparing them with torch")
+        check_parity(trained, Runtime(staged, "onnxruntime"), _pixels(transform, dev))
+        doing(f"captioning {len(dev):,} images of {recipe.data.dev}")
+        before = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
+
+        for name in graphs:
+            _halve(folder / f"{name}.onnx")
+        doing(f"captioning {len(dev):,} images of {recipe.data.dev} with halved weights")
+        after = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
+
+        speed = {"engine": "onnxruntime", "cores": cores(), "images": len(dev)}
+        speed["images_per_s"] = after.pop("images_per_s")
+        scores = {recipe.data.dev: after, f"{recipe.data.dev}, before compression": before}
+        rows = "".join(f"| {k} | {before[k]} | {after[k]} |\n" for k in after)
+        table = f"| {recipe.data.dev} | float32 | as shipped |\n| --- | --- | --- |\n{rows}"
+        (folder / "README.md").write_text(f"{card or f'# {output.name}'}\n\n## Measured\n\n{table}")
+        files = {path.name: path for path in folder.iterdir()}
+        return write_bundle(
+            output, files, replace(manifest, scores=scores, speed=speed), max_bytes=None
+        )

@@ -1,0 +1,189 @@
+"""Crawlers' exports in, in every shape they come in, and out again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cutline.errors import DataError
+from cutline.site.model import Alt, Kind
+from cutline.site.pages.crawler_csv import Export, read_export, write_export
+
+IMAGES = (
+    '"Address","Content Type","Size (Bytes)","IMG Inlinks","Indexability"\r\n'
+    '"https://x.org/a,b.jpg","image/jpeg","12","3","Indexable"\r\n'
+    '"https://x.org/gone.jpg","text/html; charset=utf-8","0","1",""\r\n'
+)
+INLINKS = {
+    "en": ("Type", "Source", "Destination", "Alt Text", "Anchor", "Image", "Hyperlink"),
+    "de": ("Typ", "Quelle", "Ziel", "Alt-Text", "Ankertext", "Bild", "Hyperlink"),
+    "fr": ("Type", "Source", "Destination", "Texte Alt", "Ancrage", "Image", "Hyperlien"),
+    "es": ("Tipo", "Origen", "Destino", "Texto alternativo", "Anclaje", "Imagen", "Hipervínculo"),
+    "none": ("c1", "c2", "c3", "c4", "c5", "Image", "Image"),
+}
+
+
+def export_of(folder: Path, content: str | bytes, name: str = "export.csv") -> Export:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_export(path)
+
+
+def test_images_of_screaming_frog(tmp_path: Path) -> None:
+    export = export_of(tmp_path, "\ufeff" + IMAGES)
+    [(number, use)] = export.uses
+    assert (number, use.kind, use.url) == (0, Kind.ROW, "https://x.org/a,b.jpg")
+    assert use.alt_state is Alt.MISSING
+    assert use.page == "export.csv"
+    assert export.problems == [
+        (1, "got content of type 'text/html; charset=utf-8'; expected an image")
+    ]
+
+
+@pytest.mark.parametrize("language", ["en", "de", "fr", "es"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_inlinks_in_every_language(
+    tmp_path: Path, language: str, delimiter: str, encoding: str
+) -> None:
+    kind, page, image, alt, anchor, shown, link = INLINKS[language]
+    rows = [
+        [kind, page, image, alt, anchor],
+        [shown, "https://x.org/p/", "/bär.jpg", "", ""],
+        [shown, "https://x.org/p/", "/b.jpg", "Ein Bär", ""],
+        [link, "https://x.org/p/", "https://x.org/q", "", "hier"],
+    ]
+    content = "".join(delimiter.join(f'"{cell}"' for cell in row) + "\r\n" for row in rows)
+    export = export_of(tmp_path, content.encode(encoding))
+    assert [(n, use.page, use.url, use.alt) for n, use in export.uses] == [
+        (0, "https://x.org/p/", "https://x.org/b%C3%A4r.jpg", None),
+        (1, "https://x.org/p/", "https://x.org/b.jpg", "Ein Bär"),
+    ]
+    assert [number for number, _ in export.problems] == [2]
+
+
+@pytest.mark.parametrize(
+    ("cell", "url", "alt"),
+    [
+        ('"<img class=""a"" src=""/i.png"" alt="""" />"', "https://x.org/i.png", ""),
+        ("<img src='/i.png' alt='a > b'>", "https://x.org/i.png", "a > b"),
+        ("&lt;img src=&quot;/i.png&quot; alt=&quot;x&quot;&gt;", "https://x.org/i.png", "x"),
+        ("&amp;lt;img src=/i.png&amp;gt;", "https://x.org/i.png", None),
+        ('"<img data-id=1 src=""/i.png"" alt=""cut sho"', "https://x.org/i.png", "cut sho"),
+        ('"<img src=""/i.png"" al"', "https://x.org/i.png", None),
+        ('<img src="/i.png" alt="a, b">', "https://x.org/i.png", "a, b"),
+        (r'"[""<img src=\""/i.png\"" alt=\""q\"">""]"', "https://x.org/i.png", "q"),
+        (
+            '<IMG ALT=x data-src="/i.png" src="data:image/gif;base64,R0">',
+            "https://x.org/i.png",
+            "x",
+        ),
+    ],
+)
+def test_whole_tags_in_cells(tmp_path: Path, cell: str, url: str, alt: str | None) -> None:
+    export = export_of(tmp_path, f"url,image\nhttps://x.org/p,{cell}\n")
+    [(number, use)] = export.uses
+    assert (number, use.page, use.url, use.alt) == (0, "https://x.org/p", url, alt)
+
+
+def test_a_column_of_bare_tags(tmp_path: Path) -> None:
+    tag = '<img style="border: 0; margin: 1px, 2px" src="https://x.org/{}.jpg" alt="" />'
+    export = export_of(tmp_path, "images\n" + "\n".join(tag.format(n) for n in range(144)))
+    assert [use.url for _, use in export.uses] == [f"https://x.org/{n}.jpg" for n in range(144)]
+    assert {use.alt_state for _, use in export.uses} == {Alt.EMPTY}
+
+
+@pytest.mark.parametrize("header", ["", "URL\n", "Bilder\n"])
+def test_a_plain_column_of_urls(tmp_path: Path, header: str) -> None:
+    export = export_of(tmp_path, f"{header}https://x.org/a,1.png\nhttps://x.org/render?id=2\nno\n")
+    assert [use.url for _, use in export.uses] == [
+        "https://x.org/a,1.png",
+        "https://x.org/render?id=2",
+    ]
+    assert [number for number, _ in export.problems] == [2]
+
+
+def test_several_tags_in_a_cell_are_several_uses(tmp_path: Path) -> None:
+    cell = '"<img src=""/a.png""><img src=""/b.png"">"'
+    export = export_of(tmp_path, f"url,images\nhttps://x.org/,{cell}\n")
+    assert [(n, use.url) for n, use in export.uses] == [
+        (0, "https://x.org/a.png"),
+        (0, "https://x.org/b.png"),
+    ]
+
+
+def test_a_quote_never_closed_swallows_no_rows(tmp_path: Path) -> None:
+    rows = 'https://x.org/p,"<img src=""/{}.png""{}\n'
+    content = "url,image\n" + rows.format(0, "") + rows.format(1, '>"') + rows.format(2, '>"')
+    export = export_of(tmp_path, content)
+    assert [(n, use.url) for n, use in export.uses] == [
+        (n, f"https://x.org/{n}.png") for n in range(3)
+    ]
+
+
+def test_a_file_on_this_machine_is_no_image_of_a_site(tmp_path: Path) -> None:
+    export = export_of(tmp_path, "URL\nfile:///etc/passwd.png\n//x.org/a.png\n")
+    assert not export.uses
+    assert len(export.problems) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_rows_come_back_as_they_were_with_new_columns(tmp_path: Path, encoding: str) -> None:
+    export = export_of(tmp_path, IMAGES.encode(encoding))
+    target = tmp_path / "out.csv"
+    write_export(export, {0: {"Address": "1", "draft": 'a "b", c'}}, target)
+    old = IMAGES.splitlines()
+    assert target.read_bytes().decode(encoding).splitlines() == [
+        f"{old[0]},Address (2),draft",
+        f'{old[1]},1,"a ""b"", c"',
+        f"{old[2]},,",
+    ]
+    again = read_export(target)
+    assert again.uses == [(0, again.uses[0][1])]
+    write_export(again, {}, target)
+    assert read_export(target).rows == again.rows
+
+
+def test_rows_without_a_header_get_one_for_the_new_columns(tmp_path: Path) -> None:
+    export = export_of(tmp_path, "https://x.org/a.png\r\nhttps://x.org/b,c.png\r\n")
+    write_export(export, {1: {"alt": "A dog"}}, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == (
+        b'image,alt\r\nhttps://x.org/a.png,\r\n"https://x.org/b,c.png",A dog\r\n'
+    )
+
+
+def test_words_beyond_the_encoding_turn_the_file_into_utf8(tmp_path: Path) -> None:
+    export = export_of(tmp_path, "Bild;Größe\nhttps://x.org/a.png;1\n".encode("cp1252"))
+    write_export(export, {0: {"alt": "犬"}}, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes().decode("utf-8-sig") == (
+        "Bild;Größe;alt\nhttps://x.org/a.png;1;犬\n"
+    )
+
+
+def test_no_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected a crawler's CSV"):
+        read_export(tmp_path / "none.csv")
+
+
+CELL = st.text(alphabet=st.sampled_from("ab,;\t\"'\r\n<>&/.:= \\\0ä\ufeffimgsrc"), max_size=20)
+TABLE = st.binary(max_size=300) | st.lists(
+    st.lists(CELL | st.sampled_from(["https://x.org/a.png", '"<img src=""a"">"', "<img src='"])),
+    max_size=8,
+).map(lambda rows: "\n".join(",".join(row) for row in rows).encode())
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=TABLE)
+def test_any_table_gives_a_use_or_a_problem_for_each_row(tmp_path: Path, content: bytes) -> None:
+    export = export_of(tmp_path, content)
+    told = {number for number, _ in export.uses} ^ {number for number, _ in export.problems}
+    assert told == set(range(len(export.rows)))
+    same = tmp_path / "same.csv"
+    write_export(export, {}, same)
+    assert same.read_bytes() == content
+    write_export(export, {0: {"new": "x"}}, same)

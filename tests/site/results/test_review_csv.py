@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cutline.errors import DataError
+from cutline.site.model import Decision, Draft, ImageUse, Kind, Page, Purpose, Review, Verdict
+from cutline.site.results.review_csv import COLUMNS, read_reviews, write_sheet
+from cutline.site.store.store import Store
+
+DRAFTS = ("A dog.", "", None, "=1+1 is two", 'The "old" town; by night')
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "site.cutline") as store:
+        uses = [
+            ImageUse(
+                "a.html",
+                n,
+                Kind.IMG,
+                f"{n}.jpg",
+                heading="Heading",
+                before="Before,\nit",
+                caption="C",
+            )
+            for n in range(len(DRAFTS))
+        ]
+        store.put_page(Page("a.html"), uses)
+        for stored, alt in zip(store.uses(), DRAFTS, strict=True):
+            decision = Decision(Purpose.INFORMATIVE, "informative", "it shows something")
+            store.put_draft(
+                stored.id, Draft(decision, alt, confidence=0.4967, notes=("look twice",))
+            )
+        yield store
+
+
+def written(store: Store) -> list[dict[str, str]]:
+    stream = io.StringIO(newline="")
+    write_sheet(store, stream)
+    stream.seek(0)
+    return list(csv.DictReader(stream))
+
+
+def saved(rows: list[dict[str, str]], path: Path, encoding: str = "utf-8", **dialect: Any) -> Path:
+    with path.open("w", newline="", encoding=encoding) as file:
+        table = csv.DictWriter(file, list(rows[0]), **dialect)
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+def reviews(store: Store) -> list[tuple[str, str | None] | None]:
+    return [
+        (str(each.review.verdict), each.review.alt) if each.review else None
+        for each in store.uses()
+    ]
+
+
+def test_a_row_says_what_a_reviewer_needs(store: Store) -> None:
+    row = written(store)[0]
+    assert list(row) == COLUMNS
+    assert row["page"] == "a.html"
+    assert row["image"] == "0.jpg"
+    assert row["context"] == "Heading / Before,\nit / [picture] / C"
+    assert (row["draft"], row["confidence"]) == ("A dog.", "0.5")
+    assert row["decision"] == "informative: it shows something"
+    assert row["notes"] == "look twice"
+    assert (row["verdict"], row["approved_alt"]) == ("", "")
+
+
+def test_a_failure_is_told_once(store: Store) -> None:
+    store.put_page(Page("b.html"), [ImageUse("b.html", 0, Kind.IMG, "x.jpg", "http://a.b/x.jpg")])
+    [image] = store.images()
+    store.put_failure(image.id, "missing", "no such file")
+    assert written(store)[-1]["notes"] == "no such file"
+    decision = Decision(Purpose.UNKNOWN, "failed", "no picture")
+    note = "its picture could not be had: no such file"
+    [stored] = store.uses(page="b.html")
+    store.put_draft(stored.id, Draft(decision, None, notes=(note,)))
+    assert written(store)[-1]["notes"] == note
+
+
+@pytest.mark.parametrize(
+    ("encoding", "dialect"),
+    [
+        ("utf-8-sig", {}),
+        ("utf-8-sig", {"delimiter": ";", "lineterminator": "\r\n", "quoting": csv.QUOTE_ALL}),
+        ("utf-16", {"delimiter": "\t", "lineterminator": "\n"}),
+        ("cp1252", {"delimiter": ";"}),
+    ],
+)
+def test_it_comes_back_however_a_spreadsheet_saved_it(
+    store: Store, tmp_path: Path, encoding: str, dialect: dict[str, Any]
+) -> None:
+    rows = written(store)
+    rows[0]["verdict"] = "Approved "
+    rows[1]["verdict"] = "decorative"
+    rows[2]["approved_alt"] = 'Café;\r\n "Zürich", 2'
+    rows[3]["verdict"] = "approved"
+    rows[4]["verdict"] = "skipped"
+    sheet = read_reviews(store, saved(rows, tmp_path / "s.csv", encoding, **dialect), "Ann")
+    assert sheet.problems == []
+    store.put_reviews(sheet.reviews)
+    assert reviews(store) == [
+        ("approved", "A dog."),
+        ("decorative", ""),
+        ("edited", 'Café; "Zürich", 2'),
+        ("approved", "=1+1 is two"),
+        ("skipped", None),
+    ]
+    again = read_reviews(store, tmp_path / "s.csv", "Ben")
+    assert (again.reviews, again.problems) == ([], [])
+
+
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1", "-1", "@x", "\tx", "'=1", "'it's"])
+def test_no_cell_is_a_formula_and_every_word_comes_back(
+    store: Store, tmp_path: Path, text: str
+) -> None:
+    store.put_draft(1, Draft(Decision(Purpose.TEXT, "text", text), text))
+    row = written(store)[0]
+    assert not row["draft"].startswith(("=", "+", "-", "@", "\t"))
+    row["verdict"] = "approved"
+    [(_, review)] = read_reviews(store, saved([row], tmp_path / "s.csv"), "Ann").reviews
+    assert review.alt == text.strip()
+
+
+def test_bad_rows_are_named_and_the_others_count(store: Store, tmp_path: Path) -> None:
+    rows = written(store)
+    rows[0]["verdict"] = "perhaps"
+    rows[1]["id"] = "77"
+    rows[2]["verdict"] = "approved"  # there is no draft
+    rows[3]["page"] = "b.html"
+    rows[3]["verdict"] = "skipped"
+    rows[4]["verdict"] = "approved"
+    sheet = read_reviews(store, saved(rows, tmp_path / "s.csv"), "Ann")
+    assert [id for id, _ in sheet.reviews] == [5]
+    said = [problem for _, problem in sheet.problems]
+    assert "got verdict 'perhaps'; expected approved, edited" in said[0]
+    assert "got id '77'" in said[1]
+    assert "got approved without approved_alt" in said[2]
+    assert "got page 'b.html'; expected 'a.html'" in said[3]
+    assert sorted(line for line, _ in sheet.problems) == [3, 5, 7, 9]  # each row has two lines
+
+
+def test_rows_left_as_they_were_take_nothing_back(store: Store, tmp_path: Path) -> None:
+    early, late = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+    for use in (1, 2):
+        store.put_review(use, Review(Verdict.EDITED, "First words", "Ann", early))
+    rows = written(store)
+    for use in (1, 2, 3):
+        store.put_review(use, Review(Verdict.EDITED, "Later words", "Ben", late))
+    rows[1]["approved_alt"] = "Words of the sheet"
+    rows[2]["approved_alt"] = "Words of the sheet"
+    sheet = read_reviews(store, saved(rows, tmp_path / "s.csv"), "Ann")
+    assert sheet.reviews == []
+    assert len(sheet.problems) == 2
+    assert (
+        "use 2 was reviewed since the table was written (edited: 'Later words')"
+        in (sheet.problems[0][1])
+    )
+
+
+def test_what_is_approved_is_the_draft_that_stood_in_the_row(store: Store, tmp_path: Path) -> None:
+    rows = written(store)
+    rows[0]["verdict"] = "approved"
+    store.put_draft(1, Draft(Decision(Purpose.INFORMATIVE, "informative", ""), "Something else."))
+    [(_, review)] = read_reviews(store, saved(rows, tmp_path / "s.csv"), "Ann").reviews
+    assert (review.verdict, review.alt) == (Verdict.EDITED, "A dog.")
+
+
+def test_a_table_of_something_else_is_refused(store: Store, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("id,name\n1,x\n")
+    with pytest.raises(DataError, match="without approved_alt, verdict"):
+        read_reviews(store, other, "Ann")
+    with pytest.raises(DataError, match="No such file"):
+        read_reviews(store, tmp_path / "none.csv", "Ann")
+
+
+def test_cells_of_any_size_come_back_and_pictures_in_the_page_are_cut_short(
+    store: Store, tmp_path: Path
+) -> None:
+    picture = "data:image/png;base64," + "A" * 200_000
+    store.put_page(Page("b.html"), [ImageUse("b.html", 0, Kind.IMG, picture)])
+    rows = written(store)
+    assert rows[-1]["image"] == picture[:200]
+    rows[0] |= {"context": "x" * 200_000, "approved_alt": "A cat"}
+    sheet = read_reviews(store, saved(rows, tmp_path / "sheet.csv"), "ann")
+    assert [review.alt for _, review in sheet.reviews] == ["A cat"]
+    assert sheet.problems == []
