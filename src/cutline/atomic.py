@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from cutline.errors import OutputError
+from cutline.errors import OptionError, OutputError
 
 
 @contextmanager
@@ -58,3 +58,18 @@ def write_whole(path: Path, content: str | bytes, *, synced: bool = True) -> Non
         refusal = OutputError(f"{path}: {error.strerror}; expected a place to write")
         refusal.errno = error.errno
         raise refusal from error
+
+
+def refuse_existing(path: Path, *, resumable: bool = False) -> None:
+    """Check that writing to a path replaces nothing: it is absent, empty, or no regular file.
+
+    Args:
+        path: where something is to be written.
+        resumable: whether `--resume` could continue it.
+
+    Raises:
+        OptionError: a file with content exists there.
+    """
+    if path.is_file() and path.stat().st_size:
+        resume = "--resume to continue it, or " if resumable else ""
+        raise OptionError(f"got {path}, which exists; add {resume}--force to replace it")

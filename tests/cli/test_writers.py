@@ -16,7 +16,6 @@ from cutline.cli.writers import (
     TextRows,
     disk_full,
     drop_failed,
-    printable,
     read_answered,
 )
 from cutline.errors import ImageCorruptError, OptionError, OutputError
@@ -124,7 +123,6 @@ def test_text_is_one_line_a_caption_and_none_for_a_failure() -> None:
     assert TextRows().encode(CAPTIONS[0]) == b"a.jpg\tA dog runs.\tA cat.\n"
     assert TextRows().encode(CAPTIONS[1]).startswith(b'b "quoted",\\nand two\\r\\nlines.jpg\tA')
     assert TextRows().encode(CAPTIONS[2]) == b""
-    assert printable("a\x1b]0;\u2028\x85b") == "a\\x1b]0;\\u2028\\x85b"
 
 
 def test_an_existing_file_is_kept_unless_forced(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except CutlineError as error:
-            from cutline.cli.writers import printable
+            from cutline.terminal import printable
 
             print(f"cutline: {printable(str(error))}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, WRONG_USE) else 1) from error

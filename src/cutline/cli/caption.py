@@ -142,7 +142,8 @@ def caption(
     Exit codes: 0 all captioned; 1 some failed; 2 wrong use, or no picture found; 130 or 143
     interrupted; 141 the reader of a pipe left.
     """
-    from cutline.cli.writers import Answered, Sidecars, TextRows, read_answered, refuse_existing
+    from cutline.atomic import refuse_existing
+    from cutline.cli.writers import Answered, Sidecars, TextRows, read_answered
     from cutline.discover import find_images, is_unmatched
 
     if all(map(is_unmatched, paths)):

@@ -60,9 +60,8 @@ def compare(
     threads: Annotated[int | None, THREADS] = None,
 ) -> None:
     """Judge captioners on the same images, side by side, on one page with pictures."""
-    from cutline.atomic import write_whole
+    from cutline.atomic import refuse_existing, write_whole
     from cutline.cli.progress import Watched
-    from cutline.cli.writers import refuse_existing
     from cutline.data import read
     from cutline.evaluation.compare import compare as put_side_by_side
     from cutline.evaluation.compare import entry, refuse_namesakes

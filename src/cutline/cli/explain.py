@@ -43,10 +43,9 @@ def explain(
     """Show where the model looked for each word, and which captions it ranked."""
     from dataclasses import replace
 
-    from cutline.atomic import write_whole
+    from cutline.atomic import refuse_existing, write_whole
     from cutline.backends import load
     from cutline.caption import CaptionOptions
-    from cutline.cli.writers import refuse_existing
     from cutline.evaluation.explain import candidates, explanation, png, storyboard
     from cutline.image import load_image
 

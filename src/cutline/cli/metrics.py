@@ -37,8 +37,7 @@ def verify(
     force: Annotated[bool, writing("--force", help="Replace a file that exists.")] = False,
 ) -> None:
     """Correlate each metric with people's judgements, beside the published figures."""
-    from cutline.atomic import write_whole
-    from cutline.cli.writers import refuse_existing
+    from cutline.atomic import refuse_existing, write_whole
     from cutline.evaluation.human_correlation import read_judgements, to_markdown
     from cutline.evaluation.human_correlation import verify as correlate
 

@@ -154,8 +154,7 @@ def evaluate(
 
     Exit codes: 0 all captioned; 1 some images failed; 2 wrong use.
     """
-    from cutline.atomic import write_whole
-    from cutline.cli.writers import refuse_existing
+    from cutline.atomic import refuse_existing, write_whole
     from cutline.data import read
 
     for path in filter(None, (output, markdown)):

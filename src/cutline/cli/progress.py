@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cutline.caption import Caption, Captioner, CaptionOptions
-from cutline.cli.writers import printable, reason
+from cutline.cli.writers import reason
 from cutline.evaluation.baselines import embeddings
+from cutline.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

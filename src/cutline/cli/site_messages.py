@@ -91,7 +91,7 @@ class Steps:
         self._print(line)
 
     def _print(self, line: str) -> None:
-        from cutline.cli.writers import printable
+        from cutline.terminal import printable
 
         text = printable(line).encode("utf-8", "replace").decode()
         if self._bar is not None:
@@ -194,8 +194,8 @@ def print_findings(
     As JSON it is a line each. For people, what is wrong with one image is a line, also where
     several pages show it.
     """
-    from cutline.cli.writers import printable
     from cutline.site.model import Severity
+    from cutline.terminal import printable
 
     number: Counter[str] = Counter()
     told: list[tuple[str, Finding]] = []

@@ -165,8 +165,8 @@ def undo(
 
     Exit codes: 0 all taken back; 1 some files were left; 2 wrong use.
     """
-    from cutline.site.apply.apply import undo as take_back
-    from cutline.site.apply.journal import standing as still_there
+    from cutline.site.writeback.apply import undo as take_back
+    from cutline.site.writeback.journal import standing as still_there
 
     with opened(store, there=True) as record, Steps(quiet) as steps:
         journal = journal_of(store)
@@ -238,7 +238,7 @@ def report(
     The report of site.cutline is site-report.html, one file with all in it; an earlier one there is
     replaced.
     """
-    from cutline.cli.writers import refuse_existing
+    from cutline.atomic import refuse_existing
 
     with opened(store, there=True) as record, Steps(quiet) as steps:
         if output is None and not json:

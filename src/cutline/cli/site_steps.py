@@ -298,9 +298,8 @@ def apply_alts(
     Raises:
         OptionError: both `write` and `patch`, or a patch is there already.
     """
-    from cutline.atomic import write_whole
-    from cutline.cli.writers import refuse_existing
-    from cutline.site.apply import apply as writeback
+    from cutline.atomic import refuse_existing, write_whole
+    from cutline.site.writeback import apply as writeback
 
     if patch is not None:
         if write:
@@ -379,7 +378,7 @@ def export_record(store: Store, format: Format, output: Path | None, force: bool
 
 def answer_rows(store: Store, rows: Path, output: Path, force: bool) -> None:
     """Write an imported file's rows again, with the answers beside them."""
-    from cutline.cli.writers import refuse_existing
+    from cutline.atomic import refuse_existing
 
     if not force:
         refuse_existing(output)
@@ -394,7 +393,7 @@ def report_beside(store: Path) -> Path:
     Raises:
         OptionError: some other file stands there.
     """
-    from cutline.cli.writers import refuse_existing
+    from cutline.atomic import refuse_existing
     from cutline.site.results.report import TITLE
 
     path = store.with_name(f"{store.stem}-report.html")
@@ -424,8 +423,7 @@ def write_out(
     output: Path | None, force: bool, write: Callable[[TextIO], Any], encoding: str = "utf-8"
 ) -> None:
     """Write to a file, whole, or to standard output."""
-    from cutline.atomic import write_whole
-    from cutline.cli.writers import refuse_existing
+    from cutline.atomic import refuse_existing, write_whole
 
     if output is None:
         sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="")  # type: ignore[union-attr]

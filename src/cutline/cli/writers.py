@@ -7,7 +7,6 @@ import errno
 import io
 import json
 import os
-import re
 import sys
 import time
 from collections import Counter
@@ -16,21 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from cutline.atomic import replacing, write_whole
-from cutline.errors import ImageError, OptionError, OutputError
+from cutline.atomic import refuse_existing, replacing, write_whole
+from cutline.errors import ImageError, OutputError
+from cutline.terminal import printable
 
 if TYPE_CHECKING:
     from cutline.caption import Caption
     from cutline.errors import CutlineError
 
 SYNC_EVERY_S = 10.0
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def printable(text: str) -> str:
-    r"""The text on one line, with control characters as escapes: a newline reads `\n`."""
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def reason(error: CutlineError) -> str:
@@ -334,21 +328,6 @@ class ResultFile:
         if self.path.is_file():
             os.fsync(self._file.fileno())
         self._synced_s = time.monotonic()
-
-
-def refuse_existing(path: Path, *, resumable: bool = False) -> None:
-    """Raise unless the path is free to write to: absent, empty, or no regular file.
-
-    Args:
-        path: where something shall be written.
-        resumable: whether --resume could continue it.
-
-    Raises:
-        OptionError: a file with content stands there.
-    """
-    if path.is_file() and path.stat().st_size:
-        resume = "--resume to continue it, or " if resumable else ""
-        raise OptionError(f"got {path}, which exists; add {resume}--force to replace it")
 
 
 class StandardOutput:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cutline.site.apply import apply as writeback
 from cutline.site.model import Decision, Draft, Origin, Page, Pixels, Purpose, Review, Verdict
 from cutline.site.pages.scan import scan, uses_in_html
 from cutline.site.results import report as reports
 from cutline.site.store.store import Content, Store
+from cutline.site.writeback import apply as writeback
 
 PAGE = """<!doctype html><html lang="en"><title>Zoo &amp; <b>friends</b></title>
 <img src="0.png"><img src="1.png"><img src="2.png"><img src="3.png" alt="A wolf">

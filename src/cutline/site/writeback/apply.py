@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from cutline.errors import CutlineError, OptionError, OutputError, StoreError
-from cutline.site.apply.journal import Journal, JournalError, replacing
-from cutline.site.apply.locate import PageFiles, PageText, Wish
-from cutline.site.apply.patch import Edit, edited, header, hunks, shown
 from cutline.site.model import Page
 from cutline.site.pages.alt_markup import clean
 from cutline.site.store.store import Store, StoredUse, now
+from cutline.site.writeback.journal import Journal, JournalError, replacing
+from cutline.site.writeback.locate import PageFiles, PageText, Wish
+from cutline.site.writeback.patch import Edit, edited, header, hunks, shown
 
 Progress = Callable[[int, int], None]
 

@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from cutline.errors import OutputError
-from cutline.site.apply.patch import Edit
 from cutline.site.model import ImageUse, Kind
 from cutline.site.pages.alt_markup import NAMED, TEMPLATE, alt_in, clean, with_alt
 from cutline.site.pages.scan import MARKDOWN_SUFFIXES, decode, uses_in_html, uses_in_markdown
 from cutline.site.store.store import Store
+from cutline.site.writeback.patch import Edit
 
 _NEAR = 30  # so many characters on either side tell twins apart
 _INDEXES = ("index.html", "index.htm", "index.xhtml", "index.md")

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from justhtml import JustHTML
 
 from cutline.errors import OptionError, OutputError
-from cutline.site.apply import apply as writeback
-from cutline.site.apply import journal as journals
-from cutline.site.apply import locate as pagefile
 from cutline.site.model import ImageUse, Kind, Page, Review, Verdict
 from cutline.site.pages.alt_markup import clean
 from cutline.site.pages.scan import decode, scan, uses_in_html, uses_in_markdown
 from cutline.site.store.store import Store, StoredUse
+from cutline.site.writeback import apply as writeback
+from cutline.site.writeback import journal as journals
+from cutline.site.writeback import locate as pagefile
 
 WHEN = "2030-01-01T00:00:00+00:00"
 
