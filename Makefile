@@ -23,8 +23,13 @@ test: $(TEST)/.cutline-test ## Install everything into .venv-test, then run all 
 	VENV=$(TEST) scripts/check
 
 .PHONY: check
-check: $(TEST)/.cutline-test ## Format, lint, types and floors, without the tests
+check: $(TEST)/.cutline-test ## Check format, lint, types and layers, without the tests
 	VENV=$(TEST) scripts/check --quick
+
+.PHONY: docs
+docs: $(TEST)/.cutline-test ## Build the documentation into docs/_build/html
+	$(TEST)/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
 
 .PHONY: bench
 bench: $(TEST)/.cutline-test ## Measure speed and memory here with the photographs in PHOTOS, into bench/results.json
@@ -55,7 +60,7 @@ $(DEMO)/.cutline-demo: pyproject.toml $(if $(linked),,not-linked)
 $(TEST)/.cutline-test: pyproject.toml
 	$(call make-venv,$(TEST))
 	$(TEST)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(TEST)/bin/python -m pip install --quiet --editable '.[train,eval,site,serve,hub,openvino,heic]' --group dev
+	$(TEST)/bin/python -m pip install --quiet --editable '.[train,eval,site,serve,hub,openvino,heic]' --group dev --group docs
 	@touch $@
 
 define make-venv

@@ -5,7 +5,6 @@ import base64
 import concurrent.futures
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -13,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -491,15 +489,6 @@ def test_settings_come_from_the_environment_and_flags_go_before() -> None:
     assert Settings.from_environment(settings.to_environment()) == settings
 
 
-def test_every_field_of_an_alt_is_in_the_documentation_as_it_is() -> None:
-    text = (SAMPLES.parent / "docs" / "service.md").read_text()
-    for model, heading in ((PageContext, "Where it stands"), (AltOptions, "Wording")):
-        fields = model.model_json_schema()["properties"].items()
-        rows = [f"| `{name}` | {field['description']} |" for name, field in fields]
-        table = [f"| {heading} | What it is |", "| --- | --- |", *rows]
-        assert "\n".join(["", *table, ""]) in text
-
-
 def test_an_unknown_field_is_told_those_there_are(client: httpx.Client) -> None:
     image = {"base64": encoded(pngs(1)[0])}
     alt = {"image", "use", "options"}
@@ -535,16 +524,6 @@ def test_too_many_pictures_are_told_how_many_there_may_be(client: httpx.Client) 
     assert (
         answer.json()["detail"] == "got more than 1 image; expected at most 1 image in one request"
     )
-
-
-def test_every_setting_is_in_the_documentation_as_it_is() -> None:
-    text = (SAMPLES.parent / "docs" / "service.md").read_text()
-    for each in fields(Settings):
-        variable, help_ = f"CUTLINE_SERVE_{each.name.upper()}", re.escape(each.metadata["help"])
-        found = re.search(rf"\| `{variable}` \| (.*) \| {help_} \|", text)
-        assert found, variable
-        default = Settings.from_environment({variable: found[1]} if found[1] else {})
-        assert default == Settings()
 
 
 @pytest.mark.parametrize(
