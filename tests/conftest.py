@@ -19,22 +19,11 @@ from cutline.errors import (
     ImageUnreadableError,
 )
 
-LIVE = (
-    "service/",
-    "review/",
-    "site/decide/test_axe",
-    "site/pages/test_crawl",
-    "site/test_whole_path",
-    "cli/",
-    "test_fetch",
-)
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that race browsers, servers and signals get a second try; the summary counts those."""
-    here = Path(__file__).parent
+    """Repeat a test marked `racy` once if it fails; the summary lists it."""
     for item in items:
-        if item.path.relative_to(here).with_suffix("").as_posix().startswith(LIVE):
+        if item.get_closest_marker("racy"):
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 

@@ -121,6 +121,7 @@ def test_text_adds_a_field_for_each_alternative_and_label(folder: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.racy
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 def test_an_interrupted_run_resumes_to_the_undisturbed_file(
@@ -169,6 +170,7 @@ def test_resuming_tries_again_what_failed(folder: Path, tmp_path: Path) -> None:
     assert (last["source"], last["status"]) == (str(folder / "17.png"), "ok")
 
 
+@pytest.mark.racy
 def test_an_interrupt_while_waiting_for_the_list_counts(folder: Path, tmp_path: Path) -> None:
     output, log = tmp_path / "captions.jsonl", tmp_path / "log"
     run = subprocess.Popen(
@@ -192,6 +194,7 @@ def test_an_interrupt_while_waiting_for_the_list_counts(folder: Path, tmp_path: 
     assert len(rows(output)) == 1
 
 
+@pytest.mark.racy
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 def test_a_killed_run_resumes_to_the_undisturbed_file(
     folder: Path, tmp_path: Path, ending: str

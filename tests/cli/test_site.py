@@ -380,6 +380,7 @@ def test_every_command_has_help_with_examples(home: Path) -> None:
         assert f"$ cutline site {name}" in done.stdout
 
 
+@pytest.mark.racy
 def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(
     home: Path, captioned: list[str]
 ) -> None:
@@ -403,6 +404,7 @@ def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(
     assert 0 < len(captioned) < 25
 
 
+@pytest.mark.racy
 def test_ctrl_c_says_how_to_go_on(home: Path) -> None:
     site("scan", "pages")
     env = environment(STANDIN_DELAY="30", STANDIN_LOG=str(home / "log"))

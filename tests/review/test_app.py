@@ -169,6 +169,7 @@ def verdicts(store: Store) -> list[tuple[str, str | None] | None]:
 # In a browser
 
 
+@pytest.mark.racy
 def test_an_alt_that_stands_is_edited_as_it_was_shown(
     chromium: Browser, url: str, store: Store
 ) -> None:
@@ -184,6 +185,7 @@ def test_an_alt_that_stands_is_edited_as_it_was_shown(
     assert (review.alt, review.replaces) == ("A ewe and her lamb", "A dog, said elsewhere")
 
 
+@pytest.mark.racy
 def test_a_dozen_is_reviewed_by_keys_alone(tab: Tab, store: Store) -> None:
     expect(tab.locator("#progress")).to_have_text("0 of 11 reviewed; 2 need your words")
     at(tab, "picture-0.jpg", 1)
@@ -231,6 +233,7 @@ def test_a_dozen_is_reviewed_by_keys_alone(tab: Tab, store: Store) -> None:
     assert {each.review.who for each in store.uses() if each.review} == {"Ann"}
 
 
+@pytest.mark.racy
 def test_what_one_writes_is_checked_and_counted_as_one_writes(tab: Tab, store: Store) -> None:
     at(tab, "picture-0.jpg", 1)
     press(tab, "e", "Control+A")
@@ -251,6 +254,7 @@ def test_what_one_writes_is_checked_and_counted_as_one_writes(tab: Tab, store: S
     assert verdicts(store)[0] is None
 
 
+@pytest.mark.racy
 def test_keys_stay_out_of_text_fields_and_can_be_switched_off(tab: Tab, store: Store) -> None:
     at(tab, "picture-0.jpg", 1)
     press(tab, "/", "a", "d", "s")
@@ -271,6 +275,7 @@ def test_keys_stay_out_of_text_fields_and_can_be_switched_off(tab: Tab, store: S
     assert verdicts(store)[0] == ("approved", "A dog number 0.")
 
 
+@pytest.mark.racy
 def test_undo_goes_back_also_after_a_reload(tab: Tab, store: Store) -> None:
     press(tab, "a")
     at(tab, "picture-1.jpg", 2)
@@ -288,6 +293,7 @@ def test_undo_goes_back_also_after_a_reload(tab: Tab, store: Store) -> None:
     expect(tab.locator("#name")).to_be_focused()
 
 
+@pytest.mark.racy
 def test_filters_say_what_is_shown_and_survive_a_reload(tab: Tab) -> None:
     at(tab, "picture-0.jpg", 1)
     tab.get_by_label("Show").select_option("asked")
@@ -313,6 +319,7 @@ def test_filters_say_what_is_shown_and_survive_a_reload(tab: Tab) -> None:
     expect(tab.locator("#count")).to_have_text("4 pictures")
 
 
+@pytest.mark.racy
 def test_the_words_tell_where_they_come_from(tab: Tab, store: Store, url: str) -> None:
     words = (("Rex", Origin.PAGE), ("the", Origin.PICTURE), ("alpaca.", Origin.GLOSSARY))
     store.put_draft(1, Draft(SAYS, "Rex the alpaca.", words, 0.5, notes=("look twice",)))
@@ -327,6 +334,7 @@ def test_the_words_tell_where_they_come_from(tab: Tab, store: Store, url: str) -
     expect(tab.locator(".choices-of")).to_contain_text("A dog, said elsewhere")
 
 
+@pytest.mark.racy
 def test_several_at_once_and_one_undo_for_all(tab: Tab, store: Store) -> None:
     at(tab, "picture-0.jpg", 1)
     press(tab, "x", "Shift+J")
@@ -348,6 +356,7 @@ def test_several_at_once_and_one_undo_for_all(tab: Tab, store: Store) -> None:
     assert [each and each[0] for each in verdicts(store)[2:6]] == ["skipped"] * 4
 
 
+@pytest.mark.racy
 def test_a_picture_is_said_alike_wherever_it_waits(tab: Tab, store: Store) -> None:
     store.put_page(
         Page(SITE + "three"),
@@ -370,6 +379,7 @@ def test_a_picture_is_said_alike_wherever_it_waits(tab: Tab, store: Store) -> No
     assert verdicts(store)[0] == ("approved", "A dog number 0.")
 
 
+@pytest.mark.racy
 def test_all_above_a_confidence_are_approved_after_asking(tab: Tab, store: Store) -> None:
     store.put_review(7, Review(Verdict.EDITED, "My own words", "Ben"))
     tab.get_by_label("Approve all suggestions at least").fill("60")
@@ -386,6 +396,7 @@ def test_all_above_a_confidence_are_approved_after_asking(tab: Tab, store: Store
     assert verdicts(store)[6] == ("edited", "My own words")
 
 
+@pytest.mark.racy
 def test_two_tabs_do_not_fight(chromium: Browser, tab: Tab, url: str, store: Store) -> None:
     at(tab, "picture-0.jpg", 1)
     store.put_review(
@@ -401,6 +412,7 @@ def test_two_tabs_do_not_fight(chromium: Browser, tab: Tab, url: str, store: Sto
     tab.complaints.clear()  # type: ignore[attr-defined]  # the browser's own line about 409
 
 
+@pytest.mark.racy
 def test_what_could_not_be_saved_is_said_and_tried_again(tab: Tab, store: Store) -> None:
     at(tab, "picture-0.jpg", 1)
     failed: list[Any] = []
@@ -424,6 +436,7 @@ def test_what_could_not_be_saved_is_said_and_tried_again(tab: Tab, store: Store)
     tab.complaints.clear()  # type: ignore[attr-defined]
 
 
+@pytest.mark.racy
 def test_five_thousand_rows_are_not_all_loaded(chromium: Browser, tmp_path: Path) -> None:
     with Store(tmp_path / "large.cutline") as store:
         store.put_page(Page(SITE), [shown("", n, f"p{n}.jpg") for n in range(5000)])
@@ -458,6 +471,7 @@ def _draft_all(store: Store) -> None:
         )
 
 
+@pytest.mark.racy
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1000, "dark"), (360, "light")])
 def test_axe_finds_nothing_and_nothing_needs_scrolling_sideways(
     chromium: Browser, url: str, store: Store, width: int, scheme: Any
@@ -482,6 +496,7 @@ def test_axe_finds_nothing_and_nothing_needs_scrolling_sideways(
         assert browser.violations(tab) == []
 
 
+@pytest.mark.racy
 @pytest.mark.parametrize("width", [360, 1000])
 def test_what_is_told_covers_no_button_on_a_small_screen(
     chromium: Browser, url: str, store: Store, width: int
@@ -622,6 +637,7 @@ def test_no_words_are_no_alt(client: httpx.Client, store: Store) -> None:
     assert not any(verdicts(store))
 
 
+@pytest.mark.racy
 def test_the_command_says_where_keeps_all_and_ends_by_ctrl_c(store: Store) -> None:
     command = [sys.executable, "-m", "cutline", "site", "review", "--no-browser", "--who", "Ann"]
     with subprocess.Popen(

@@ -573,6 +573,7 @@ def test_the_command_serves_the_very_captions_of_the_command_line(tmp_path: Path
     assert (logged["status"], logged["images"], logged["method"]) == (200, 3, "POST")
 
 
+@pytest.mark.racy
 def test_sigterm_under_load_answers_all_that_was_accepted(
     bundle_folder: Path, tmp_path: Path
 ) -> None:
@@ -615,6 +616,7 @@ def test_sigterm_under_load_answers_all_that_was_accepted(
     assert len(accepted) == len(codes)
 
 
+@pytest.mark.racy
 def test_sighup_loads_the_model_anew_without_losing_a_request(tmp_path: Path) -> None:
     folder = tmp_path / "served"
     folder.symlink_to(tiny.build(tmp_path / "old", name="old-v1").folder)

@@ -62,6 +62,7 @@ def done(tried: Page, count: int) -> None:
     expect(tried.locator(".result[aria-busy=false]")).to_have_count(count)
 
 
+@pytest.mark.racy
 def test_an_uploaded_picture_gets_the_command_lines_caption_and_all_that_goes_with_it(
     tried: Page, captioner: BundleCaptioner, pictures: list[Path]
 ) -> None:
@@ -80,6 +81,7 @@ def test_an_uploaded_picture_gets_the_command_lines_caption_and_all_that_goes_wi
     assert violations(tried) == []
 
 
+@pytest.mark.racy
 def test_words_show_where_the_model_looked_by_pointer_and_by_keyboard(
     tried: Page, captioner: BundleCaptioner, pictures: list[Path]
 ) -> None:
@@ -120,6 +122,7 @@ def test_words_show_where_the_model_looked_by_pointer_and_by_keyboard(
     expect(canvas).to_have_css("opacity", "0")
 
 
+@pytest.mark.racy
 def test_several_at_once_and_a_bad_one_among_them(
     tried: Page, pictures: list[Path], tmp_path: Path
 ) -> None:
@@ -140,6 +143,7 @@ def test_several_at_once_and_a_bad_one_among_them(
     tried.complaints.clear()  # type: ignore[attr-defined]  # the broken picture cannot be shown
 
 
+@pytest.mark.racy
 @pytest.mark.parametrize("gesture", [DROP, PASTE], ids=["drop", "paste"])
 def test_a_picture_may_be_dropped_and_pasted(
     tried: Page, pictures: list[Path], gesture: str
@@ -153,6 +157,7 @@ def test_a_picture_may_be_dropped_and_pasted(
     expect(tried.locator(".drop.over")).to_have_count(0)
 
 
+@pytest.mark.racy
 def test_an_address_that_the_service_may_not_fetch_is_refused_clearly(
     tried: Page, url: str
 ) -> None:
@@ -170,6 +175,7 @@ def test_an_address_that_the_service_may_not_fetch_is_refused_clearly(
     tried.complaints.clear()  # type: ignore[attr-defined]  # nor can the page show it
 
 
+@pytest.mark.racy
 def test_words_are_copied_as_text_as_alt_and_as_json(
     browser: Browser, url: str, pictures: list[Path]
 ) -> None:
@@ -190,6 +196,7 @@ def test_words_are_copied_as_text_as_alt_and_as_json(
         assert json.loads(copied["Copy JSON"])["caption"] == text
 
 
+@pytest.mark.racy
 def test_options_and_words_nearby_reach_the_service(
     tried: Page, url: str, pictures: list[Path]
 ) -> None:
@@ -209,6 +216,7 @@ def test_options_and_words_nearby_reach_the_service(
     tried.complaints.clear()  # type: ignore[attr-defined]  # there is no such bird
 
 
+@pytest.mark.racy
 def test_everything_works_from_the_keyboard(tried: Page, pictures: list[Path]) -> None:
     tried.keyboard.press("Tab")
     expect(tried.get_by_text("Skip to the captions")).to_be_focused()
@@ -224,6 +232,7 @@ def test_everything_works_from_the_keyboard(tried: Page, pictures: list[Path]) -
     expect(tried.get_by_role("button", name="Copy text")).to_be_focused()
 
 
+@pytest.mark.racy
 def test_a_server_with_keys_asks_for_one(
     browser: Browser, serve: Serve, pictures: list[Path]
 ) -> None:
@@ -241,6 +250,7 @@ def test_a_server_with_keys_asks_for_one(
         tried.complaints.clear()  # type: ignore[attr-defined]  # Chromium reports the 401
 
 
+@pytest.mark.racy
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone_in_light_and_dark(
     browser: Browser, url: str, pictures: list[Path], scheme: Any
@@ -256,6 +266,7 @@ def test_it_fits_a_phone_in_light_and_dark(
         assert violations(tried) == []
 
 
+@pytest.mark.racy
 def test_a_service_that_may_not_fetch_offers_no_address(browser: Browser, serve: Serve) -> None:
     with serve(fetch=False) as url, page(browser) as tried:
         tried.goto(url)

@@ -105,6 +105,7 @@ def test_self_critical_training_goes_on_from_a_run(colours: Collection, tmp_path
     assert len(metrics(tmp_path / "second")["reward"]) == 1
 
 
+@pytest.mark.racy
 def test_a_killed_run_ends_as_an_undisturbed_one(colours: Collection, tmp_path: Path) -> None:
     features = tmp_path / "features"
     train(RECIPE, colours, tmp_path / "whole", features=features)

@@ -241,6 +241,7 @@ def ours(use: ImageUse, rule: str) -> str:
     return names.get(use.kind, "image-alt") if rule == "whitespace" else rule
 
 
+@pytest.mark.racy
 def test_verdicts_on_snippets_are_those_of_axe(browser: Any) -> None:
     snippets = [*AGREED, *BOTH_WAYS]
     html = "<!doctype html><html lang=en><title>T</title><body>" + "".join(
@@ -266,6 +267,7 @@ def test_verdicts_on_snippets_are_those_of_axe(browser: Any) -> None:
     assert len(theirs) > 40
 
 
+@pytest.mark.racy
 @pytest.mark.skipif(not MANUAL.is_dir(), reason="grass-doc is not installed")
 def test_verdicts_on_a_real_manual_are_those_of_axe(browser: Any) -> None:
     """Its pages with the most images, but without scripts, which add more of them."""

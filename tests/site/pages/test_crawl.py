@@ -224,6 +224,7 @@ def test_a_stop_and_a_resume_read_every_page_once(site: Site, tmp_path: Path) ->
     assert set(again) == set(taken)
 
 
+@pytest.mark.racy
 def test_a_kill_ends_both_processes_and_loses_nothing(site: Site, tmp_path: Path) -> None:
     site.pages = wide(60)
     site.slow_s = 0.05

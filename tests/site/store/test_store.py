@@ -450,6 +450,7 @@ for number in range(100_000):
 """
 
 
+@pytest.mark.racy
 def test_kill_loses_at_most_what_was_in_hand(tmp_path: Path) -> None:
     path = tmp_path / "site.cutline"
     script = KILLED.format(tests=str(Path(__file__).parent), path=str(path))

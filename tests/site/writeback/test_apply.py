@@ -367,6 +367,7 @@ def test_a_line_that_a_crash_cut_short_does_not_count(site: Site) -> None:
     assert all(json.loads(line) for line in site.journal.read_text().splitlines())
 
 
+@pytest.mark.racy
 def test_kill_in_the_middle_leaves_whole_files_and_a_journal_that_tells(
     site: Site, tmp_path: Path
 ) -> None:
