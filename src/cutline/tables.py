@@ -173,8 +173,6 @@ def read_table(
         DataError: the file is missing, cannot be read, is too large or is in no such encoding.
     """
     try:
-        if not path.is_file():
-            raise DataError(f"got {path}, which is no file; expected a table")
         if max_bytes is not None and path.stat().st_size > max_bytes:
             raise DataError(f"got {path}, over {max_bytes >> 20} MB; expected less: split it")
         content = path.read_bytes()
@@ -249,10 +247,31 @@ def decode(content: bytes, name: str, encodings: Sequence[str]) -> tuple[str, st
     raise DataError(f"got {name}, which is not {' or '.join(encodings)} text; expected that")
 
 
+def parse_record(raw: str, dialect: Dialect) -> tuple[str, ...]:
+    """The cells of a text if it is exactly one record of that dialect, else ()."""
+    records = list(islice(_Reader(raw, replace(dialect, preamble="")), 2))
+    return records[0].cells if len(records) == 1 and not records[0].problem else ()
+
+
 def format_record(cells: Sequence[str], dialect: Dialect | None = None) -> str:
-    """A record as RFC 4180 writes it, without a line ending; cells are quoted where needed."""
+    """A record without a line ending, its cells quoted where needed (RFC 4180).
+
+    Args:
+        cells: the cells.
+        dialect: how the table is written; None is RFC 4180. One without quotation marks has no
+            form for the delimiter and line breaks: they become spaces.
+    """
+    dialect = dialect or Dialect()
+    delimiter = dialect.delimiter or ","
+    if dialect.delimiter and not dialect.quotes:
+        return delimiter.join(re.sub(rf"[{re.escape(delimiter)}\r\n]", " ", one) for one in cells)
+    if dialect.backslash:
+        special = re.compile(rf"[{re.escape(delimiter)}\"\r\n]")
+        return delimiter.join(
+            '"' + re.sub(r"([\\\"])", r"\\\1", cell) + '"' if special.search(cell) else cell
+            for cell in cells
+        )
     buffer = io.StringIO()
-    delimiter = (dialect.delimiter if dialect else "") or ","
     csv.writer(buffer, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
     return buffer.getvalue()[:-2]
 
@@ -373,10 +392,14 @@ class _Reader:
             found = _LINE.match(self._text, at)
             assert found is not None  # it matches everywhere
             line, at = found[0].rstrip("\r\n"), found.end()
+            stop = found.start() + len(line)
             if line.count('"') % 2:
-                continue
-            parts, _, _ = self._scan(found.start(), found.start() + len(line))
-            if len(parts) != width:
+                if regular:
+                    continue
+                stop = end
+                self._rescanned += end - at
+            parts, _, unbroken = self._scan(found.start(), stop)
+            if len(parts) != width or (stop == end and not unbroken):
                 continue
             if not regular and len(cells) != width:
                 return True

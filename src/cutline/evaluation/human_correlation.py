@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cutline.errors import DataError, MissingExtraError
 from cutline.evaluation import metrics
+from cutline.tables import read_table
 
 Tokens = list[str]
 Metric = Callable[[Sequence[Tokens], Sequence[Sequence[Tokens]]], NDArray[np.float64]]
@@ -173,15 +174,16 @@ def _bleu(
 
 
 def _rows(path: Path, least: int) -> list[tuple[int, list[str]]]:
+    """The cells of each line that is not blank, with its number; none if there is no file."""
+    rows: list[tuple[int, list[str]]] = []
     if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            cells = [cell.strip() for cell in line.split("\t")]
+        return rows
+    for record in read_table(path, delimiter="\t", quotes=False):
+        cells = [cell.strip() for cell in record.cells]
+        if any(cells):
             if len(cells) < least:
-                raise DataError(f"{path}:{number}: got {len(cells)} columns; expected {least}")
-            rows.append((number, cells))
+                raise DataError(f"{path}:{record.line}: got {len(cells)} columns; expected {least}")
+            rows.append((record.line, cells))
     return rows
 
 

@@ -164,8 +164,182 @@ def test_words_beyond_the_encoding_turn_the_file_into_utf8(tmp_path: Path) -> No
 
 
 def test_no_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected a crawler's CSV"):
+    with pytest.raises(DataError, match="No such file or directory; expected a table"):
         read_export(tmp_path / "none.csv")
+
+
+HEADERS = {  # type, page, image, alt, the type of an image
+    "en": "Type,Source,Destination,Alt Text,Image",
+    "de": "Typ,Quelle,Ziel,Alt-Text,Bild",
+    "fr": "Type,De,Vers,Texte alternatif,Image",
+    "es": "Tipo,Desde,Hacia,Texto alternativo,Imagen",
+    "it": "Tipo,Origine,Destinazione,Testo alternativo,Immagine",
+    "pt": "Tipo,Origem,Destino,Texto alternativo,Imagem",
+    "nl": "Type,Bron,Doel,Alternatieve tekst,Afbeelding",
+    "pl": "Typ,Źródło,Cel,Tekst alternatywny,Obraz",
+    "ru": "Тип,Источник,Назначение,Альтернативный текст,Изображение",
+    "uk": "Тип посилання,Джерело,Призначення,Альтернативний текст,Зображення",
+    "ja": "タイプ,リンク元,リンク先,代替テキスト,画像",
+    "zh": "类型,来源,目标,替代文本,图片",
+    "zh-tw": "類型,來源,目標,替代文字,圖片",
+    "ko": "유형,소스,대상,대체 텍스트,이미지",
+    "sv": "Typ,Källa,Mål,Alt-text,Bild",
+    "da": "Type,Kilde,Mål,Alternativ tekst,Billede",
+    "fi": "Tyyppi,Lähde,Kohde,Vaihtoehtoinen teksti,Kuva",
+    "tr": "Tür,Kaynak,Hedef,Alternatif metin,Görsel",
+    "vi": "Loại,Nguồn,Đích,Văn bản thay thế,Hình ảnh",
+    "id": "Tipe,Sumber,Tujuan,Teks alternatif,Gambar",
+    "cs": "Typ,Zdroj,Cíl,Alternativní text,Obrázek",
+}
+PAGES = {
+    "en": "Page URL,Image URL,Alt text",
+    "de": "URL der Seite,Bild-URL,Alternativtext",
+    "fr": "URL de la page,URL de l'image,Texte alternatif",
+    "es": "URL de la página,URL de la imagen,Texto alt",
+    "nl": "Pagina-URL,URL van de afbeelding,Alt-tekst",
+    "pl": "Adres URL strony,Adres URL obrazu,Alt",
+    "ru": "URL страницы,URL изображения,ALT текст",
+    "ja": "ページ URL,画像 URL,altテキスト",
+    "zh": "页面网址,图片网址,Alt 文本",
+    "sv": "Sidans URL,Bildens URL,Alt",
+    "tr": "Sayfa URL,Görsel URL,Alt metin",
+    "ahrefs": "Is found on page,Image URL,Alt",
+    "other": "Where,What,Alt",
+}
+LEGACY = {"pl": "cp1250", "ru": "cp1251", "ja": "cp932", "zh": "gb18030"}
+
+
+@pytest.mark.parametrize("language", HEADERS)
+@pytest.mark.parametrize("above", ["", "All Inlinks\n", '"Crawl of e.com, May"\n\n', "sep=,\n"])
+def test_headers_of_every_language(tmp_path: Path, language: str, above: str) -> None:
+    *names, shown = HEADERS[language].split(",")
+    rows = f"{shown},https://e.com/,https://e.com/render?id=1,\n"
+    rows += "Hyperlink,https://e.com/,https://e.com/about,\n"
+    rows += f"{shown},https://e.com/,https://e.com/b.jpg,A dog\n"
+    content = f"{above}{','.join(names)}\n{rows}"
+    encodings = ["utf-8", *([LEGACY[language]] if language in LEGACY else [])]
+    for encoding in encodings:
+        export = export_of(tmp_path, content.encode(encoding))
+        assert [(n, use.page, use.url, use.alt) for n, use in export.uses] == [
+            (0, "https://e.com/", "https://e.com/render?id=1", None),
+            (2, "https://e.com/", "https://e.com/b.jpg", "A dog"),
+        ]
+        assert [number for number, _ in export.problems] == [1]
+        assert export.dialect.encoding == encoding
+
+
+@pytest.mark.parametrize("language", PAGES)
+def test_pages_and_images_of_every_language(tmp_path: Path, language: str) -> None:
+    rows = "https://e.com/p,https://e.com/a.jpg,\nhttps://e.com/p,https://e.com/b.jpg,A dog\n"
+    export = export_of(tmp_path, f"{PAGES[language]}\n{rows}")
+    assert [(use.page, use.url, use.alt) for _, use in export.uses] == [
+        ("https://e.com/p", "https://e.com/a.jpg", None),
+        ("https://e.com/p", "https://e.com/b.jpg", "A dog"),
+    ]
+
+
+def test_cells_that_span_lines(tmp_path: Path) -> None:
+    body = '"<p>Soft</p>\n<ul>\n<li>cotton; blue</li>\n<img src=""/size.png"">\n</ul>"'
+    text = '"' + "\n".join(f"line {n}, a; b" for n in range(250)) + '"'
+    for cell in (body, text):
+        for d in ",;":
+            rows = [d.join(["Handle", "Body (HTML)", "Image Src", "Image Alt Text"])]
+            rows += [d.join(["mug", cell, f"https://e.com/{n}.jpg", ""]) for n in range(4)]
+            export = export_of(tmp_path, "\n".join(rows))
+            assert [use.url for _, use in export.uses] == [
+                f"https://e.com/{n}.jpg" for n in range(4)
+            ]
+            write_export(export, {n: {"cutline_alt": "A\nmug"} for n in range(4)}, tmp_path / "o")
+            again = read_export(tmp_path / "o")
+            assert [row[4] for row in again.rows] == ["A\nmug"] * 4
+            assert [row[:4] for row in again.rows] == [row[:4] for row in export.rows]
+
+
+SHOPS = {
+    "shopify": (
+        "Handle,Body (HTML),Type,Image Src,Image Alt Text,Variant Image\n"
+        'a,"<p>x</p><img src=""https://e.com/size.png"">",Shirts,https://e.com/1.jpg?v=1,Blue,\n'
+        "a,,,https://e.com/2.jpg?v=1,,https://e.com/3.jpg\n",
+        [("1.jpg?v=1", "Blue"), ("2.jpg?v=1", None), ("3.jpg", None)],
+    ),
+    "woocommerce": (
+        "ID,Type,SKU,Name,Images\n"
+        '1,simple,a,Mug,"https://e.com/1.jpg, https://e.com/2.jpg"\n'
+        '2,variable,b,Hat,"https://e.com/w_3,h_4/3.jpg|https://e.com/4.jpg"\n',
+        [("1.jpg", None), ("2.jpg", None), ("w_3,h_4/3.jpg", None), ("4.jpg", None)],
+    ),
+    "magento": (
+        "sku,product_type,base_image,base_image_label,small_image,small_image_label,"
+        "additional_images,additional_image_labels\n"
+        "a,simple,https://e.com/1.jpg,Front,https://e.com/1.jpg,Front,"
+        '"https://e.com/2.jpg,https://e.com/3.jpg","Back,Side"\n',
+        [("1.jpg", "Front"), ("2.jpg", "Back"), ("3.jpg", "Side")],
+    ),
+    "prestashop": (
+        'ID;Image URLs (x,y,z...);Image alt texts (x,y,z...)\n1;"https://e.com/1.jpg,'
+        'https://e.com/2.jpg";"Front,Back"\n',
+        [("1.jpg", "Front"), ("2.jpg", "Back")],
+    ),
+    "bigcommerce": (
+        "Product Name,Product Image File - 1,Product Image Description - 1,"
+        "Product Image File - 2,Product Image Description - 2\n"
+        "Mug,https://e.com/1.jpg,Front,https://e.com/2.jpg,Back\n",
+        [("1.jpg", "Front"), ("2.jpg", "Back")],
+    ),
+    "google": (
+        "id\tlink\timage_link\tadditional_image_link\n"
+        "1\thttps://e.com/p\thttps://e.com/1.jpg\thttps://e.com/2.jpg,https://e.com/3.jpg\n",
+        [("1.jpg", None), ("2.jpg", None), ("3.jpg", None)],
+    ),
+    "json": (
+        'sku,images\na,"[""https:\\/\\/e.com\\/1.jpg"",""https:\\/\\/e.com\\/2.jpg""]"\n',
+        [("1.jpg", None), ("2.jpg", None)],
+    ),
+    "lines": (
+        'sku,Hosted Image URLs\na,"https://e.com/1.jpg\nhttps://e.com/2.jpg"\n'
+        "b,https://e.com/3.jpg https://e.com/4.jpg\n",
+        [("1.jpg", None), ("2.jpg", None), ("3.jpg", None), ("4.jpg", None)],
+    ),
+}
+
+
+@pytest.mark.parametrize("shop", SHOPS)
+def test_products_of_shops(tmp_path: Path, shop: str) -> None:
+    content, images = SHOPS[shop]
+    export = export_of(tmp_path, content)
+    assert [(use.url.removeprefix("https://e.com/"), use.alt) for _, use in export.uses] == images
+    assert not export.problems
+
+
+def test_a_row_without_an_image_says_so(tmp_path: Path) -> None:
+    export = export_of(tmp_path, "Handle,Image Src\na,https://e.com/1.jpg\na,\n")
+    assert export.problems == [(1, "got no image; expected its absolute URL or its tag")]
+
+
+def test_counts_and_lengths_are_not_alts(tmp_path: Path) -> None:
+    export = export_of(tmp_path, "Address,Missing alt,Alt Text 1\nhttps://e.com/a.jpg,3,A dog\n")
+    assert [use.alt for _, use in export.uses] == ["A dog"]
+    export = export_of(tmp_path, "Address,Alt Text 1 Length\nhttps://e.com/a.jpg,5\n")
+    assert [use.alt for _, use in export.uses] == [None]
+
+
+def test_marks_escaped_by_backslashes_come_back_so(tmp_path: Path) -> None:
+    content = (
+        'Source,Destination,Alt\n"https://e.com","https://e.com/a.jpg","The \\"big\\", red dog"\n'
+    )
+    export = export_of(tmp_path, content)
+    assert [use.alt for _, use in export.uses] == ['The "big", red dog']
+    write_export(export, {0: {"new": 'a "b", c\\'}}, tmp_path / "out.csv")
+    written = (tmp_path / "out.csv").read_text()
+    assert written.splitlines()[1] == content.splitlines()[1] + ',"a \\"b\\", c\\\\"'
+    assert read_export(tmp_path / "out.csv").rows[0][3] == 'a "b", c\\'
+
+
+@pytest.mark.parametrize("alt", ["=1+1", " =1", "\n=1", "\uff1d1", "@x", "-x"])
+def test_new_cells_are_no_formulas(tmp_path: Path, alt: str) -> None:
+    export = export_of(tmp_path, "URL\tAlt\nhttps://x.org/a.png\t\n".replace("\t", ","))
+    write_export(export, {0: {"new": alt}}, tmp_path / "out.csv")
+    assert read_export(tmp_path / "out.csv").rows[0][2] == f"'{alt}"
 
 
 CELL = st.text(alphabet=st.sampled_from("ab,;\t\"'\r\n<>&/.:= \\\0ä\ufeffimgsrc"), max_size=20)

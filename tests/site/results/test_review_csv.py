@@ -145,7 +145,7 @@ def test_bad_rows_are_named_and_the_others_count(store: Store, tmp_path: Path) -
     assert "got id '77'" in said[1]
     assert "got approved without approved_alt" in said[2]
     assert "got page 'b.html'; expected 'a.html'" in said[3]
-    assert sorted(line for line, _ in sheet.problems) == [3, 5, 7, 9]  # each row has two lines
+    assert sorted(line for line, _ in sheet.problems) == [2, 4, 6, 8]  # where each row begins
 
 
 def test_rows_left_as_they_were_take_nothing_back(store: Store, tmp_path: Path) -> None:
@@ -194,3 +194,16 @@ def test_cells_of_any_size_come_back_and_pictures_in_the_page_are_cut_short(
     sheet = read_reviews(store, saved(rows, tmp_path / "sheet.csv"), "ann")
     assert [review.alt for _, review in sheet.reviews] == ["A cat"]
     assert sheet.problems == []
+
+
+def test_a_table_with_a_title_or_an_open_quote_loses_no_row(store: Store, tmp_path: Path) -> None:
+    rows = written(store)
+    rows[1]["verdict"] = "decorative"
+    path = saved(rows, tmp_path / "s.csv")
+    text = path.read_text("utf-8-sig")
+    lines = text.splitlines(keepends=True)
+    broken = '1,"a.html,never closed\n'
+    path.write_text("Reviews of May\n\n" + "".join([lines[0], broken, *lines[1:]]), "utf-8")
+    sheet = read_reviews(store, path, "Ann")
+    assert [verdict.verdict for _, verdict in sheet.reviews] == [Verdict.DECORATIVE]
+    assert sheet.problems == [(4, "got a quotation mark that nothing closes; expected a pair")]

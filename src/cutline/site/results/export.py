@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import shlex
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
@@ -12,6 +11,7 @@ from typing import Any, TextIO
 from cutline.site.pages.alt_markup import clean
 from cutline.site.store.store import Store, StoredUse
 from cutline.site.urls import printable
+from cutline.tables import escape_formula
 
 JSON_VERSION = 1
 COLUMNS = (
@@ -21,8 +21,6 @@ COLUMNS = (
     " export export_row"
 ).split()
 """What is said of each use, in both forms; see the records for what each means."""
-
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def rows(store: Store) -> Iterator[dict[str, Any]]:
@@ -183,5 +181,4 @@ def cell(value: Any) -> str | int | float:
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return value
-    text = printable(" | ".join(value) if isinstance(value, list) else str(value))
-    return f"'{text}" if _FORMULA.match(text) else text
+    return escape_formula(printable(" | ".join(value) if isinstance(value, list) else str(value)))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,6 +14,7 @@ from cutline.site.model import Purpose, Review, Verdict
 from cutline.site.pages.crawler_csv import read_export, write_export
 from cutline.site.results.export import cell
 from cutline.site.store.store import Store, StoredUse, now
+from cutline.tables import read_table, unescape_formula
 
 COLUMNS = (
     "id page image context link alt draft confidence decision notes reviewed_at"
@@ -23,7 +23,6 @@ COLUMNS = (
 """The last two are the reviewer's; the others are for reading."""
 
 _LONGEST_SOURCE = 200  # of a data URI; spreadsheets cut cells of more than 32,767 characters
-_APOSTROPHE = re.compile(r"'(?='*[=+\-@\t\r])")
 
 
 @dataclass(frozen=True)
@@ -70,23 +69,20 @@ def read_reviews(store: Store, path: Path, who: str) -> Sheet:
     Raises:
         DataError: it cannot be read, or has no such columns.
     """
-    try:
-        text = _decode(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"got {path}: {error.strerror}; expected a reviewed table") from error
-    head = text.partition("\n")[0]
-    delimiter = max(",;\t", key=head.count)
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    if missing := {"id", "verdict", "approved_alt"} - set(table.fieldnames or ()):
+    table = read_table(path, encodings=("utf-8", "cp1252"))
+    names = table.header
+    if missing := {"id", "verdict", "approved_alt"} - set(names):
         raise DataError(
             f"got {path} without {', '.join(sorted(missing))}; expected the columns that "
             "cutline site review --write gave"
         )
     sheet = Sheet([], [])
     when = now()
-    for row in _rows(table, path):
-        cells = {name: _plain(value) for name, value in row.items() if isinstance(value, str)}
+    for record in islice((one for one in table if any(one.cells)), 1, None):
+        cells = dict(zip(names, map(unescape_formula, record.cells), strict=False))
         try:
+            if record.problem:
+                raise ValueError(record.problem)
             stored = _stored(store, cells)
             review = _review(stored, cells, who, when)
             if review is None or _same(stored.review, review):
@@ -94,7 +90,7 @@ def read_reviews(store: Store, path: Path, who: str) -> Sheet:
             if not _as_written(store, stored, cells, review):
                 sheet.reviews.append((stored.id, review))
         except ValueError as error:
-            sheet.problems.append((table.line_num, str(error)))
+            sheet.problems.append((record.line, str(error)))
     return sheet
 
 
@@ -130,16 +126,6 @@ def answer_export(store: Store, rows: Path, target: Path) -> None:
     for number, problem in export.problems:
         answers.setdefault(number, _columns("not understood", "", "", "", problem))
     write_export(export, answers, target)
-
-
-def _rows(table: csv.DictReader[str], path: Path) -> Iterator[dict[str, Any]]:
-    limit = csv.field_size_limit(1 << 30)
-    try:
-        yield from table
-    except csv.Error as error:
-        raise DataError(f"got {path}, line {table.line_num}: {error}; expected CSV") from error
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
@@ -249,17 +235,3 @@ def _answer(stored: StoredUse) -> dict[str, str]:
 def _columns(status: str, alt: str, draft: str, confidence: str, why: str) -> dict[str, str]:
     cells = {"status": status, "alt": alt, "draft": draft, "confidence": confidence, "why": why}
     return {f"cutline_{name}": value for name, value in cells.items()}
-
-
-def _plain(cell: str) -> str:
-    """A cell without the apostrophe that keeps a spreadsheet from running it."""
-    return _APOSTROPHE.sub("", cell, count=1) if _APOSTROPHE.match(cell) else cell
-
-
-def _decode(content: bytes) -> str:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16", "replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")
