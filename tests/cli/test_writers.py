@@ -193,3 +193,11 @@ def test_a_sidecar_in_no_folder_says_so(tmp_path: Path) -> None:
         Sidecars().write(Caption(str(tmp_path / "gone" / "a.jpg"), "A dog.", -1.0, MODEL))
     assert refused.value.errno == errno.ENOENT
     assert not disk_full(refused.value)
+
+
+@pytest.mark.parametrize("name", ["=1+1.jpg", "@x.jpg", "-1.jpg", " =x.jpg", "\n=x.jpg", "\uff1dx"])
+def test_a_file_name_is_no_formula_in_csv(name: str, tmp_path: Path) -> None:
+    rows, path = CsvRows(), tmp_path / "captions.csv"
+    path.write_bytes(rows.header + rows.encode(Caption(name, "+1", 0.0, MODEL)))
+    assert f'"\'{name}","ok","\'+1"' in path.read_text()
+    assert read_answered(path, rows).sources == {name: 1}

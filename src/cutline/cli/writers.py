@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from cutline.atomic import refuse_existing, replacing, write_whole
 from cutline.errors import ImageError, OutputError
+from cutline.tables import escape_formula, unescape_formula
+from cutline.tables import escape_formula, unescape_formula
 from cutline.terminal import printable
 
 if TYPE_CHECKING:
@@ -118,7 +120,10 @@ class JsonRows:
 
 @dataclass(frozen=True)
 class CsvRows:
-    """Comma-separated values under one header; lists become numbered columns."""
+    """Comma-separated values under one header; lists become numbered columns.
+
+    A text that a spreadsheet would run as a formula begins with an apostrophe.
+    """
 
     n_best: int = 1
     labels: int = 0
@@ -176,9 +181,10 @@ class CsvRows:
         """The record by column name, cut to what resuming needs."""
         (cells,) = csv.reader(io.StringIO(record.decode("utf-8", "surrogateescape"), newline=""))
         row = dict(zip(self.columns, cells, strict=True))
-        return {name: row[name] for name in ("source", "status", "model")}
+        return {name: unescape_formula(row[name]) for name in ("source", "status", "model")}
 
     def _line(self, cells: list[Any]) -> bytes:
+        cells = [escape_formula(cell) if isinstance(cell, str) else cell for cell in cells]
         text = io.StringIO()
         csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerow(cells)
         return text.getvalue().encode("utf-8", "surrogateescape")
