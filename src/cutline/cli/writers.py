@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from cutline.atomic import refuse_existing, replacing, write_whole
 from cutline.errors import ImageError, OutputError
 from cutline.tables import escape_formula, unescape_formula
-from cutline.tables import escape_formula, unescape_formula
 from cutline.terminal import printable
 
 if TYPE_CHECKING:
