@@ -341,7 +341,7 @@ def test_what_is_no_picture_is_refused_whatever_it_is_called(server: Server) -> 
     server.routes["/empty"] = reply(b"")
     error = refused(f"{server.url}/a.jpg")
     assert error.code == "not-an-image"
-    assert "got a web page, called image/jpeg" in str(error)
+    assert "got a web page, declared as image/jpeg" in str(error)
     assert refused(f"{server.url}/empty").code == "not-an-image"
     assert get(f"{server.url}/a.jpg", images_only=False).media_type == "text/html"
 

@@ -64,6 +64,7 @@ class Caption:
         attention: what was looked at; None if the model has none.
         embedding: (E,), one vector for the picture.
         error: what is wrong with the picture.
+        note: what is missing of a damaged picture that was captioned all the same.
     """
 
     source: str
@@ -75,6 +76,7 @@ class Caption:
     attention: Attention | None = None
     embedding: Floats | None = field(default=None, compare=False, repr=False)
     error: CutlineError | None = None
+    note: str = ""
 
     @property
     def ok(self) -> bool:
@@ -82,9 +84,13 @@ class Caption:
         return self.error is None
 
     def to_dict(self) -> dict[str, Any]:
-        """What a line of JSON says: all but attention and embedding, numbers to four decimals."""
+        """The object that `--format jsonl` writes: all but attention and embedding.
+
+        Numbers have four decimals; a score that is not a number is None; `note` is there only if
+        there is one.
+        """
         error = self.error
-        return {
+        row = {
             "source": self.source,
             "status": "ok" if error is None else "error",
             "caption": self.text if error is None else None,
@@ -104,6 +110,7 @@ class Caption:
                 "message": error.reason if isinstance(error, ImageError) else str(error),
             },
         }
+        return {**row, "note": self.note} if self.note else row
 
 
 @dataclass(frozen=True)
@@ -250,6 +257,7 @@ class EncodedImage:
         labels: the likeliest, likeliest first.
         context: ids of the words that stand near it.
         checksum: of its pixels, on which draws depend.
+        note: as in `Caption.note`.
     """
 
     source: str
@@ -258,6 +266,7 @@ class EncodedImage:
     labels: tuple[Label, ...]
     context: tuple[int, ...]
     checksum: int
+    note: str = ""
 
 
 class BaseCaptioner:

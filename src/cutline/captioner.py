@@ -34,7 +34,7 @@ from cutline.caption import (
     Picture,
 )
 from cutline.errors import BundleError, ImageError, OptionError
-from cutline.image import ImageSource, describe, load_image
+from cutline.image import ImageSource, decode_image, describe
 from cutline.runtime import Runtime
 from cutline.search import Hypothesis, SearchOptions, search
 from cutline.text import detokenise, normalise
@@ -144,8 +144,8 @@ class BundleCaptioner(BaseCaptioner):
             BundleError: the encoder sees another grid than the manifest says.
         """
         bare = _bare(image)
-        rgb = load_image(bare, around_px=self._transform.via_px, limits=options.limits)
-        square = self._transform.squash(rgb)
+        decoded = decode_image(bare, around_px=self._transform.via_px, limits=options.limits)
+        square = self._transform.squash(decoded.image)
         output = self.runtime.encode(self._transform.normalise(square)[None])
         if output.features.shape[1] != math.prod(self._grid):
             raise BundleError(
@@ -170,6 +170,7 @@ class BundleCaptioner(BaseCaptioner):
             labels,
             context,
             zlib.crc32(square.tobytes()),
+            decoded.note,
         )
 
     def decode(self, encoded: Sequence[EncodedImage], options: CaptionOptions) -> list[Caption]:
@@ -234,6 +235,7 @@ class BundleCaptioner(BaseCaptioner):
             encoded.labels,
             attention,
             encoded.embedding,
+            note=encoded.note,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,43 +15,60 @@ EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}
     | {".avif", ".heic", ".heif", ".hif"}
 )
-"""Endings, in lower case, by which a file inside a folder is taken for a picture."""
+"""Extensions, in lower case, of the files in a folder that count as images."""
+_URL = re.compile(r"(https?|ftps?|file|s3|gs|data):(?=/+[^/]|image/)", re.IGNORECASE)
 
 
-def find_images(paths: Iterable[str | Path], recursive: bool) -> Iterator[Path]:
-    """List the pictures that paths stand for, lazily and in order.
+def find_images(
+    paths: Iterable[str | Path], recursive: bool, *, passed_over: Counter[str] | None = None
+) -> Iterator[Path]:
+    """List the images that paths name, lazily and in order.
 
-    A file is given as it is, whatever its ending. A folder gives its visible files with a known
-    picture ending in natural order (2 before 10), then, if asked, those of its subfolders; links
-    that lead back are followed once. A pattern (`*`, `?`, `[`) that is no existing path is
-    expanded. What does not exist or cannot be listed is given too, so that reading it says why.
+    A file is yielded as it is, whatever its extension. A folder yields its visible files with a
+    known image extension in natural order (2 before 10), then, if asked, those of its subfolders;
+    links that lead back are followed once. A pattern (`*`, `?`, `[`) that is no existing path is
+    expanded. A path that does not exist or cannot be listed is yielded too, so that reading it
+    reports the reason.
 
     Args:
         paths: files, folders and patterns.
-        recursive: also look into subfolders.
+        recursive: also search subfolders.
+        passed_over: if given, counts the visible files in folders that are not yielded, by
+            extension in lower case. A `.txt` of an image's name, a sidecar, does not count.
+
+    Raises:
+        OptionError: a path is empty.
     """
     for path in paths:
         pattern = os.fspath(path)
         if not pattern:
             raise OptionError("got an empty path; expected a file, a folder or a pattern")
-        if "\0" in pattern or os.path.lexists(pattern) or not glob.has_magic(pattern):
-            yield from _expand(Path(pattern), recursive)
+        if is_literal(pattern):
+            yield from _expand(Path(pattern), recursive, passed_over)
             continue
         found = sorted(set(_matches(pattern)), key=_natural)
         for match in map(Path, found or [pattern]):
             if "**" not in pattern or not _is_folder(match):
-                yield from _expand(match, recursive)
+                yield from _expand(match, recursive, passed_over)
 
 
 def is_unmatched(path: str) -> bool:
-    """Whether a path is a pattern that stands for nothing."""
-    if "\0" in path or os.path.lexists(path) or not glob.has_magic(path):
-        return False
-    return next(_matches(path), None) is None
+    """Whether a path is a pattern that matches no file."""
+    return not is_literal(path) and next(_matches(path), None) is None
+
+
+def is_literal(path: str) -> bool:
+    """Whether a path names one file or folder rather than a pattern."""
+    return "\0" in path or is_url(path) or os.path.lexists(path) or not glob.has_magic(path)
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is a URL, also one that `pathlib` has taken a slash from."""
+    return _URL.match(path) is not None
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """What a pattern stands for; `**` is any folders, where links that lead back end."""
+    """The paths that a pattern matches; `**` is any folders, each entered once."""
     separator = f"[{re.escape(os.sep + (os.altsep or ''))}]"
     deep = re.search(rf"(?:^|(?<={separator}))\*\*(?:{separator}+|$)", pattern)
     if deep is None:
@@ -82,14 +100,14 @@ def _folders(folder: str) -> Iterator[str]:
         waiting += (f"{folder}{name}{os.sep}" for name in inside if name[0] != ".")
 
 
-def _expand(path: Path, recursive: bool) -> Iterator[Path]:
+def _expand(path: Path, recursive: bool, passed_over: Counter[str] | None) -> Iterator[Path]:
     if _is_folder(path):
-        yield from _walk(path, recursive)
+        yield from _walk(path, recursive, passed_over)
     else:
         yield path
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+def _walk(folder: Path, recursive: bool, passed_over: Counter[str] | None) -> Iterator[Path]:
     seen = set()
     waiting = [folder]
     while waiting:
@@ -105,9 +123,13 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
             yield folder
             continue
         entries = sorted((e for e in entries if e[0][0] != "."), key=lambda e: _natural(e[0]))
-        for name, is_folder in entries:
-            if not is_folder and Path(name).suffix.lower() in EXTENSIONS:
-                yield folder / name
+        files = [name for name, is_folder in entries if not is_folder]
+        images = [name for name in files if Path(name).suffix.lower() in EXTENSIONS]
+        if passed_over is not None:
+            sidecars = {f"{Path(name).stem}.txt" for name in images}
+            others = set(files) - set(images) - sidecars
+            passed_over.update(Path(name).suffix.lower() for name in others)
+        yield from (folder / name for name in images)
         if recursive:
             waiting += (folder / name for name, is_folder in reversed(entries) if is_folder)
 

@@ -1,16 +1,15 @@
-"""Pictures in: a path, bytes, a Pillow image or an array becomes upright RGB, or one typed error.
+"""Image decoding: a path, bytes, a Pillow image or an array becomes upright RGB, or one error.
 
-Three decisions hold the file together:
-
-- Readers are called by name, after a look at the first bytes; `PIL.Image.open` is not used. So a
-  file's ending never matters, no reader outside the list below can be reached, and Pillow's own
-  bomb check, a process-wide switch that cannot be set per thread, is not involved: the limits
-  here are checked on the header, before a pixel is decoded.
-- Pillow warns about metadata that Cutline never uses (stray TIFF and EXIF tags, animation chunks).
-  Those two modules' `UserWarning`s are ignored once, on import; swapping filters around each call
-  would race, since pictures are decoded in threads. No other warning is touched. Its log records
-  still reach whoever configures logging, but not a bare terminal.
-- Whatever a reader raises becomes one `ImageError` that names the picture.
+- Decoders are chosen by a file's first bytes (`media_type`), never by its extension;
+  `PIL.Image.open` is not used. So no decoder outside the list below is reachable, and Pillow's
+  own limit on pixels, a process-wide switch that cannot be set per thread, is not involved: the
+  limits here are checked on the header, before any pixel is decoded.
+- A file whose decoder fails is tried once more without its metadata (`image_repair`), as browsers
+  ignore damaged metadata too.
+- Pillow's `UserWarning`s about TIFF tags and PNG animation chunks are ignored once, on import;
+  changing filters around each call would race, since threads decode images. Other warnings are
+  not touched. Pillow's log records reach the application's handlers, but not a bare terminal.
+- Whatever a decoder raises becomes one `ImageError` that names the image.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import logging
+import math
 import os
 import re
 import stat
@@ -28,11 +28,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import ExifTags, Image
 
+from cutline.discover import is_url
 from cutline.errors import (
     ImageCorruptError,
     ImageError,
@@ -41,6 +42,18 @@ from cutline.errors import (
     ImageTooLargeError,
     ImageUnreadableError,
     OptionError,
+)
+from cutline.image_repair import END_OF_IMAGE, Repaired, repair
+from cutline.media_type import (
+    HEAD_BYTES,
+    HTML,
+    PDF,
+    RAW,
+    SVG,
+    TEXT,
+    MediaType,
+    identify,
+    is_camera_raw,
 )
 
 if TYPE_CHECKING:
@@ -57,8 +70,7 @@ _READERS = {
     "TIFF": "TiffImagePlugin.TiffImageFile",
     "AVIF": "AvifImagePlugin.AvifImageFile",
 }
-_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -70,20 +82,43 @@ _TURNS = {
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.(Tiff|Png)ImagePlugin$")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
+_BAND_PIXELS = 1_000_000
+_MAX_REPAIR_BYTES = 200_000_000
+_MAX_MISSING = 0.25
+_NOISE = bytes(i * 89 % 251 for i in range(4096))  # without 0xFF, which would begin a marker
+
+
+class _NotFiniteError(ValueError):
+    """An image has no finite value."""
+
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one picture may ask for before it is refused by its header."""
+    """Sizes above which an image is refused, known from its header."""
 
     max_pixels: int = 120_000_000
-    """Pixels held in memory, at about four bytes each: 12,000 x 9,000 passes. A JPEG counts as it
-    is decoded, reduced; a progressive one counts whole, since its coefficients are all held."""
+    """Decoded pixels: 12,000 x 9,000 passes. Each takes four bytes, and up to ten while 16-bit,
+    32-bit, float or transparent pixels are converted. A JPEG counts as it is decoded, reduced; a
+    progressive one counts in full, since its decoder holds all coefficients."""
 
     max_jpeg_pixels: int = 1_000_000_000
-    """Pixels in a JPEG's header, however far it is reduced: it bounds the time, some seconds."""
+    """Pixels in a JPEG's header, however far it is reduced: this bounds the time, some seconds."""
 
     max_bytes: int = 1_000_000_000
-    """Bytes in a file: some readers hold the whole of it."""
+    """Bytes in a file: some decoders hold all of it."""
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """A decoded image.
+
+    Attributes:
+        image: mode RGB, upright.
+        note: what is missing, for a person; "" for an undamaged image.
+    """
+
+    image: Image.Image
+    note: str = ""
 
 
 _DEFAULT_LIMITS = Limits()
@@ -105,52 +140,65 @@ def describe(source: object) -> str:
 def load_image(
     source: ImageSource, *, around_px: int | None = None, limits: Limits = _DEFAULT_LIMITS
 ) -> Image.Image:
-    """Read one picture as upright 8-bit RGB, its first frame, transparency over white.
+    """Read one image as upright 8-bit RGB, its first frame, transparency over white.
 
     Files may be JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, or HEIC with the extra `cutline[heic]`.
-    16-bit values keep their high byte; 32-bit and float files without a declared range are
-    stretched between their darkest and brightest value.
+    Damaged metadata is ignored; it may cost the EXIF orientation. 16-bit values keep their high
+    byte; 32-bit and float files without a declared range are stretched between their darkest and
+    brightest finite value.
 
     Args:
-        source: a path, the bytes of a file, a Pillow image (its present frame), or an array
+        source: a path, the bytes of a file, a Pillow image (its current frame), or an array
             HxW, HxWx1, HxWx3 or HxWx4 (RGB, alpha last) of uint8, uint16, bool, or float in 0..1.
-        around_px: the side that is needed. A JPEG much larger is decoded at 1/2, 1/4 or 1/8, with
+        around_px: the side that is needed. A much larger JPEG is decoded at 1/2, 1/4 or 1/8, with
             neither side below it. None decodes in full, unless only a reduction fits the limits.
-        limits: what is refused as too large.
+        limits: sizes above which the image is refused.
 
     Returns:
         Mode RGB. A Pillow image that already is upright RGB comes back as the same object.
 
     Raises:
-        ImageError: the one of its subclasses that says what is wrong.
+        ImageError: the subclass that says what is wrong.
         OptionError: `around_px` is less than 1.
+    """
+    return decode_image(source, around_px=around_px, limits=limits).image
+
+
+def decode_image(
+    source: ImageSource, *, around_px: int | None = None, limits: Limits = _DEFAULT_LIMITS
+) -> DecodedImage:
+    """Read one image as `load_image` does, and say if a part of it is missing.
+
+    Raises:
+        ImageError, OptionError: as for `load_image`.
     """
     if around_px is not None and around_px < 1:
         raise OptionError(f"got around_px={around_px}; expected at least 1 pixel")
     name = describe(source)
     if isinstance(source, bytes):
-        return _decode(BytesIO(source), len(source), name, around_px, limits)
+        return _decode_file(BytesIO(source), len(source), name, around_px, limits)
     if isinstance(source, np.ndarray):
         _check_pixels(source.shape[:2], limits.max_pixels, name)
-        with _refusals(name, "array"):
-            return _rgb(_from_array(source, name))
+        with _image_errors(name, "array"):
+            return DecodedImage(_to_rgb(_from_array(source, name)))
     if isinstance(source, Image.Image):
         if min(source.size) < 1:
             raise ImageFormatError(name, "got an image without pixels; expected at least 1 x 1")
         _check_pixels(source.size, limits.max_pixels, name)
-        with _refusals(name, "image"):
+        with _image_errors(name, "image"):
             source.load()
-            return _upright(_rgb(source), source)
+            return DecodedImage(_upright(_to_rgb(source), _orientation(source)))
     if isinstance(source, str | os.PathLike):
         with _open_file(name) as file:
-            return _decode(file, os.fstat(file.fileno()).st_size, name, around_px, limits)
+            size_bytes = os.fstat(file.fileno()).st_size
+            return _decode_file(file, size_bytes, name, around_px, limits)
     raise ImageFormatError(
         name,
         f"got {type(source).__name__}; expected a path, bytes, a Pillow image or a NumPy array",
     )
 
 
-def _open_file(name: str) -> IO[bytes]:
+def _open_file(name: str) -> BinaryIO:
     """Open a regular file, and only that: opening a named pipe would wait for its writer."""
     if not name:
         raise ImageNotFoundError(name, "the path is empty")
@@ -172,33 +220,64 @@ def _open_file(name: str) -> IO[bytes]:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ImageNotFoundError(name, "a link that leads in a circle") from error
-        if error.errno == errno.ENAMETOOLONG:
+        if error.errno == errno.ENAMETOOLONG and not is_url(name):
             raise ImageNotFoundError(name, "no such file: the name is too long") from error
-        if isinstance(error, FileNotFoundError | NotADirectoryError):
-            broken = Path(name).is_symlink()
-            reason = "a link that leads nowhere" if broken else "no such file"
+        if isinstance(error, FileNotFoundError | NotADirectoryError) or is_url(name):
+            reason = "no such file"
+            if is_url(name):
+                reason = "is a URL; expected a file: download it first"
+            elif Path(name).is_symlink():
+                reason = "a link that leads nowhere"
             raise ImageNotFoundError(name, reason) from error
         raise ImageUnreadableError(name, f"cannot be opened: {error.strerror}") from error
 
 
-def _decode(
-    file: IO[bytes], size_bytes: int, name: str, around_px: int | None, limits: Limits
-) -> Image.Image:
+def _decode_file(
+    file: BinaryIO, size_bytes: int, name: str, around_px: int | None, limits: Limits
+) -> DecodedImage:
     if size_bytes == 0:
         raise ImageCorruptError(name, "the file is empty")
     if size_bytes > limits.max_bytes:
         raise ImageTooLargeError(
             name, f"got {size_bytes:,} bytes; expected at most {limits.max_bytes:,}"
         )
-    with _refusals(name, "file"):
-        head = file.read(512)
+    with _image_errors(name, "file"):
+        head = file.read(HEAD_BYTES)
+        kind = identify(head)
+        if kind is not None and kind.name == "TIFF" and is_camera_raw(file):
+            kind = RAW
         file.seek(0)
-    kind = _kind(head, name)
+    if kind is None or kind.name not in (*_READERS, "HEIC"):
+        raise ImageFormatError(name, _unsupported(kind))
+    try:
+        return DecodedImage(_decode(file, kind.name, name, around_px, limits))
+    except (ImageCorruptError, ImageFormatError):
+        if size_bytes > _MAX_REPAIR_BYTES:
+            raise
+        with _image_errors(name, kind.name):
+            file.seek(0)
+            repaired = repair(kind.name, file.read())
+        if repaired is not None:
+            decoded = _decode_repaired(repaired, kind.name, name, around_px, limits)
+            if decoded is not None:
+                return decoded
+        raise
+
+
+def _decode(
+    file: BinaryIO,
+    kind: str,
+    name: str,
+    around_px: int | None,
+    limits: Limits,
+    orientation: int | None = None,
+) -> Image.Image:
+    """Decode a file with the decoder for its format."""
     max_pixels = limits.max_pixels
     if kind in ("GIF", "TIFF") and Image.MAX_IMAGE_PIXELS:
-        # These two readers consult Pillow's own limit, and warn, while they decode.
+        # These two decoders apply Pillow's own limit, and warn, while they decode.
         max_pixels = min(max_pixels, Image.MAX_IMAGE_PIXELS)
-    with _refusals(name, kind):
+    with _image_errors(name, kind):
         if kind == "GIF":
             _check_pixels(_gif_extent(file), max_pixels, name)
         with _reader(kind, name)(file) as image:
@@ -206,43 +285,69 @@ def _decode(
                 _reduce(image, around_px, limits, name)
             _check_pixels(image.size, max_pixels, name)
             image.load()
-            return _upright(_rgb(image), image)
+            if orientation is None:
+                orientation = _orientation(image)
+            rgb = _to_rgb(image)
+        return _upright(rgb, orientation)
 
 
-def _kind(head: bytes, name: str) -> str:
-    """Tell the format from a file's first bytes."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WebP"
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "TIFF"
-    if head[4:8] == b"ftyp":
-        end = int.from_bytes(head[:4], "big")
-        brands = {head[8:12], *(head[i : i + 4] for i in range(16, min(end, len(head)), 4))}
-        if brands & {b"avif", b"avis"}:
-            return "AVIF"
-        if brands & _HEIC_BRANDS:
-            return "HEIC"
-    if head.startswith(b"BM"):
-        return "BMP"
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    what, to_do = "its first bytes are of no picture format read here", "convert it, if it is one"
-    if b"<svg" in text:
-        what, to_do = "it is an SVG drawing", "convert it to one of them"
-    elif text.startswith((b"<!doctype html", b"<html")):
-        what, to_do = "it is a web page", "save the picture itself, not its page"
-    elif text.startswith(b"%pdf"):
-        what, to_do = "it is a PDF document", "convert its page to one of them"
-    elif text and b"\0" not in text and all(byte >= 32 or byte in b"\t\r\n\f" for byte in text):
-        what, to_do = "it is text", "name a picture instead"
+def _decode_repaired(
+    repaired: Repaired, kind: str, name: str, around_px: int | None, limits: Limits
+) -> DecodedImage | None:
+    """Decode a file without its metadata; None if that fails too or too much of it is missing."""
+
+    def decode(content: bytes, side_px: int | None = around_px) -> Image.Image:
+        return _decode(BytesIO(content), kind, name, side_px, limits, orientation=1)
+
+    try:
+        image = decode(repaired.content)
+    except (ImageCorruptError, ImageFormatError):
+        if kind != "JPEG" or around_px is None:
+            return None
+        try:  # a lossless JPEG has no reduced size
+            image = decode(repaired.content, None)
+        except (ImageCorruptError, ImageFormatError):
+            return None
+    note = ""
+    if repaired.cut_short:
+        other = decode(repaired.content.removesuffix(END_OF_IMAGE) + _NOISE + END_OF_IMAGE)
+        missing = _missing_share(image, other)
+        if repaired.coarse_scans and (missing or not repaired.all_scans):
+            note = "the file is cut short; only a coarse image could be read"
+        elif not repaired.all_scans or missing > _MAX_MISSING:
+            return None
+        elif missing:
+            note = f"the file is cut short; the last {missing:.0%} of the image are missing"
+    return DecodedImage(_upright(image, _exif_orientation(repaired.exif)), note)
+
+
+def _missing_share(image: Image.Image, continued: Image.Image) -> float:
+    """How much of a baseline JPEG's height is missing, 0 to 1.
+
+    Where the data of the last scan is complete, the decoder skips what follows it. Otherwise it
+    takes what follows for the missing part, and that part of the image changes.
+
+    Args:
+        image: decoded from a file that is cut short.
+        continued: decoded from the same file with noise behind it.
+    """
+    changed = (np.asarray(image) != np.asarray(continued)).any(axis=(1, 2))
+    return 1 - int(changed.argmax()) / image.height if changed.any() else 0.0
+
+
+def _unsupported(kind: MediaType | None) -> str:
+    """Say what the file is instead of an image that can be read."""
+    what = "its first bytes are of no known image format" if kind is None else f"it is {kind.what}"
+    advice = {
+        HTML: "save the image itself, not its page",
+        TEXT: "name an image instead",
+        RAW: "export it from your photo software",
+        SVG: "convert it to one of them",
+        PDF: "convert its page to one of them",
+    }
+    to_do = "convert it, if it is one" if kind is None else advice.get(kind, "convert it first")
     *formats, last = [*_READERS, *(["HEIC"] if importlib.util.find_spec("pillow_heif") else [])]
-    expected = f"{', '.join(formats)} or {last}"
-    raise ImageFormatError(name, f"{what}; expected a picture: {expected}; {to_do}")
+    return f"{what}; expected an image: {', '.join(formats)} or {last}; {to_do}"
 
 
 def _reader(kind: str, name: str) -> type[ImageFile]:
@@ -251,7 +356,7 @@ def _reader(kind: str, name: str) -> type[ImageFile]:
             heif: type[ImageFile] = importlib.import_module("pillow_heif").HeifImageFile
         except ImportError as error:
             raise ImageFormatError(
-                name, 'a HEIC picture needs an extra: pip install "cutline[heic]"'
+                name, 'a HEIC image needs an extra: pip install "cutline[heic]"'
             ) from error
         return heif
     module, _, reader = _READERS[kind].partition(".")
@@ -259,7 +364,7 @@ def _reader(kind: str, name: str) -> type[ImageFile]:
     return found
 
 
-def _gif_extent(file: IO[bytes]) -> tuple[int, int]:
+def _gif_extent(file: BinaryIO) -> tuple[int, int]:
     """Where a GIF's first frame ends, which may lie beyond the screen that its header declares."""
     screen = file.read(13)
     if screen[10] & 0x80:
@@ -277,7 +382,7 @@ def _gif_extent(file: IO[bytes]) -> tuple[int, int]:
 
 
 def _reduce(image: ImageFile, around_px: int | None, limits: Limits, name: str) -> None:
-    """Ask a JPEG reader for 1/2, 1/4 or 1/8 of its size, and refuse what cannot be helped so."""
+    """Ask the JPEG decoder for 1/2, 1/4 or 1/8 of the size; refuse what is too large even so."""
     width, height = image.size
     if image.info.get("progressive"):
         _check_pixels(image.size, limits.max_pixels, name, "a progressive JPEG of ")
@@ -298,40 +403,85 @@ def _check_pixels(size: tuple[int, ...], most: int, name: str, what: str = "") -
         )
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Turn any mode into 8-bit RGB."""
+def _bands(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of whole rows, each of about a million pixels, so that copies of them stay small."""
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        yield 0, top, width, min(top + rows, height)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to 8-bit RGB."""
     if image.mode.startswith(("I", "F")):
-        image = _eight_bit(image)
+        image = _to_8_bit(image)
     if image.has_transparency_data:
-        over = image.convert("RGBA")
-        white = Image.new("RGB", over.size, "white")
-        white.paste(over, mask=over)
-        return white
+        over_white = Image.new("RGB", image.size, "white")
+        for box in _bands(*image.size):
+            band = image.crop(box).convert("RGBA")
+            over_white.paste(band, box, mask=band)
+        return over_white
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    if values.dtype.kind == "u":
-        return Image.fromarray((values >> 8).astype(np.uint8))
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite(high - low):
-        raise ValueError("it holds values that are not finite")
-    if low >= 0:
-        for full in (255, 65535) if values.dtype.kind == "i" else (1,):
-            if high <= full:
-                low, high = 0, full
-                break
-    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / ((high - low) or 1))
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit and float values to mode L."""
+    grey = Image.new("L", image.size)
+    low, high = 0.0, 65535.0
+    bits_16 = image.mode.startswith("I;16")
+    if not bits_16:
+        low, high = _value_range(image)
+    for box in _bands(*image.size):
+        values = np.asarray(image.crop(box))
+        if bits_16:
+            levels = (values >> 8).astype(np.uint8)
+        else:
+            scaled = values.astype(np.float32)
+            scaled -= np.float32(low)
+            scaled *= np.float32(255 / ((high - low) or 1))
+            levels = np.nan_to_num(np.clip(np.rint(scaled), 0, 255)).astype(np.uint8)
+        grey.paste(Image.fromarray(levels), box)
+    return grey
 
 
-def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
+def _value_range(image: Image.Image) -> tuple[float, float]:
+    """The values that become black and white: a usual full scale, else the extremes."""
+    lowest, highest = math.inf, -math.inf
+    integers = image.mode != "F"
+    for box in _bands(*image.size):
+        values = np.asarray(image.crop(box))
+        finite = values if integers else values[np.isfinite(values)]
+        if finite.size:
+            lowest = min(lowest, float(finite.min()))
+            highest = max(highest, float(finite.max()))
+    if not math.isfinite(highest - lowest):
+        raise _NotFiniteError("its values are not finite numbers; expected some that are")
+    if lowest >= 0:
+        for full_scale in (255, 65535) if integers else (1,):
+            if highest <= full_scale:
+                return 0.0, float(full_scale)
+    return lowest, highest
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 if the metadata is damaged."""
     try:
-        turn = _TURNS.get(original.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged metadata costs the turn, not the picture
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata costs the orientation, not the image
+        return 1
+
+
+def _exif_orientation(exif: bytes) -> int:
+    try:
+        parsed = Image.Exif()
+        parsed.load(exif)
+        return int(parsed.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # as above
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    transpose = _TRANSPOSES.get(orientation)
+    return image if transpose is None else image.transpose(transpose)
 
 
 def _from_array(array: NDArray[np.generic], name: str) -> Image.Image:
@@ -353,14 +503,17 @@ def _from_array(array: NDArray[np.generic], name: str) -> Image.Image:
     elif array.dtype == np.uint16:
         levels = (array.astype(np.uint16, copy=False) >> 8).astype(np.uint8)
     elif array.dtype.kind == "f":
-        values = array.astype(np.float32)
-        low, high = float(values.min()), float(values.max())
+        low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):
             raise ImageFormatError(
                 name,
                 f"got floats from {low:g} to {high:g}; expected 0 to 1; divide by their largest",
             )
-        levels = np.rint(values * 255).astype(np.uint8)
+        levels = np.empty(array.shape, np.uint8)
+        for _, top, _, bottom in _bands(array.shape[1], array.shape[0]):
+            rows = array[top:bottom].astype(np.float32)
+            rows *= 255
+            levels[top:bottom] = np.rint(rows, out=rows)
     else:
         raise ImageFormatError(
             name,
@@ -373,8 +526,8 @@ def _from_array(array: NDArray[np.generic], name: str) -> Image.Image:
 
 
 @contextmanager
-def _refusals(name: str, kind: str) -> Iterator[None]:
-    """Turn whatever a reader raises into the one error that says what is wrong."""
+def _image_errors(name: str, kind: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into the one error that says what is wrong."""
     try:
         yield
     except ImageError:
@@ -384,22 +537,24 @@ def _refusals(name: str, kind: str) -> Iterator[None]:
         raise ImageTooLargeError(name, reason) from error
     except OSError as error:
         if error.errno is None:
-            raise _refusal(name, kind, error) from error
+            raise _image_error(name, kind, error) from error
         raise ImageUnreadableError(name, f"cannot be read: {error.strerror}") from error
     except Exception as error:
-        raise _refusal(name, kind, error) from error
+        raise _image_error(name, kind, error) from error
 
 
-def _refusal(name: str, kind: str, error: Exception) -> ImageError:
+def _image_error(name: str, kind: str, error: Exception) -> ImageError:
     detail = str(error)
+    if isinstance(error, _NotFiniteError):
+        return ImageCorruptError(name, detail)
     if re.search(
         r"unsupported|not supported|not installed|not available|unknown (pixel|data)", detail, re.I
     ):
-        return ImageFormatError(name, f"a variant of {kind} without a reader here ({detail})")
-    if "MAX_TEXT" in detail:
-        return ImageTooLargeError(
-            name, f"this {kind} holds too much text; save it without ({detail})"
-        )
+        return ImageFormatError(name, f"a variant of {kind} without a decoder here ({detail})")
+    if kind == "TIFF" and detail.isdigit():  # a compression that Pillow does not know
+        return ImageFormatError(name, f"a variant of TIFF without a decoder here ({detail})")
+    if kind == "TIFF" and "decoder error" in detail:  # all that libtiff's decoders say
+        return ImageCorruptError(name, "this TIFF is damaged, or a variant without a decoder here")
     cut = re.search(r"truncated|end of|eof|not enough", detail, re.I)
     if cut or isinstance(error, EOFError | IndexError | struct.error):
         return ImageCorruptError(name, f"this {kind} is cut short")

@@ -85,7 +85,9 @@ class View:
         """One picture is done."""
         if caption.error is not None:
             self._problem(f"{printable(caption.source)}: {printable(reason(caption.error))}")
-        elif self._lines:
+        elif caption.note:
+            self._problem(f"{printable(caption.source)}: captioned, but {printable(caption.note)}")
+        if caption.error is None and self._lines:
             self._print(_readable(caption))
         if self._progress and self._task is not None:
             self._progress.advance(self._task)

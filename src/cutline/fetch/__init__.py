@@ -35,30 +35,14 @@ from cutline.fetch.ssrf import (
     is_public,
     system_resolver,
 )
+from cutline.media_type import HEAD_BYTES, identify, sniff
 
 __all__ = ["PUBLIC_PORTS", "FetchOptions", "Fetched", "Fetcher", "Resolve", "is_public", "sniff"]
 
 PUBLIC_PORTS = frozenset({80, 443, 8080, 8443})
 MAX_URL_CHARS = 8000
-_SNIFFED_BYTES = 512
 _ROBOTS_BYTES = 500_000
 _REDIRECTS = (301, 302, 303, 307, 308)
-_MAGIC = (
-    (rb"\xff\xd8\xff", "image/jpeg"),
-    (rb"\x89PNG\r\n\x1a\n", "image/png"),
-    (rb"GIF8[79]a", "image/gif"),
-    (rb"RIFF....WEBP", "image/webp"),
-    (rb"II[*+]\0|MM\0[*+]", "image/tiff"),
-    (rb"....ftypavi[fs]", "image/avif"),
-    (rb"....ftyp(hei[cmsx]|hevc|hevx|mif1|msf1)", "image/heic"),
-    (rb"BM", "image/bmp"),
-    (rb"\0\0\x01\0", "image/x-icon"),
-    (rb"\xff\x0a|\0\0\0\x0cJXL ", "image/jxl"),
-    (rb"%PDF", "application/pdf"),
-    (rb"PK\x03\x04", "application/zip"),
-    (rb"(\xef\xbb\xbf)?\s*(?i:<!doctype html|<html|<head|<body)", "text/html"),
-    (rb"(\xef\xbb\xbf)?\s*<(?s:.*)<?svg[\s>]", "image/svg+xml"),
-)
 
 
 @dataclass(frozen=True)
@@ -340,7 +324,7 @@ class Fetcher:
             content += chunk
             if len(content) > most:
                 raise too_large
-            if not sniffed and len(content) >= _SNIFFED_BYTES:
+            if not sniffed and len(content) >= HEAD_BYTES:
                 _expect_image(content, declared)
                 sniffed = True
         if not sniffed:
@@ -376,15 +360,6 @@ class Fetcher:
                             break
                 return None if status >= 500 else Protego.parse(text.decode("utf-8", "replace"))
         return Protego.parse("")
-
-
-def sniff(content: bytes | bytearray) -> str:
-    """The media type that the first bytes tell; "" if they tell nothing."""
-    head = bytes(content[:_SNIFFED_BYTES])
-    for pattern, media_type in _MAGIC:
-        if re.match(pattern, head, re.S):
-            return media_type
-    return ""
 
 
 @contextmanager
@@ -426,12 +401,13 @@ def _decoded(body: Iterable[bytes], encoding: str, most: int) -> Iterator[bytes]
 
 
 def _expect_image(content: bytes | bytearray, declared: str) -> None:
-    kind = sniff(content)
-    if not kind.startswith("image/"):
-        names = {"text/html": "a web page", "application/pdf": "a PDF document"}
-        what = names.get(kind, "nothing" if not content else "no picture")
-        called = f", called {declared[:80]}" if declared else ""
-        raise Refusal("not-an-image", f"got {what}{called}; expected a picture")
+    kind = identify(content)
+    if kind is None or not kind.media_type.startswith("image/"):
+        what = "bytes of no known image format" if content else "nothing"
+        if kind is not None:
+            what = kind.what
+        called = f", declared as {declared[:80]}" if declared else ""
+        raise Refusal("not-an-image", f"got {what}{called}; expected an image")
 
 
 def _retry_after_s(value: str) -> float | None:
