@@ -1,4 +1,8 @@
-"""Captions as words and as token ids."""
+"""Captions as words and as token ids.
+
+English captions go through the clean-up `cutline`. Other languages need one that keeps their
+letters, which `choose_clean_up` selects by the captions' characters.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cutline.errors import DataError, OptionError
@@ -17,12 +22,33 @@ _NOT = re.compile(r"(\w)(n't)\b", re.IGNORECASE)
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 """The first words of every vocabulary."""
 CONTINUES = "##"
-"""Before a piece of a word that goes on from the piece in front of it; no word begins so."""
+"""Prefix of a subword that continues the one before it; no word begins so."""
+AUTO = "auto"
+"""The clean-up that `choose_clean_up` selects."""
+
+_UNSPACED = (
+    "\u3005-\u3007\u3031-\u3035\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"  # Japanese
+    "\u31f0-\u31ff\uff66-\uff9f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0eff\u0f40-\u0fbc\u1000-\u109f\u1780-\u17d3"  # Thai to Khmer
+)
+_UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
+_UNSPACED_GAP = re.compile(f"(?<=[{_UNSPACED}]) | (?=[{_UNSPACED}])")
+_FULL_STOPS = (
+    (re.compile("[\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]"), "\u3002"),
+    (re.compile("[\u0900-\u0dff]"), "\u0964"),  # Devanagari to Sinhala
+    (re.compile("[\u0e01-\u0eff\u1780-\u17d3]"), ""),  # Thai, Lao, Khmer
+    (re.compile("[\u1000-\u109f]"), "\u104b"),
+    (re.compile("[\u0f40-\u0fbc]"), "\u0f0d"),
+)
+_ENGLISH = frozenset(("the", "with", "and", "while", "its", "near"))  # rare elsewhere
+_MAX_FOREIGN_SHARE = 0.01
+_MAX_FOREIGN_SHARE_IN_ENGLISH = 0.25
+_MIN_ENGLISH_SHARE = 0.04
 
 
 @dataclass(frozen=True)
 class CleanUp:
-    """What is done to a caption before it becomes words, in the order of these switches."""
+    """How a caption is turned into words; steps are applied in the order of these fields."""
 
     fold_accents: bool = True
     """Letters without their marks: café -> cafe."""
@@ -45,9 +71,17 @@ class CleanUp:
     """Put before the words by `marked`."""
     end: str = ""
     """Put behind them."""
+    all_scripts: bool = False
+    """Words of the letters, marks and digits of any script, instead of `latin_words`; in scripts
+    without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) every
+    letter with its marks is a word."""
+    dotless_i: bool = False
+    """Turkish lower case: I -> ı, İ -> i."""
 
     def words(self, caption: str) -> list[str]:
         """The words of a caption, without the marks."""
+        if self.all_scripts:
+            return _words_of_all_scripts(caption, self.dotless_i)
         text = caption
         if self.fold_accents:
             text = unicodedata.normalize("NFKD", text.replace("\u2019", "'"))
@@ -87,6 +121,10 @@ class CleanUp:
 
 CLEAN_UPS = {
     "cutline": CleanUp(),
+    "unicode": CleanUp(fold_accents=False, latin_words=False, all_scripts=True),
+    "unicode-turkish": CleanUp(
+        fold_accents=False, latin_words=False, all_scripts=True, dotless_i=True
+    ),
     "notebook": CleanUp(
         fold_accents=False,
         drop_single=True,
@@ -115,7 +153,8 @@ CLEAN_UPS = {
 }
 """Clean-ups by name.
 
-`cutline` is `normalise`. `notebook` is what the widespread Flickr8k notebook with DenseNet201 and
+`cutline` is `normalise`, for English. `unicode` keeps the letters of every script, and
+`unicode-turkish` also the dotless i. `notebook` is what the widespread Flickr8k notebook with DenseNet201 and
 startseq/endseq does: its patterns for specials and spaces go to `str.replace`, which takes them
 literally and finds nothing, so it lower-cases, drops single characters, and leaves the rest to
 Keras' Tokenizer. `notebook-as-meant` keeps letters alone, as its text says. `tensorflow-tutorial`
@@ -132,18 +171,86 @@ def normalise(caption: str) -> list[str]:
     return CLEAN_UPS["cutline"].words(caption)
 
 
+def _words_of_all_scripts(caption: str, dotless_i: bool) -> list[str]:
+    """Runs of letters, marks and digits, with hyphens, dots and apostrophes inside; lower case."""
+    text = unicodedata.normalize("NFC", caption.replace("\u2019", "'").replace("\u0640", ""))
+    if dotless_i:
+        text = text.replace("I", "\u0131").replace("\u0130", "i")
+    text = unicodedata.normalize("NFC", text.lower().replace("i\u0307", "i"))
+    words: list[str] = []
+    word = ""
+    for position, letter in enumerate(text):
+        kind = _kind(letter)
+        if kind == "unspaced":
+            words += filter(None, [word, letter])
+            word = ""
+        elif kind == "mark" and not word and words and _UNSPACED_LETTER.match(words[-1]):
+            words[-1] += letter
+        elif kind in ("letter", "mark"):
+            word += letter
+        elif (
+            kind == "joiner" and word and _kind(text[position + 1 : position + 2]) == "letter"
+        ):
+            word += letter
+        else:
+            words += filter(None, [word])
+            word = ""
+    return [*words, *filter(None, [word])]
+
+
+@lru_cache(maxsize=4096)
+def _kind(letter: str) -> str:
+    """What a character is to `_words_of_all_scripts`."""
+    if not letter:
+        return "other"
+    category = unicodedata.category(letter)
+    if letter in "-.'\u200c\u200d":  # ZERO WIDTH (NON-)JOINER, in Persian and Indic words
+        return "joiner"
+    if category[0] == "M":
+        return "mark"
+    if _UNSPACED_LETTER.match(letter) and category[0] == "L":
+        return "unspaced"
+    return "letter" if category[0] in "LN" else "other"
+
+
+def choose_clean_up(captions: Iterable[str]) -> str:
+    """The clean-up that keeps the letters of these captions: a name of `CLEAN_UPS`.
+
+    It is `cutline` for English, a rare café included, and for any language that is written in
+    plain Latin letters; else `unicode`, or `unicode-turkish` if there is a dotless i.
+    """
+    total = foreign = english = dotless = 0
+    for caption in captions:
+        for word in _words_of_all_scripts(caption, dotless_i=False):
+            total += 1
+            foreign += not word.isascii()
+            english += word in _ENGLISH
+            dotless += "\u0131" in word
+    is_english = english >= _MIN_ENGLISH_SHARE * total
+    most = _MAX_FOREIGN_SHARE_IN_ENGLISH if is_english else _MAX_FOREIGN_SHARE
+    if foreign <= most * total:
+        return "cutline"
+    return "unicode-turkish" if dotless else "unicode"
+
+
 def whole_words(pieces: Iterable[str]) -> list[str]:
-    """Pieces of words put together: skate ##board ##er -> skateboarder."""
+    """Join subwords into words: skate ##board ##er -> skateboarder."""
     return " ".join(pieces).replace(f" {CONTINUES}", "").split()
 
 
 def detokenise(words: Iterable[str]) -> str:
-    """Words or pieces of them -> a sentence, "" for none.
+    """Join words or subwords into a sentence, "" for none.
 
-    Pieces and clitics are joined to what they belong to; a capital comes first, a full stop last.
+    Subwords and clitics are joined to what they belong to, and words of scripts that have no
+    spaces to each other. The sentence begins with a capital and ends with its script's full stop.
     """
     text = re.sub(r" (?='|n 't\b)", "", " ".join(whole_words(words)))
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+    if not text.isascii():
+        text = _UNSPACED_GAP.sub("", text)
+    if not text:
+        return ""
+    stop = next((stop for last, stop in _FULL_STOPS if last.match(text[-1])), ".")
+    return f"{text[0].upper()}{text[1:]}{stop}"
 
 
 class Vocabulary:

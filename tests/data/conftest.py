@@ -2,7 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import draw
 from PIL import Image
+
+from cutline.data import Collection
 
 
 def picture(seed: int, side: int = 48) -> Image.Image:
@@ -20,3 +23,9 @@ def pictures(tmp_path: Path) -> Path:
     for seed, name in enumerate("abcdef"):
         picture(seed).save(folder / "Images" / f"{name}.jpg")
     return folder
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Collection:
+    """Thirty noisy pictures of one colour each, with two captions that name it."""
+    return draw(tmp_path)

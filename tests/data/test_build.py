@@ -214,7 +214,7 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
         plan(tmp_path / "absent.csv", BuildOptions())
     source = write(tmp_path / "mine.csv", [["image", "price"], ["1.jpg", "3"]])
     with pytest.raises(
-        DataError, match=r"got columns image, price .* expected one for the caption"
+        DataError, match=r"got columns image, price .* and one for the caption"
     ):
         plan(source, BuildOptions())
     source = write(tmp_path / "mine.csv", [["image", "caption"], ["gone.jpg", "gone"]])

@@ -17,27 +17,31 @@ from cutline.cli.app import app, examples, needing, writing
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from cutline.data import Collection, Pair
+    from cutline.data import Collection
 
 data = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Captioned images: fetch public ones, build your own, look at them, check them.",
+    help="Captioned images: download public sets, build your own, show them, check them.",
 )
 app.add_typer(data, name="data")
 
 DATA = typer.Argument(
     metavar="DATA",
-    help="A folder or file: COCO, Karpathy's JSON, Flickr8k, Flickr30k, CSV, TSV, JSONL, sidecars.",
+    help="A folder or file: COCO, Karpathy's JSON, Flickr8k, Flickr30k, CSV, TSV, JSONL, or images "
+    "with a .txt each.",
     show_default=False,
 )
-IMAGES = typer.Option(metavar="DIR", help="Where the pictures are, if not nearby.")
+IMAGES = typer.Option(metavar="DIR", help="The folder of the images, if not near the captions.")
 SPLIT_FILE = typer.Option(metavar="FILE", help="Which image is in which split: JSON or a table.")
+IMAGE_COLUMN = typer.Option(metavar="NAME", help="The table's column of images: name or number.")
+CAPTION_COLUMN = typer.Option(metavar="NAME", help="The table's column of captions.")
+SPLIT_COLUMN = typer.Option(metavar="NAME", help="The table's column of splits.")
 
 
 @data.callback()
 def root() -> None:
-    """Captioned images: fetch public ones, build your own, look at them, check them."""
+    """Captioned images: download public sets, build your own, show them, check them."""
 
 
 @data.command(
@@ -49,27 +53,28 @@ def prepare(
     ],
     output: Annotated[
         Path | None,
-        writing("--output", "-o", metavar="DIR", help="By default a folder of its name here."),
+        writing("--output", "-o", metavar="DIR", help="Default: a folder of that name here."),
     ] = None,
 ) -> None:
-    """Fetch a public caption set, checked, from where an earlier attempt stopped.
+    """Download a public caption set, verify it, and resume an interrupted download.
 
-    Where no network allows it, or the set may not be fetched, this says which files to put where.
+    If the set cannot be downloaded, the error says which files to put where.
 
-    Exit codes: 0 it is there; 1 something is missing; 2 no such set; 130 interrupted.
+    Exit codes: 0 complete; 1 something is missing; 2 no such set; 130 interrupted.
     """
     with needing("train", "preparing data"):
-        from cutline.data.download import prepare as bring
+        from cutline.data.download import prepare as download
 
         folder = output or Path(name)
         with _stoppable(), _downloads() as progress:
-            collection = bring(name, folder, progress=progress)
+            collection = download(name, folder, progress=progress)
     print(f"{folder}: {_described(collection)}")
 
 
 @data.command(
     epilog=examples(
         "cutline data build photos.csv --output mine/",
+        "cutline data build captions.csv --images photos/ --output mine/",
         "cutline data build urls.txt --output mine/",
         "cutline data build reviews.csv --output products/ --min-stars 4",
     )
@@ -79,18 +84,23 @@ def build(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="A table with an image column (paths or URLs) and a caption column, or a rating "
+            help="Anything `cutline data check` reads; a table with an image column and a rating "
             "with a title or review column; or a list of paths or URLs, each with TAB caption.",
             show_default=False,
         ),
     ],
     output: Annotated[
-        Path, writing("--output", "-o", metavar="DIR", help="The set's folder, new or begun.")
+        Path, writing("--output", "-o", metavar="DIR", help="The set's folder, new or to resume.")
     ],
+    images: Annotated[Path | None, IMAGES] = None,
+    image_column: Annotated[str | None, IMAGE_COLUMN] = None,
+    caption_column: Annotated[str | None, CAPTION_COLUMN] = None,
+    split_column: Annotated[str | None, SPLIT_COLUMN] = None,
+    split_file: Annotated[Path | None, SPLIT_FILE] = None,
     side: Annotated[
-        int, typer.Option(min=32, metavar="PX", help="The longest side of a picture.")
+        int, typer.Option(min=32, metavar="PX", help="Longest side of an image.")
     ] = 640,
-    captions: Annotated[int, typer.Option(min=1, help="The most captions of an image.")] = 5,
+    captions: Annotated[int, typer.Option(min=1, help="Most captions per image.")] = 5,
     min_stars: Annotated[float, typer.Option(help="Leave out reviews with fewer stars.")] = 3.0,
     near: Annotated[
         int,
@@ -98,19 +108,24 @@ def build(
             min=-1, max=64, help="Bits of 128 by which duplicates may differ; -1: identical only."
         ),
     ] = 16,
-    seed: Annotated[int, typer.Option(help="Of the split into train, dev and test.")] = 0,
-    licence: Annotated[str, typer.Option(help="Terms of pictures and captions.")] = "unknown",
+    seed: Annotated[int, typer.Option(help="Seed of the split, if the source has none.")] = 0,
+    licence: Annotated[str, typer.Option(help="Terms of images and captions.")] = "unknown",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a set built from another source.")
+    ] = False,
 ) -> None:
-    """Build a caption set of your own in COCO's form: fetch, verify, resize, dedupe, split.
+    """Build a caption set in COCO's form: fetch, verify, resize, deduplicate, split.
 
-    The folder gets images/, captions.json, report.json, and dropped.csv, which says what was left
-    out and why. Interrupted, the same command goes on; pictures that failed are tried again.
+    The folder gets images/, captions.json, report.json, and dropped.csv, which lists what was left
+    out and why. Splits in the source are kept. An interrupted build resumes with the same command,
+    which also tries failed images again. Your edits of captions.json are kept.
 
-    Exit codes: 0 all pictures are in it; 1 some failed, or none is left; 130 interrupted.
+    Exit codes: 0 all images are in it; 1 some failed, or none is left; 130 interrupted.
     """
     with needing("train", "building data"):
         from cutline.data.build import BuildOptions, plan
         from cutline.data.build import build as make
+        from cutline.data.tabular import ColumnNames
 
     options = BuildOptions(
         side_px=side,
@@ -120,92 +135,85 @@ def build(
         seed=seed,
         licence=licence,
     )
-    planned = plan(source, options)
-    with _stoppable(), _bar("pictures", len(planned.images)) as advance:
-        report = make(planned, output, options, progress=advance)
-    splits = ", ".join(f"{count} {split}" for split, count in report.splits.items())
-    print(f"{output}: {report.images} images ({splits}), {report.captions} captions")
-    if report.splits["dev"] < 10:
-        print(
-            "  too few in dev to tell models apart: good for a try; a hundred images give about 10"
-        )
-    if report.uncaptioned:
-        print(f"  {report.uncaptioned} images have no caption yet; write them into captions.json")
-    for reason, count in report.reasons.items():
-        print(f"  dropped {count} x {reason}")
-    if report.dropped:
-        print(f"  see {output / 'dropped.csv'}")
-    failed = any(each.reason == "cannot be had or read" for each in report.dropped)
-    raise typer.Exit(1 if failed else 0)
+    columns = ColumnNames(image_column, caption_column, split_column)
+    planned = plan(source, options, images=images, columns=columns, split_file=split_file)
+    with _stoppable(), _bar("images", len(planned.images)) as advance:
+        report = make(planned, output, options, force=force, progress=advance)
+    print("\n".join(report.lines(output)))
+    raise typer.Exit(1 if report.failed else 0)
 
 
 @data.command(epilog=examples("cutline data show mine/ --output look/"))
 def show(
     path: Annotated[Path, DATA],
     output: Annotated[Path, writing("--output", "-o", metavar="DIR", help="For the pictures.")],
-    count: Annotated[int, typer.Option(min=1, help="Pictures on the contact sheet.")] = 24,
-    seed: Annotated[int, typer.Option(help="Another seed draws other pictures.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Images on the contact sheet.")] = 24,
+    seed: Annotated[int, typer.Option(help="Another seed selects other images.")] = 0,
     images: Annotated[Path | None, IMAGES] = None,
+    image_column: Annotated[str | None, IMAGE_COLUMN] = None,
+    caption_column: Annotated[str | None, CAPTION_COLUMN] = None,
 ) -> None:
-    """Write a contact sheet of pictures with their captions, and plots of lengths and words."""
+    """Write a contact sheet of images with their captions, and plots of lengths and words."""
     from cutline.data import read
 
     with needing("train", "showing data"):
         from cutline.data.contact_sheet import show as draw
 
-    collection = read(path, images=images, faults="keep")
+    collection = read(
+        path,
+        images=images,
+        image_column=image_column,
+        caption_column=caption_column,
+        faults="keep",
+    )
     print(_described(collection))
     for file in draw(collection, output, count=count, seed=seed):
         print(file)
 
 
 @data.command(
-    epilog=examples("cutline data check mine/", "cutline data check captions.csv --images photos/")
+    epilog=examples(
+        "cutline data check mine/",
+        "cutline data check captions.csv --images photos/",
+        "cutline data check flickr8k/ mine/",
+    )
 )
 def check(
-    path: Annotated[Path, DATA],
+    paths: Annotated[list[Path], DATA],
     images: Annotated[Path | None, IMAGES] = None,
+    image_column: Annotated[str | None, IMAGE_COLUMN] = None,
+    caption_column: Annotated[str | None, CAPTION_COLUMN] = None,
+    split_column: Annotated[str | None, SPLIT_COLUMN] = None,
     split_file: Annotated[Path | None, SPLIT_FILE] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Find missing and corrupt images, lacking captions, duplicates, and leaks between splits.
+    """Find missing and corrupt images, missing captions, duplicates, and leaks between splits.
 
-    A leak is a picture, or nearly the same one, in two splits; train and rest count as one.
+    A leak is an image, or a near-duplicate, that is in two splits; train and rest count as one.
+    Several sets are checked together, so that leaks from one into the other are found.
 
     Exit codes: 0 nothing was found; 1 something was.
     """
-    from dataclasses import asdict
+    from cutline.data import inspect, merge, read
 
-    from cutline.data import inspect, read
-
-    collection = read(path, images=images, split_file=split_file, faults="keep")
+    collection = merge(
+        [
+            read(
+                path,
+                images=images,
+                image_column=image_column,
+                caption_column=caption_column,
+                split_column=split_column,
+                split_file=split_file,
+                faults="keep",
+            )
+            for path in paths
+        ]
+    )
     total = sum(map(len, collection.splits.values()))
     with _stoppable(), _bar("images", total) as advance:
         found = inspect(collection, progress=advance)
-    if json:
-        import json as form
-
-        print(form.dumps(asdict(found), indent=2, ensure_ascii=False))
-        raise typer.Exit(0 if found.sound else 1)
-    print(_described(collection))
-    problems = {
-        "missing": list(found.missing),
-        "corrupt": [f"{name}: {reason}" for name, reason in found.corrupt.items()],
-        "without captions, or with a blank one": list(found.uncaptioned),
-        "duplicates": [
-            f"{each.first} and {each.second}{_apart(each)}" for each in found.duplicates
-        ],
-        "leaks": [
-            f"{each.first} ({each.splits[0]}) and {each.second} ({each.splits[1]}){_apart(each)}"
-            for each in found.leaks
-        ],
-    }
-    for what, lines in problems.items():
-        print(f"{what}: {len(lines) or 'none'}")
-        for line in lines[:20]:
-            print(f"  {line}")
-        if len(lines) > 20:
-            print(f"  and {len(lines) - 20} more; --json lists them all")
+    print(found.to_json() if json else "\n".join([_described(collection), *found.lines()]))
     raise typer.Exit(0 if found.sound else 1)
 
 
@@ -365,6 +373,3 @@ def _described(collection: Collection) -> str:
     captions = sum(len(each.captions) for some in collection.splits.values() for each in some)
     return f"{collection.name}: {counts}; {captions:,} captions"
 
-
-def _apart(pair: Pair) -> str:
-    return ", identical" if pair.identical else f", {pair.distance} bits apart"

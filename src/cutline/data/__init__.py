@@ -1,7 +1,7 @@
-"""Captioned images: in memory and split, in files of many forms, and what is wrong with them."""
+"""Captioned images: collections and splits, file formats, checks."""
 
 from cutline.data.coco import write_coco
-from cutline.data.collection import Collection, Example, digest, split_by_image
+from cutline.data.collection import Collection, Example, digest, merge, split_by_image
 from cutline.data.inspection import (
     Fingerprint,
     Inspection,
@@ -26,6 +26,7 @@ __all__ = [
     "fingerprints",
     "inspect",
     "leaks",
+    "merge",
     "read",
     "read_flickr8k",
     "split_by_image",

@@ -1,45 +1,29 @@
-"""A caption set of one's own, in COCO's form, from pictures named in a table or a list."""
+"""Builds a caption set in COCO's form from the images that a table or a list names."""
 
 from __future__ import annotations
 
 import csv
-import html
+import hashlib
 import io
 import json
-import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
 from cutline.atomic import write_whole
-from cutline.data import (
-    Collection,
-    Example,
-    Fingerprint,
-    duplicates,
-    fingerprint,
-    read,
-    split_by_image,
-    write_coco,
-)
-from cutline.data.inspection import MAX_DISTANCE
-from cutline.data.readers import (
-    CAPTION_COLUMNS,
-    IMAGE_COLUMNS,
-    Pictures,
-    column_named,
-    header,
-    json_lines,
-    table,
-)
+from cutline.data.build_journal import Edits, Journal, Made, write_baseline
+from cutline.data.build_plan import BuildOptions, Dropped, Plan, Planned, plan
+from cutline.data.coco import write_coco
+from cutline.data.collection import Collection, Example, split_by_image
+from cutline.data.image_finder import ImageFinder
+from cutline.data.inspection import duplicates, fingerprint
 from cutline.errors import (
     CutlineError,
     DataError,
@@ -52,72 +36,14 @@ from cutline.image import load_image
 if TYPE_CHECKING:
     from cutline.fetch import Fetcher
 
-RATING_COLUMNS = ("rating", "stars", "star_rating", "overall", "score")
-TITLE_COLUMNS = ("title", "review_title", "summary", "headline")
-REVIEW_COLUMNS = ("review", "review_text", "review_body", "reviewtext", "text", "body", "content")
+__all__ = ["BuildOptions", "BuildReport", "Dropped", "Fetch", "Plan", "Planned", "build", "plan"]
 
 Fetch = Callable[[str], bytes]
 
 
 @dataclass(frozen=True)
-class BuildOptions:
-    """What is kept, and how it is written."""
-
-    side_px: int = 640
-    """The longest side of a picture; smaller ones stay as they are."""
-
-    captions: int = 5
-    """The most captions of an image; the first ones are kept."""
-
-    min_stars: float = 3.0
-    """Reviews with fewer stars are left out."""
-
-    max_stars: float = 5.0
-    """Reviews with more stars, which cannot be, are left out."""
-
-    min_words: int = 3
-    """A review's title or sentence with fewer words says nothing of a picture."""
-
-    max_words: int = 40
-    """One with more is no caption."""
-
-    max_distance: int = MAX_DISTANCE
-    """Pictures that differ in so many of 128 bits count as the same; -1 keeps all but identical."""
-
-    quality: int = 90
-    """Of the JPEG files, 1 to 95."""
-
-    seed: int = 0
-    """Of the split into train, dev and test, by image."""
-
-    licence: str = "unknown"
-    """Under which terms pictures and captions may be used."""
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """Something that is not in the set, and why."""
-
-    source: str
-    what: str
-    """`image` or `caption`."""
-    reason: str
-    """One of few, to be counted."""
-    detail: str = ""
-
-
-@dataclass
-class Plan:
-    """What a source asks for: pictures by where they are, each with its captions."""
-
-    root: Path
-    images: dict[str, list[str]] = field(default_factory=dict)
-    dropped: list[Dropped] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class BuildReport:
-    """What became of a source."""
+    """The result of `build`."""
 
     images: int
     captions: int
@@ -125,6 +51,14 @@ class BuildReport:
     """Images without a caption: write some into captions.json."""
     splits: dict[str, int]
     dropped: tuple[Dropped, ...]
+    edited: int = 0
+    """Images whose captions or split were edited in captions.json, and were kept so."""
+    repaired: int = 0
+    """Images and journal lines of an earlier build that were damaged, and were made again."""
+    given_splits: bool = False
+    """Whether the splits are those of the source."""
+    notes: tuple[str, ...] = ()
+    """What the reader could not use, one sentence each."""
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -132,95 +66,36 @@ class BuildReport:
         counts = Counter(f"{each.what}: {each.reason}" for each in self.dropped)
         return dict(counts.most_common())
 
+    @property
+    def failed(self) -> bool:
+        """Whether an image could not be fetched or read."""
+        return any(each.reason == "cannot be had or read" for each in self.dropped)
 
-def plan(source: Path, options: BuildOptions) -> Plan:
-    """Read which pictures and captions a source names.
-
-    Args:
-        source: a table or JSONL with an image and a caption column, or with an image, a rating and
-            a title or review column; a list of URLs or paths, each with a TAB and a caption or
-            alone; or whatever `cutline.data.read` reads. Paths are relative to the source.
-        options: which reviews are kept.
-
-    Raises:
-        DataError: it is none of these.
-    """
-    if source.is_dir() or source.suffix.lower() == ".json":
-        collection = read(source, unsplit=True, faults="keep")
-        examples = collection.split(*collection.splits)
-        return _settled(Plan(Path(), {str(each.image): [*each.captions] for each in examples}))
-    if not source.is_file():
-        raise DataError(f"got {source}, which does not exist; expected a table or a list of images")
-    found = Plan(source.parent)
-    lines = source.suffix.lower() in (".jsonl", ".ndjson")
-    if lines or column_named(dict.fromkeys(header(source)), IMAGE_COLUMNS) is not None:
-        for row in json_lines(source) if lines else table(source):
-            _add_row(found, row, source, options)
-    else:
-        for line in source.read_text(encoding="utf-8-sig").splitlines():
-            name, _, caption = line.partition("\t")
-            if name.strip() and not name.startswith("#"):
-                _add(found, name.strip(), [caption])
-    return _settled(found)
-
-
-def _settled(found: Plan) -> Plan:
-    """Without images that have no caption, unless none has any: then someone will write them."""
-    if any(found.images.values()):
-        for name in [name for name, captions in found.images.items() if not captions]:
-            del found.images[name]
-            found.dropped.append(Dropped(name, "image", "no caption"))
-    return found
-
-
-def _add_row(found: Plan, row: Mapping[str, Any], source: Path, options: BuildOptions) -> None:
-    image, caption = column_named(row, IMAGE_COLUMNS), column_named(row, ("caption", "captions"))
-    rating = column_named(row, RATING_COLUMNS)
-    title, review = column_named(row, TITLE_COLUMNS), column_named(row, REVIEW_COLUMNS)
-    name = str(row.get(image or "") or "").strip()
-    if not name:
-        found.dropped.append(Dropped(str(dict(row))[:80], "image", "no image in its row"))
-    elif caption is None and rating is not None and (title or review):
-        try:
-            stars = float(row[rating])
-        except (TypeError, ValueError):
-            stars = float("nan")
-        if not options.min_stars <= stars <= options.max_stars:
-            kept = f"{options.min_stars:g} to {options.max_stars:g} stars"
-            found.images.setdefault(name, [])
-            found.dropped.append(Dropped(name, "caption", f"not {kept}", str(row[rating])))
-            return
-        texts = [_plain(row.get(title or "")), _first_sentence(_plain(row.get(review or "")))]
-        fitting = [
-            text for text in texts if options.min_words <= len(text.split()) <= options.max_words
-        ]
-        if not fitting:
-            reason = f"title and sentence not of {options.min_words} to {options.max_words} words"
-            found.dropped.append(Dropped(name, "caption", reason, texts[0] or texts[1][:80]))
-        _add(found, name, fitting[:1])
-    else:
-        column = caption or column_named(row, CAPTION_COLUMNS)
-        if column is None:
-            raise DataError(
-                f"got columns {', '.join(map(str, row))} in {source}; expected one for the caption,"
-                " or a rating with a title or a review"
+    def lines(self, output: Path) -> list[str]:
+        """The report as text, for the set in that folder."""
+        splits = ", ".join(f"{count} {split}" for split, count in self.splits.items())
+        given = " as the source gives them" if self.given_splits else ""
+        lines = [f"{output}: {self.images} images ({splits}{given}), {self.captions} captions"]
+        lines += [f"  note: {note}" for note in self.notes]
+        if self.given_splits and not self.splits.get("dev"):
+            lines.append("  no dev split: training needs one; call some images dev in the source")
+        elif self.splits.get("dev", 0) < 10:
+            lines.append(
+                "  too few in dev to tell models apart: good for a try; a hundred images give "
+                "about 10"
             )
-        cell = row.get(column)
-        _add(found, name, cell if isinstance(cell, list) else [cell])
-
-
-def _add(found: Plan, name: str, captions: Iterable[Any]) -> None:
-    found.images.setdefault(name, []).extend(filter(None, map(_plain, captions)))
-
-
-def _plain(cell: Any) -> str:
-    """A text without markup and on one line."""
-    text = re.sub(r"<[^>]{0,200}>", " ", str(cell if cell is not None else ""))
-    return " ".join(html.unescape(text).split())
-
-
-def _first_sentence(text: str) -> str:
-    return re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
+        if self.edited:
+            lines.append(f"  kept your edits of {self.edited} images in captions.json")
+        if self.repaired:
+            lines.append(f"  made {self.repaired} damaged images or journal lines again")
+        if self.uncaptioned:
+            lines.append(
+                f"  {self.uncaptioned} images have no caption yet; write them into captions.json"
+            )
+        lines += [f"  dropped {count} x {reason}" for reason, count in self.reasons.items()]
+        if self.dropped:
+            lines.append(f"  see {output / 'dropped.csv'}")
+        return lines
 
 
 def build(
@@ -230,41 +105,45 @@ def build(
     *,
     fetch: Fetch | None = None,
     workers: int = 8,
+    force: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> BuildReport:
-    """Fetch, verify, resize and dedupe pictures, and write them with their captions.
+    """Fetch, verify, resize and deduplicate images, and write them with their captions.
 
-    `output` gets `images/`, `captions.json` (see `write_coco`), `report.json`, `dropped.csv` and
-    `build.jsonl`, by which an interrupted build goes on: pictures that are there are not fetched
-    again, those that failed are. Of a picture that the source says nothing of, what someone wrote
-    into `captions.json` stays.
+    `output` gets `images/`, `captions.json` (see `write_coco`), `report.json`, `dropped.csv`,
+    `built.json` and `build.jsonl`, by which an interrupted build resumes: images that are there
+    and sound are not fetched again, those that failed are. Captions and splits that were edited
+    by hand in `captions.json` are kept, and images that were deleted from it stay out.
 
     Args:
         planned: from `plan`.
-        output: a folder, new or of an interrupted build with the same picture options.
+        output: a new folder, or that of an earlier build of the same source.
         options: what is kept, and how it is written.
         fetch: gives the bytes of a URL; by default `cutline.fetch`.
-        workers: pictures worked on at a time.
-        progress: called with the number of pictures done since the last call.
+        workers: images processed in parallel.
+        force: whether a set of another source, or with other options, is replaced.
+        progress: called with the number of images done since the last call.
 
     Raises:
-        DataError: no picture is left, or the folder holds a build with other options.
+        DataError: no image is left, or the folder holds something else.
+        OutputError: a file cannot be written.
     """
-    journal = _Journal(output, options)
-    known = {name: seen for name, seen in journal.seen.items() if name in planned.images}
+    edits = Edits.read(output) if output.is_dir() else Edits({}, {}, frozenset())
+    journal = Journal(output, planned.source, options, force=force)
+    known = {key: made for key, made in journal.made.items() if key in planned.images}
     progress(len(known))
-    maker = _Maker(planned.root, output / "images", options, fetch)
+    maker = _ImageMaker(planned, output / "images", options, fetch)
     dropped = list(planned.dropped)
-    waiting = [name for name in planned.images if name not in known]
+    waiting = [key for key in planned.images if key not in known]
     pool = ThreadPoolExecutor(workers)
     try:
-        for name, made in zip(waiting, pool.map(maker.make, waiting), strict=True):
+        for key, made in zip(waiting, pool.map(maker.make, waiting), strict=True):
             if isinstance(made, CutlineError):
                 reason = made.reason if isinstance(made, ImageError) else str(made)
-                dropped.append(Dropped(name, "image", "cannot be had or read", reason))
+                dropped.append(Dropped(key, "image", "cannot be had or read", reason))
             else:
-                known[name] = made
-                journal.write(name, made)
+                known[key] = made
+                journal.write(key, made)
             progress(1)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -276,90 +155,138 @@ def build(
             f"got no picture out of {len(planned.images)}; "
             + (f"{dropped[0].source}: {dropped[0].detail}" if dropped else "expected some")
         )
-    paths, written = {name: maker.path(known[name]) for name in kept}, _written(output)
-    examples = tuple(
-        Example(paths[name], tuple(captions) or written.get(paths[name].name, ()))
-        for name, captions in kept.items()
-    )
-    collection = split_by_image(
-        Collection(output.resolve().name, options.licence, {"all": examples}), seed=options.seed
-    )
+    given = any(each.split for each in kept.values())
+    original = _collection(kept, known, output, options, given)
+    collection = _edited(original, edits, dropped)
     write_coco(collection, output)
-    wanted = {example.image.name for example in examples}
-    for file in (output / "images").iterdir():
-        if file.name not in wanted:
-            file.unlink()
+    write_baseline(original, edits, output)
+    made_files = {made.file_name for made in known.values()}
+    _remove_unused(journal.earlier | made_files, collection, output)
     report = BuildReport(
-        images=len(examples),
-        captions=sum(len(example.captions) for example in examples),
-        uncaptioned=sum(not example.captions for example in examples),
+        images=sum(map(len, collection.splits.values())),
+        captions=sum(len(each.captions) for some in collection.splits.values() for each in some),
+        uncaptioned=sum(not each.captions for some in collection.splits.values() for each in some),
         splits={name: len(some) for name, some in collection.splits.items()},
         dropped=tuple(dropped),
+        edited=len((edits.captions.keys() | edits.splits.keys()) & _file_names(original)),
+        repaired=journal.damaged,
+        given_splits=given,
+        notes=tuple(planned.notes),
     )
     _write_report(report, output)
     return report
 
 
-def _written(output: Path) -> dict[str, tuple[str, ...]]:
-    """The captions in a set that was built before, by the picture's file name."""
-    path = output / "captions.json"
-    if not path.is_file():
-        return {}
-    before = read(path, unsplit=True, faults="keep").split("all")
-    return {example.image.name: tuple(filter(None, example.captions)) for example in before}
+def _collection(
+    kept: Mapping[str, Planned],
+    known: Mapping[str, Made],
+    output: Path,
+    options: BuildOptions,
+    given: bool,
+) -> Collection:
+    """The images with the splits of the source, or else with seeded ones."""
+    splits: dict[str, list[Example]] = {}
+    for key, planned in kept.items():
+        authors = tuple(planned.written_by) if any(planned.written_by) else ()
+        path = output / "images" / known[key].file_name
+        example = Example(path, tuple(planned.captions), written_by=authors)
+        split = (planned.split or "rest") if given else "all"
+        splits.setdefault(split, []).append(example)
+    collection = Collection(
+        output.resolve().name, options.licence, {k: tuple(v) for k, v in splits.items()}
+    )
+    return collection if given else split_by_image(collection, seed=options.seed)
+
+
+def _edited(collection: Collection, edits: Edits, dropped: list[Dropped]) -> Collection:
+    """The collection with what a person changed in `captions.json`."""
+    splits: dict[str, list[Example]] = {split: [] for split in collection.splits}
+    for split, examples in collection.splits.items():
+        for example in examples:
+            name = example.image.name
+            if name in edits.removed:
+                dropped.append(Dropped(name, "image", "deleted from captions.json by hand"))
+                continue
+            if name in edits.captions:
+                example = Example(example.image, edits.captions[name])
+            splits.setdefault(edits.splits.get(name, split), []).append(example)
+    return Collection(
+        collection.name, collection.licence, {k: tuple(v) for k, v in splits.items()}
+    )
+
+
+def _file_names(collection: Collection) -> set[str]:
+    return {example.image.name for some in collection.splits.values() for example in some}
+
+
+def _remove_unused(made: set[str], collection: Collection, output: Path) -> None:
+    """Delete image files that builds made and this one does not use; no other files."""
+    for name in made - _file_names(collection):
+        (output / "images" / name).unlink(missing_ok=True)
 
 
 def _distinct(
-    planned: Plan, known: Mapping[str, Fingerprint], options: BuildOptions, dropped: list[Dropped]
-) -> dict[str, list[str]]:
-    """Each picture once, the first of its kind, with at most so many different captions."""
-    names = [name for name in planned.images if name in known]
-    captions = {name: list(planned.images[name]) for name in names}
+    planned: Plan, known: Mapping[str, Made], options: BuildOptions, dropped: list[Dropped]
+) -> dict[str, Planned]:
+    """Each image once, with at most so many different captions.
+
+    Of images that are the same, the first one is kept; but one of a test or dev split goes before
+    one of training. Captions of identical images of one split are joined.
+    """
+    order = {"test": 0, "dev": 0}
+    keys = sorted(
+        (key for key in planned.images if key in known),
+        key=lambda key: order.get(planned.images[key].split, 1),
+    )
     same: dict[str, str] = {}
-    for i, j, distance in duplicates([known[name] for name in names], max(0, options.max_distance)):
-        first, second = names[i], names[j]
-        identical = known[first].sha256 == known[second].sha256
+    images = {
+        key: Planned(**asdict(planned.images[key])) for key in planned.images if key in known
+    }
+    prints = [known[key].print for key in keys]
+    for i, j, distance in duplicates(prints, max(0, options.max_distance)):
+        first, second = keys[i], keys[j]
+        identical = known[first].print.sha256 == known[second].print.sha256
         if first in same or second in same or (not identical and options.max_distance < 0):
             continue
         same[second] = first
-        if identical:
-            captions[first] += captions[second]
+        if identical and images[first].split == images[second].split:
+            images[first].captions += images[second].captions
+            images[first].written_by += images[second].written_by
         reason = "identical to another" if identical else f"nearly another, {distance} bits apart"
         kind = reason.partition(",")[0]
         dropped.append(Dropped(second, "image", kind, f"{first}: {reason}"))
-    kept = {}
-    for name in names:
-        if name not in same:
-            different = list({text.casefold(): text for text in reversed(captions[name])}.values())
-            different.reverse()
-            kept[name] = different[: options.captions]
-            for text in different[options.captions :]:
-                reason = f"beyond the first {options.captions}"
-                dropped.append(Dropped(name, "caption", reason, text))
-    return kept
+    for key, image in images.items():
+        if key in same:
+            continue
+        unique = {text.casefold(): i for i, text in reversed([*enumerate(image.captions)])}
+        positions = sorted(unique.values())
+        for i in positions[options.captions :]:
+            reason = f"beyond the first {options.captions}"
+            dropped.append(Dropped(key, "caption", reason, image.captions[i]))
+        chosen = positions[: options.captions]
+        image.captions = [image.captions[i] for i in chosen]
+        image.written_by = [image.written_by[i] for i in chosen]
+    return {key: image for key, image in images.items() if key not in same}
 
 
-class _Maker:
-    """Turns the name of a picture into a file of the set."""
+class _ImageMaker:
+    """Writes the images of a plan into the set's folder."""
 
     def __init__(
-        self, root: Path, folder: Path, options: BuildOptions, fetch: Fetch | None
+        self, planned: Plan, folder: Path, options: BuildOptions, fetch: Fetch | None
     ) -> None:
-        self._pictures = Pictures(root, None)
+        self._planned = planned
+        self._finder = ImageFinder(planned.root, planned.images_folder)
         self._folder, self._options = folder, options
         self._fetch = fetch
         self._fetcher: Fetcher | None = None
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def path(self, seen: Fingerprint) -> Path:
-        """Where the picture of that fingerprint is."""
-        return self._folder / f"{seen.sha256[:20]}.jpg"
-
-    def make(self, name: str) -> Fingerprint | CutlineError:
-        """Write one picture, and say what it looks like; or why it cannot be."""
+    def make(self, key: str) -> Made | CutlineError:
+        """Write one image and return its fingerprint, or why it cannot be written."""
         try:
-            content = self._bytes(name)
+            content = self._bytes(self._planned.images[key])
             seen = fingerprint(content)
             image = load_image(content, around_px=self._options.side_px)
         except CutlineError as error:
@@ -370,13 +297,15 @@ class _Maker:
             image.thumbnail((side, side), Image.Resampling.LANCZOS)
         jpeg = io.BytesIO()
         image.save(jpeg, "JPEG", quality=self._options.quality, optimize=True)
-        write_whole(self.path(seen), jpeg.getvalue(), synced=False)
-        return seen
+        made = Made(seen, hashlib.sha256(jpeg.getvalue()).hexdigest())
+        write_whole(self._folder / made.file_name, jpeg.getvalue(), synced=False)
+        return made
 
-    def _bytes(self, name: str) -> bytes:
-        if re.match(r"https?://", name, re.IGNORECASE):
-            return self._fetched(name)
-        path = self._pictures.find(name, anywhere=False)
+    def _bytes(self, planned: Planned) -> bytes:
+        if re.match(r"https?://", planned.name, re.IGNORECASE):
+            return self._fetched(planned.name)
+        with self._lock:
+            path = self._finder.find(planned.name, anywhere=planned.unique, split=planned.source)
         try:
             return path.read_bytes()
         except FileNotFoundError as error:
@@ -394,69 +323,16 @@ class _Maker:
         return self._fetch(url)
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         if self._fetcher is not None:
             self._fetcher.close()
 
 
-class _Journal:
-    """Which pictures were made, line by line, so that an interrupted build goes on."""
-
-    def __init__(self, output: Path, options: BuildOptions) -> None:
-        output.mkdir(parents=True, exist_ok=True)
-        path = output / "build.jsonl"
-        header = {"side_px": options.side_px, "quality": options.quality}
-        self.seen: dict[str, Fingerprint] = {}
-        whole = 0
-        if path.is_file():
-            for line in path.read_bytes().splitlines(keepends=True):
-                if not line.endswith(b"\n"):
-                    break
-                whole += len(line)
-                self._take(json.loads(line), header, output)
-        elif any(output.iterdir()):
-            raise DataError(f"got {output}, which holds something else; expected a new folder")
-        self._file = path.open("ab")
-        self._file.truncate(whole)
-        if not whole:
-            self._append(header)
-
-    def _take(self, row: dict[str, Any], header: dict[str, int], output: Path) -> None:
-        if "source" not in row:
-            if row != header:
-                raise DataError(f"got {header} for {output}, begun with {row}; expected the same")
-            return
-        bits = np.unpackbits(np.frombuffer(bytes.fromhex(row["bits"]), np.uint8)).astype(np.bool_)
-        colours = np.frombuffer(bytes.fromhex(row["colours"]), np.uint8).reshape(8, 8, 3)
-        if (output / "images" / f"{row['sha256'][:20]}.jpg").is_file():
-            self.seen[row["source"]] = Fingerprint(row["sha256"], bits, colours)
-
-    def write(self, name: str, seen: Fingerprint) -> None:
-        """One picture is made."""
-        bits, colours = np.packbits(seen.bits).tobytes(), seen.colours.tobytes()
-        self._append(
-            {
-                "source": name,
-                "sha256": seen.sha256,
-                "bits": bits.hex(),
-                "colours": colours.hex(),
-            }
-        )
-
-    def _append(self, row: Mapping[str, Any]) -> None:
-        self._file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-        self._file.flush()
-
-    def close(self) -> None:
-        """Bring it to the disk."""
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-
 def _write_report(report: BuildReport, output: Path) -> None:
     content = asdict(report) | {"dropped": report.reasons}
-    (output / "report.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    with (output / "dropped.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, ["source", "what", "reason", "detail"])
-        rows.writeheader()
-        rows.writerows(asdict(each) for each in report.dropped)
+    write_whole(output / "report.json", json.dumps(content, indent=2) + "\n")
+    table = io.StringIO(newline="")
+    rows = csv.DictWriter(table, ["source", "what", "reason", "detail"])
+    rows.writeheader()
+    rows.writerows(asdict(each) for each in report.dropped)
+    write_whole(output / "dropped.csv", table.getvalue())

@@ -1,4 +1,4 @@
-"""Captioned images, written in COCO's form."""
+"""Writes captioned images in COCO's form."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from PIL import Image
 
 from cutline.atomic import write_whole
 from cutline.data.collection import Collection
-from cutline.data.readers import CONTRIBUTOR
+from cutline.data.formats import CONTRIBUTOR
 
 
 def write_coco(collection: Collection, folder: Path | str) -> Path:
-    """Write `captions.json` in COCO's form (Chen et al., 2015), which `read(folder)` gives back.
+    """Write `captions.json` in COCO's form (Chen et al., 2015), which `read(folder)` reads back.
 
-    Every image names its split in the field `split`, which other readers pass over. Pictures stay
-    where they are, and are named as seen from `folder/images` if they are in there, else from
-    `folder`.
+    Every image names its split in the field `split`, and every annotation its author in
+    `written_by`, if known; other readers ignore both. Image files are not copied; their paths are
+    relative to `folder/images` if they are in there, else to `folder`.
 
     Args:
-        collection: what is written.
-        folder: where; made if need be.
+        collection: the data to write.
+        folder: created if it is missing.
 
     Returns:
-        The file's path; it is written under another name first.
+        The file's path. The file is replaced in one step.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,9 +42,10 @@ def write_coco(collection: Collection, folder: Path | str) -> Path:
             name = _relative(example.image, folder)
             images.append({"id": number, "file_name": name, "license": 1, "split": split})
             images[-1] |= _size(example.image)
-            for caption in example.captions:
+            authors = example.written_by or ("",) * len(example.captions)
+            for caption, author in zip(example.captions, authors, strict=True):
                 entry = {"id": len(annotations) + 1, "image_id": number, "caption": caption}
-                annotations.append(entry)
+                annotations.append(entry | ({"written_by": author} if author else {}))
     content = {
         "info": {"description": collection.name, "contributor": CONTRIBUTOR, "version": "1"},
         "licenses": [{"id": 1, "name": collection.licence, "url": ""}],
@@ -60,7 +64,7 @@ def _relative(image: Path, folder: Path) -> str:
 
 
 def _size(path: Path) -> dict[str, int]:
-    """COCO's width and height, from the header; nothing for a file without a readable one."""
+    """COCO's width and height from the file's header; {} if it is unreadable."""
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             return {"width": image.width, "height": image.height}

@@ -1,11 +1,12 @@
-"""What is wrong with a collection: files, captions, duplicates, pictures in two splits."""
+"""Checks a collection: missing files, captions, duplicates, leaks between splits."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cutline.data.collection import Collection
+from cutline.data.readers import MAX_CAPTION_CHARS
 from cutline.errors import ImageError, ImageUnreadableError
 from cutline.image import load_image
 
@@ -29,7 +31,7 @@ _TRAINING = {"train": "train", "rest": "train"}
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What tells whether two files hold the same picture."""
+    """Identifies a picture, even if it was re-encoded or resized."""
 
     sha256: str
     """Of the file's bytes."""
@@ -55,7 +57,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found."""
+    """The findings of `inspect`."""
 
     images: int
     captions: int
@@ -69,17 +71,54 @@ class Inspection:
     """Within one split, `train` and `rest` being one."""
     leaks: tuple[Pair, ...]
     """Across splits."""
+    too_long: tuple[str, ...] = ()
+    """Names of images with a caption of more than `MAX_CAPTION_CHARS` characters, which is likely
+    to be several rows of a damaged file."""
+    notes: tuple[str, ...] = ()
+    """What the reader could not use or had to repair, one sentence each."""
 
     @property
     def sound(self) -> bool:
         """Whether nothing was found."""
         return not (
-            self.missing or self.corrupt or self.uncaptioned or self.duplicates or self.leaks
-        )
+            *self.missing, *self.corrupt, *self.uncaptioned, *self.duplicates, *self.leaks,
+            *self.too_long, *self.notes,
+        )  # fmt: skip
+
+
+    def to_json(self) -> str:
+        """All findings, as one JSON object."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+
+    def lines(self, most: int = 20) -> list[str]:
+        """The findings as text, with at most so many of each kind."""
+        findings = {
+            "missing": list(self.missing),
+            "corrupt": [f"{name}: {reason}" for name, reason in self.corrupt.items()],
+            "without captions, or with a blank one": list(self.uncaptioned),
+            f"captions of more than {MAX_CAPTION_CHARS:,} characters": list(self.too_long),
+            "unreadable records": list(self.notes),
+            "duplicates": [f"{p.first} and {p.second}{_distance(p)}" for p in self.duplicates],
+            "leaks": [
+                f"{p.first} ({p.splits[0]}) and {p.second} ({p.splits[1]}){_distance(p)}"
+                for p in self.leaks
+            ],
+        }
+        lines = []
+        for what, each in findings.items():
+            lines.append(f"{what}: {len(each) or 'none'}")
+            lines += [f"  {line}" for line in each[:most]]
+            if len(each) > most:
+                lines.append(f"  and {len(each) - most} more; --json lists them all")
+        return lines
+
+
+def _distance(pair: Pair) -> str:
+    return ", identical" if pair.identical else f", {pair.distance} bits apart"
 
 
 def fingerprint(picture: Path | bytes) -> Fingerprint:
-    """Look at one picture.
+    """The fingerprint of one picture.
 
     Raises:
         ImageError: it cannot be read.
@@ -99,14 +138,14 @@ def fingerprint(picture: Path | bytes) -> Fingerprint:
 def fingerprints(
     images: Sequence[Path], progress: Callable[[int], None] = lambda _: None
 ) -> list[Fingerprint | ImageError]:
-    """Look at many pictures at once; one that cannot be read gives its error instead.
+    """The fingerprints of many pictures, computed in parallel; an unreadable one gives its error.
 
     Args:
         images: their paths.
         progress: called with the number of pictures done since the last call.
     """
 
-    def look(path: Path) -> Fingerprint | ImageError:
+    def attempt(path: Path) -> Fingerprint | ImageError:
         try:
             return fingerprint(path)
         except ImageError as error:
@@ -114,7 +153,7 @@ def fingerprints(
 
     found = []
     with ThreadPoolExecutor() as pool:
-        for each in pool.map(look, images):
+        for each in pool.map(attempt, images):
             found.append(each)
             progress(1)
     return found
@@ -147,9 +186,9 @@ def leaks(
     max_distance: int = MAX_DISTANCE,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Pair]:
-    """Pictures that stand in two splits: identical files and near-duplicates.
+    """Pictures that are in two splits: identical files and near-duplicates.
 
-    `train` and `rest` count as one. Pictures that cannot be read are passed over.
+    `train` and `rest` count as one. Unreadable pictures are skipped.
     """
     return list(inspect(collection, max_distance=max_distance, progress=progress).leaks)
 
@@ -160,10 +199,12 @@ def inspect(
     max_distance: int = MAX_DISTANCE,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Inspection:
-    """Look at every picture and caption of a collection, read with `faults="keep"`.
+    """Check every picture and caption of a collection that was read with `faults="keep"`.
+
+    For leaks and duplicates between collections, pass their `merge`.
 
     Args:
-        collection: what is inspected.
+        collection: what to check.
         max_distance: up to how many of 128 bits make near-duplicates.
         progress: called with the number of images done since the last call.
     """
@@ -196,4 +237,10 @@ def inspect(
         ),
         duplicates=tuple(pair for pair, leak in zip(pairs, across, strict=True) if not leak),
         leaks=tuple(pair for pair, leak in zip(pairs, across, strict=True) if leak),
+        too_long=tuple(
+            each.name
+            for _, each in members
+            if any(len(caption) > MAX_CAPTION_CHARS for caption in each.captions)
+        ),
+        notes=collection.notes,
     )

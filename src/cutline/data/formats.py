@@ -1,0 +1,337 @@
+"""The formats of caption files: COCO, Karpathy's, tokens, tables, JSON, text beside images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cutline.data.listing import (
+    Listing,
+    is_split,
+    normalise_name,
+    split_in_name,
+    split_name,
+)
+from cutline.data.splits import split_by_lists
+from cutline.data.tabular import (
+    ColumnNames,
+    Columns,
+    UnknownFormError,
+    find_columns,
+    header_of,
+    is_image_name,
+    json_lines,
+    open_table,
+    opened,
+    parse_json,
+    table_rows,
+    texts_in,
+)
+from cutline.discover import EXTENSIONS, find_images
+from cutline.errors import DataError
+
+CONTRIBUTOR = "cutline"
+"""The contributor that `write_coco` names, by which its files are recognised."""
+
+LICENCES = {
+    "flickr8k": "Flickr8k: research use; captions by Hodosh, Young and Hockenmaier (2013)",
+    "flickr30k": "Flickr30k: research use; captions by Young et al. (2014)",
+    "coco": "COCO: captions CC BY 4.0 (Chen et al., 2015); images under their Flickr licences",
+}
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".json")
+_GENERAL_STEMS = ("captions", "metadata", "results", "data", "dataset", "index")
+_COCO_FILE = re.compile(r"captions_(train|val|test)(2014|2017)")
+_TOKEN = re.compile(r"([^\t]+?)#(?:enc#)?\d+\t")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How caption files are read.
+
+    Attributes:
+        columns: of tables, where their names are not the usual ones.
+        faults: whether damaged records are refused or repaired with a note.
+    """
+
+    columns: ColumnNames = field(default_factory=ColumnNames)
+    faults: Literal["raise", "repair"] = "raise"
+
+
+def read_folder(path: Path, options: ReadOptions) -> Listing:
+    """Find the caption files of a folder and read them.
+
+    Raises:
+        DataError: there are none, or it is not clear which of several is wanted.
+    """
+    if karpathy := sorted(path.glob("dataset_*.json")):
+        _only_one(karpathy, path)
+        return read_file(karpathy[0], options)
+    for pattern in ("captions_*.json", "annotations/captions_*.json"):
+        if files := sorted(path.glob(pattern)):
+            return _join(path, {file: read_file(file, options) for file in files})
+    if (own := path / "captions.json").is_file():
+        return read_file(own, options)
+    for pattern in ("*.token.txt", "*.token", "*/*.token.txt", "*/*.token"):
+        if tokens := [f for f in sorted(path.glob(pattern)) if ".lemma." not in f.name]:
+            _only_one(tokens, path)
+            return read_file(tokens[0], options)
+    listings, reasons = _read_tables(path, options)
+    if listings:
+        return _join(path, listings)
+    for folder in sorted(each for each in path.iterdir() if each.is_dir() and is_split(each.name)):
+        inside, _ = _read_tables(folder, options)
+        for listing in inside.values():
+            for entry in listing.entries.values():
+                entry.name = f"{folder.name}/{entry.name}"
+                entry.split = entry.split or split_name(folder.name)
+            listing.entries = {(e.source, e.name): e for e in listing.entries.values()}
+        listings |= inside
+    if listings:
+        return _join(path, listings)
+    if (beside := _read_sidecars(path)).entries:
+        return beside
+    raise DataError(
+        f"got {path}, where nothing known was found; looked for COCO annotations (captions.json, "
+        "annotations/captions_*.json), Karpathy's dataset_*.json, Flickr's *.token files, a CSV, "
+        "TSV, TXT, JSON or JSONL with an image and a caption column, or pictures with a .txt of "
+        f"the same name{''.join(reasons[:1])}"
+    )
+
+
+def _only_one(files: list[Path], folder: Path) -> None:
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise DataError(f"got {names} in {folder}; expected one of them: name it")
+
+
+def _read_tables(folder: Path, options: ReadOptions) -> tuple[dict[Path, Listing], list[str]]:
+    """The tables of a folder that hold captions, and why others do not."""
+    listings: dict[Path, Listing] = {}
+    reasons = []
+    for suffix in TABLE_SUFFIXES:
+        for file in sorted(folder.glob(f"*{suffix}")):
+            if suffix == ".txt" and any(file.with_suffix(each).exists() for each in EXTENSIONS):
+                continue
+            try:
+                listings[file] = read_file(file, options)
+            except UnknownFormError as error:
+                reasons.append(f"; {error}")
+    return listings, reasons
+
+
+def _join(folder: Path, listings: dict[Path, Listing]) -> Listing:
+    """Several files as one listing: files of different splits, or of different images.
+
+    Raises:
+        DataError: two files caption the same image, but for files of different splits.
+    """
+    if len(listings) == 1:
+        return next(iter(listings.values()))
+    official = all(_COCO_FILE.fullmatch(file.stem) for file in listings)
+    joined = Listing("coco" if official else folder.resolve().name)
+    joined.licence = LICENCES["coco"] if official else ""
+    told = {file: split_in_name(file.stem) for file in listings}
+    by_split = all(told.values()) and len(set(told.values())) > 1
+    first_file: dict[tuple[str, str], Path] = {}
+    for file, listing in listings.items():
+        joined.notes += [f"{file.name}: {note}" for note in listing.notes]
+        for entry in listing.entries.values():
+            entry.source = told[file] if by_split else entry.source
+            entry.split = entry.split or entry.source
+            key = entry.source, entry.name
+            if first_file.setdefault(key, file) != file:
+                names = ", ".join(each.name for each in listings)
+                raise DataError(
+                    f"got {names} in {folder}, of which two caption {entry.name}; expected one "
+                    "file, or one for each split (train, val, test): name the one you want"
+                )
+            joined.entries[key] = entry
+    return joined
+
+
+def read_file(path: Path, options: ReadOptions) -> Listing:
+    """Read one caption file, and the split lists beside it.
+
+    Raises:
+        UnknownFormError: it is of no known form.
+        DataError: it is damaged.
+    """
+    listing = Listing(_name_of(path))
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        content = parse_json(path.read_bytes(), str(path))
+        if isinstance(content, dict) and "annotations" in content:
+            _read_coco(content, path, listing)
+        else:
+            rows = _json_rows(content, path)
+            _read_rows(rows, path, listing, options.columns)
+    elif suffix in (".jsonl", ".ndjson"):
+        _read_rows(json_lines(path), path, listing, options.columns)
+    elif is_token_file(path):
+        _read_tokens(path, listing)
+    else:
+        table = open_table(path)
+        header, _ = header_of(table)
+        if not any(header):
+            raise UnknownFormError(f"got {path}, which is empty; expected a header and rows")
+        find_columns(dict.fromkeys(header), path, options.columns)
+        notes = listing.notes
+        rows = table_rows(table, faults=options.faults, notes=notes)
+        _read_rows(rows, path, listing, options.columns)
+    if not listing.entries:
+        raise UnknownFormError(f"got {path} without a single image; expected captioned images")
+    if not any(entry.split for entry in listing.entries.values()):
+        split_by_lists(listing, path.parent)
+    listing.licence = listing.licence or LICENCES.get(listing.name, "")
+    return listing
+
+
+def _name_of(path: Path) -> str:
+    """A short name: the public set's if the file is named as that set's, else the file's."""
+    stem = path.name.lower()
+    if re.fullmatch(r"(dataset_)?flickr(_?)8k([._].*)?", stem):
+        return "flickr8k"
+    if re.fullmatch(r"((dataset_)?flickr_?30k([._].*)?|results_20130124\.token)", stem):
+        return "flickr30k"
+    if path.stem == "dataset_coco" or _COCO_FILE.fullmatch(path.stem):
+        return "coco"
+    name = path.name.removesuffix(".txt").removesuffix(".token")
+    name = name if name != path.name else path.stem
+    general = name.lower() in _GENERAL_STEMS or name.startswith("captions_")
+    return path.resolve().parent.name if general else name.removeprefix("dataset_")
+
+
+def _json_rows(content: Any, path: Path) -> Iterable[Mapping[str, Any]]:
+    """The rows of a JSON file: a list of objects, `{"images": [...]}`, or `{image: captions}`."""
+    rows = content.get("images", content.get("data")) if isinstance(content, dict) else content
+    if rows is None and isinstance(content, dict) and content:
+        texts = all(isinstance(each, (str, list)) for each in content.values())
+        if texts and any(map(is_image_name, content)):
+            return [{"image": name, "caption": each} for name, each in content.items()]
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        raise UnknownFormError(
+            f"got {path}; expected COCO's or Karpathy's form, or a list of images"
+        )
+    return rows
+
+
+def _read_coco(content: dict[str, Any], path: Path, listing: Listing) -> None:
+    """COCO's captions; the split is in each image's `split`, else in the file's name.
+
+    Ids are compared as text, so that 1, "1" and 1.0 are the same.
+    """
+    told = re.search(r"(train|val|test)\d{4}", path.stem)
+    names: dict[str, str] = {}
+    stray: list[str] = []
+    try:
+        info = content.get("info") or {}
+        if isinstance(info, dict) and info.get("contributor") == CONTRIBUTOR:
+            listing.name = str(info["description"])
+            listing.licence = str(content["licenses"][0]["name"])
+        for each in content["images"]:
+            number, name = _id(each["id"]), normalise_name(str(each["file_name"]))
+            if names.setdefault(number, name) != name:
+                raise DataError(
+                    f"got image id {number} twice in {path}, for {names[number]} and {name}; "
+                    "expected an id for each image"
+                )
+            entry = listing.entry(name)
+            entry.split = split_name(each.get("split") or (told[1] if told else ""))
+        for each in content["annotations"]:
+            number = _id(each["image_id"])
+            if number not in names:
+                stray.append(number)
+                continue
+            texts = texts_in(each["caption"]) if each["caption"] is not None else []
+            listing.entry(names[number]).add(texts, str(each.get("written_by") or ""))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"got {path}, which lacks {error}; expected COCO captions: images with id and "
+            "file_name, annotations with image_id and caption"
+        ) from error
+    if stray:
+        listing.notes.append(
+            f"got {len(stray)} of {len(content['annotations'])} annotations of {path} for images "
+            f"that are not there, first id {stray[0]}; they were left out"
+        )
+
+
+def _id(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def is_token_file(path: Path) -> bool:
+    """Whether a file begins with `image.jpg#0<TAB>`."""
+    with opened(path) as file:
+        return _TOKEN.match(file.readline()) is not None
+
+
+def _read_tokens(path: Path, listing: Listing) -> None:
+    """`image.jpg#0<TAB>caption` lines: the original Flickr8k and Flickr30k.
+
+    Flickr8k's release has one name with a stray ending, `.jpg.1`, for which it has no picture.
+    """
+    with opened(path) as file:
+        for line in file:
+            name, tab, caption = line.partition("\t")
+            image, _, number = name.rpartition("#")
+            if tab and number.strip().isdigit() and not image.endswith(".jpg.1"):
+                listing.entry(normalise_name(image)).add([caption])
+
+
+def _read_rows(
+    rows: Iterable[Mapping[str, Any]], path: Path, listing: Listing, names: ColumnNames
+) -> None:
+    """A row for each caption, or for each image with several in a list or in several columns.
+
+    A row that names no image counts as one whose picture is missing, unless it is empty.
+    """
+    columns: Columns | None = None
+    for number, row in enumerate(rows, 1):
+        columns = columns or find_columns(row, path, names)
+        name = str(row.get(columns.image) or "").strip()
+        texts = [text for column in columns.captions for text in texts_in(row.get(column))]
+        if len(columns.captions) > 1:  # an image may have fewer captions than others
+            texts = list(filter(str.strip, texts))
+        if not name and not any(map(str.strip, texts)):
+            continue
+        if columns.captions == ("sentences",) and row.get("filepath"):  # Karpathy's, of COCO
+            name = f"{row['filepath']}/{name}"
+        name = normalise_name(name) if name else f"row {number}, which names no image,"
+        entry = listing.entry(name)
+        author = row.get(columns.written_by) if columns.written_by else ""
+        entry.add(texts, str(author or "").strip())
+        split = _split_of(row, columns)
+        if split and entry.split not in ("", split):
+            raise DataError(
+                f"got {name} in the splits {entry.split} and {split} of {path}; expected it in one"
+            )
+        entry.split = split or entry.split
+
+
+def _split_of(row: Mapping[str, Any], columns: Columns) -> str:
+    value = row.get(columns.split or "")
+    if value is None or value != value:
+        return ""
+    usual = str(columns.split).strip().lower() in ("split", "splits")
+    return split_name(value) if usual or is_split(value) else ""
+
+
+def _read_sidecars(folder: Path) -> Listing:
+    """Pictures beside texts of the same name; subfolders named like splits are splits."""
+    listing = Listing(folder.resolve().name)
+    for picture in find_images([folder], recursive=True):
+        sidecar = picture.with_suffix(".txt")
+        if sidecar.is_file():
+            place = picture.relative_to(folder)
+            entry = listing.entry(place.as_posix())
+            with opened(sidecar) as file:
+                entry.add([line for line in file.read().splitlines() if line.strip()])
+            entry.split = split_name(place.parts[0]) if is_split(place.parts[0]) else ""
+    return listing
+

@@ -1,0 +1,325 @@
+"""Rows of tables and of JSON lines: which column is what, and the captions in a cell."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TextIO
+
+from cutline.data.listing import is_split, normalise_name
+from cutline.discover import EXTENSIONS
+from cutline.errors import DataError
+from cutline.tables import Record, Table, read_table
+
+IMAGE_COLUMNS = (
+    *("image", "image_name", "image_path", "image_file", "file_name", "filename", "file_path"),
+    *("filepath", "file", "path", "img", "img_path", "img_name", "photo", "picture"),
+    *("image_url", "url", "image_id", "img_id"),
+)
+"""Names by which a column of images is recognised, best first; case, spaces and hyphens aside."""
+
+CAPTION_COLUMNS = (
+    *("caption", "captions", "comment", "comments", "sentence", "sentences", "description"),
+    *("text", "raw", "alt", "alt_text", "title"),
+)
+"""Names by which a column of captions is recognised; `caption_1`, `caption_2` ... count too."""
+
+SPLIT_COLUMNS = ("split", "splits", "set", "subset", "partition", "usage")
+"""Of all but `split`, only the usual names of splits count as values."""
+
+AUTHOR_COLUMNS = ("written_by", "author", "annotator", "caption_author", "worker_id")
+
+_NUMBERED = re.compile(r"(?i)(caption|sentence|comment|description)s?[ _-]?\d+")
+_LITERAL = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_LITERALS = re.compile(rf"[\[(]\s*{_LITERAL}(?:[\s,]+{_LITERAL})*[\s,]*[\])]", re.DOTALL)
+
+
+class UnknownFormError(DataError):
+    """A file is of no known form, so another file may be the one that is wanted."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table hold what."""
+
+    image: str
+    captions: tuple[str, ...]
+    split: str | None = None
+    written_by: str | None = None
+
+
+@dataclass(frozen=True)
+class ColumnNames:
+    """The columns that the user named; None is found by its name.
+
+    Attributes:
+        image: the column with the image's path, URL or id; a name, or a number from 1.
+        caption: the column with the caption.
+        split: the column with the split.
+    """
+
+    image: str | None = None
+    caption: str | None = None
+    split: str | None = None
+
+
+def find_columns(row: Mapping[str, Any], path: Path, names: ColumnNames) -> Columns:
+    """Tell the columns apart by their names.
+
+    Args:
+        row: by column name; of JSON lines, the first row.
+        path: for the message.
+        names: what the user says.
+
+    Raises:
+        UnknownFormError: there is no column for the image, or none for the caption.
+    """
+    split = _column(row, names.split, SPLIT_COLUMNS)
+    author = column_named(row, AUTHOR_COLUMNS)
+    if "filename" in row and "sentences" in row and not (names.image or names.caption):
+        return Columns("filename", ("sentences",), split, author)
+    numbered = [column for column in row if _NUMBERED.fullmatch(str(column))]
+    image = _column(row, names.image, IMAGE_COLUMNS)
+    text = _column({c: 0 for c in row if c != image}, names.caption, CAPTION_COLUMNS)
+    texts = numbered if numbered and not names.caption else [text] if text is not None else []
+    if text is not None and numbered and not names.caption and text not in numbered:
+        texts = [column for column in row if column == text or column in numbered]
+    if image is None or not texts:
+        raise UnknownFormError(
+            f"got columns {', '.join(map(str, row))} in {path}; expected one for the image "
+            f"({names.image or ', '.join(IMAGE_COLUMNS[:5]) + ' ...'}) and one for the caption "
+            f"({names.caption or ', '.join(CAPTION_COLUMNS[:4]) + ' ...'}): name them with "
+            "--image-column and --caption-column"
+        )
+    return Columns(image, tuple(texts), split, author)
+
+
+def _column(row: Mapping[str, Any], given: str | None, names: Sequence[str]) -> str | None:
+    """The column that the user named, by name or number; else the first with a usual name."""
+    if given is None:
+        return column_named(row, names)
+    columns = [*row]
+    if (found := column_named(row, [given])) is not None:
+        return found
+    return columns[int(given) - 1] if given.isdigit() and 1 <= int(given) <= len(columns) else None
+
+
+def column_named(row: Iterable[str], names: Iterable[str]) -> str | None:
+    """The column with the first of these names; case, spaces and hyphens do not matter."""
+
+    def plain(name: str) -> str:
+        return re.sub(r"[\s_-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())).lower()
+
+    columns: dict[str, str] = {}
+    for column in row:
+        columns.setdefault(plain(str(column)), column)
+    return next((columns[plain(name)] for name in names if plain(name) in columns), None)
+
+
+def texts_in(cell: Any) -> list[str]:
+    """The captions in a cell: a text, a list of texts, or Karpathy's sentences.
+
+    The list may also be written as text, as JSON, Python, NumPy and pandas do. A null and a NaN
+    are no caption.
+    """
+    if cell is None or cell != cell:
+        return []
+    if isinstance(cell, (list, tuple)):
+        return [text for each in cell for text in texts_in(each)]
+    if isinstance(cell, dict):
+        return texts_in(cell.get("raw", cell.get("caption", cell.get("text"))))
+    text = str(cell)
+    stripped = text.strip()
+    if stripped[:1] in "[(" and stripped[-1:] in "])" and len(stripped) > 1:
+        parsed = _parse_list(stripped)
+        if parsed is not None:
+            return parsed
+    return [text]
+
+
+def _parse_list(text: str) -> list[str] | None:
+    """The texts of a list in JSON, in Python, or in NumPy's form; None for anything else."""
+    if text[0] == "[":
+        try:
+            values = json.loads(text)
+        except ValueError:
+            pass
+        else:
+            if all(isinstance(each, (str, dict)) or each is None for each in values):
+                return texts_in(values)
+            return None
+    if not _LITERALS.fullmatch(text):
+        return None
+    if text[0] == "(" and "," not in re.sub(_LITERAL, "", text):
+        return None
+    try:
+        return [str(ast.literal_eval(each)) for each in re.findall(_LITERAL, text, re.DOTALL)]
+    except (SyntaxError, ValueError):
+        return None
+
+
+def is_image_name(text: str) -> bool:
+    """Whether a text looks like the path or URL of an image."""
+    text = text.strip()
+    if re.match(r"https?://\S+$", text, re.IGNORECASE):
+        return True
+    return PurePosixPath(normalise_name(text)).suffix.lower() in EXTENSIONS
+
+
+def header_of(table: Table) -> tuple[tuple[str, ...], bool]:
+    """The names of a table's columns, and whether they are in the file.
+
+    Names are made up for a table whose first record is data: it holds the name of an image.
+    """
+    first = table.header
+    if not any(map(is_image_name, first)) or column_named(first, IMAGE_COLUMNS) is not None:
+        return first, True
+    sample = [record.cells for _, record in zip(range(50), table, strict=False) if record.cells]
+    columns = [[row[i].strip() for row in sample if i < len(row)] for i in range(len(first))]
+    image = next(i for i, cell in enumerate(first) if is_image_name(cell))
+    names, texts = [], 0
+    for number, cells in enumerate(columns):
+        filled = [cell for cell in cells if cell]
+        if number == image:
+            names.append("image")
+        elif filled and all(map(is_split, filled)):
+            names.append("split")
+        elif any(re.search(r"[^\W\d_]", cell) for cell in filled):
+            texts += 1
+            names.append(f"caption_{texts}")
+        else:
+            names.append(f"column_{number + 1}")
+    return tuple(names), False
+
+
+def table_rows(
+    table: Table, *, faults: Literal["raise", "repair"] = "raise", notes: list[str] | None = None
+) -> Iterator[dict[str, str]]:
+    """The rows of a table by column name; blank lines are left out.
+
+    Args:
+        table: with or without a header.
+        faults: "raise" refuses a quotation mark that nothing closes and more cells than columns;
+            "repair" ends the record with its line, and joins surplus cells.
+        notes: gets a sentence for each repair.
+
+    Raises:
+        DataError: such a record was found; the message gives the line.
+    """
+    names, in_file = header_of(table)
+    if not any(names):
+        raise UnknownFormError(f"got {table.name}, which is empty; expected a header and rows")
+    below_header = not in_file
+    for record in table:
+        if not record.cells or not (below_header or any(map(str.strip, record.cells))):
+            continue
+        cells = _check(record, table, len(names), faults, notes)
+        if not below_header:
+            below_header = True
+            continue
+        row: dict[str, str] = {}
+        for name, cell in zip(names, cells, strict=False):
+            if name:
+                row.setdefault(name, cell.strip())
+        yield {name: "" for name in names if name} | row
+
+
+def _check(
+    record: Record,
+    table: Table,
+    width: int,
+    faults: Literal["raise", "repair"],
+    notes: list[str] | None,
+) -> list[str]:
+    """The cells of a record, if there is nothing wrong with it or it may be repaired."""
+    cells = list(record.cells)
+    while len(cells) > width and not cells[-1].strip():
+        cells.pop()
+    delimiter = table.dialect.delimiter
+    problem = ""
+    if record.problem:
+        problem = f"got line {record.line} of {table.name} with {record.problem.removeprefix('got ')}"
+    elif len(cells) > width:
+        problem = (
+            f"got line {record.line} of {table.name} with more cells than its header; expected "
+            f"{width}: put a cell with {delimiter!r} in it between quotation marks"
+        )
+    if problem and faults == "raise":
+        raise DataError(problem)
+    if problem and notes is not None:
+        notes.append(problem)
+    if len(cells) > width:
+        cells[width - 1 :] = [delimiter.join(cells[width - 1 :])]
+    return cells
+
+
+def open_table(path: Path) -> Table:
+    """Read a table; see `cutline.tables`.
+
+    Raises:
+        DataError: it is no UTF-8 or UTF-16 text.
+    """
+    try:
+        return read_table(path)
+    except DataError as error:
+        if "text; expected" in str(error):
+            raise DataError(
+                f"got {path}, which is no UTF-8 text; expected captions in UTF-8"
+            ) from error
+        raise
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file with one on each line.
+
+    Raises:
+        DataError: a line holds something else.
+    """
+    with opened(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                row = parse_json(line, f"line {number} of {path}")
+                if not isinstance(row, dict):
+                    raise DataError(
+                        f"got {line.strip():.40} in line {number} of {path}; expected an object"
+                    )
+                yield row
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[TextIO]:
+    """A text file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
+
+    Raises:
+        DataError: it cannot be read, or is no such text.
+    """
+    try:
+        with path.open("rb") as binary:
+            utf16 = binary.read(2) in (b"\xff\xfe", b"\xfe\xff")
+        with path.open(newline="", encoding="utf-16" if utf16 else "utf-8-sig") as file:
+            yield file
+    except UnicodeError as error:
+        raise DataError(
+            f"got {path}, which is no UTF-8 text; expected captions in UTF-8"
+        ) from error
+    except OSError as error:
+        raise DataError(f"got {path}: {error.strerror}; expected a file of captions") from error
+
+
+def parse_json(text: str | bytes, what: str) -> Any:
+    """A JSON value.
+
+    Raises:
+        UnknownFormError: it is none.
+    """
+    try:
+        if isinstance(text, bytes) and text[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            text = text.decode("utf-8-sig")
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnknownFormError(f"got {what}, which is no JSON: {error}") from error
