@@ -2,13 +2,22 @@ from __future__ import annotations
 
 import hashlib
 import random
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cutline.errors import DataError, OptionError
-from cutline.text import CLEAN_UPS, CleanUp, Vocabulary, detokenise, normalise, whole_words
+from cutline.text import (
+    CLEAN_UPS,
+    CleanUp,
+    Vocabulary,
+    choose_clean_up,
+    detokenise,
+    normalise,
+    whole_words,
+)
 
 SPECIALS = ["<pad>", "<bos>", "<eos>", "<unk>"]
 PIECES = [
@@ -226,3 +235,47 @@ def test_the_checksum_sees_words_and_their_order() -> None:
 def test_a_vocabulary_without_its_specials_or_with_twins_is_refused(words: list[str]) -> None:
     with pytest.raises(DataError, match="got a vocabulary starting"):
         Vocabulary(words)
+
+
+LANGUAGES = {
+    "German": ("Ein weißer Hund läuft über die Straße.", "weißer straße"),
+    "Danish": ("En hund løber på en æblemark", "løber æblemark"),
+    "Polish": ("Pies biegnie przez łąkę.", "łąkę"),
+    "Vietnamese": ("Một con chó đang chạy trên cỏ.", "đang cỏ"),
+    "Turkish": ("KIRMIZI bir ışık İstanbul'da", "kırmızı ışık istanbul'da"),
+    "Icelandic": ("Maður með þung bók", "maður þung"),
+    "Russian": ("Собака бежит по траве.", "собака траве"),
+    "Greek": ("Ένας σκύλος τρέχει", "ένας σκύλος"),
+    "Arabic": ("كلب يجري على العشب", "كلب العشب"),
+    "Hebrew": ("כלב רץ על הדשא", "כלב הדשא"),
+    "Persian": ("سگ می‌دود", "می‌دود"),
+    "Hindi": ("कुत्ता घास पर दौड़ रहा है।", "कुत्ता दौड़"),
+    "Korean": ("강아지가 잔디 위를 달린다", "강아지가"),
+    "Chinese": ("一只狗在草地上奔跑。", "一 狗 跑"),
+    "Japanese": ("犬が公園を走る", "犬 公"),
+    "Thai": ("สุนัขวิ่ง", "สุ นั วิ่"),
+}
+
+
+@pytest.mark.parametrize(("caption", "words"), LANGUAGES.values(), ids=LANGUAGES)
+def test_words_of_every_script_keep_their_letters(caption: str, words: str) -> None:
+    chosen = CleanUp.named(choose_clean_up([caption]))
+    assert set(words.split()) <= set(chosen.words(caption))
+    text = unicodedata.normalize("NFC", caption.lower().replace("i\u0307", "i"))
+    letters = {c for c in text if unicodedata.category(c)[0] in "LM"}
+    lost = letters - set("".join(chosen.words(caption)))
+    assert not lost
+
+
+@pytest.mark.parametrize(
+    "caption", ["一只狗在草地上奔跑。", "犬が走る。", "कुत्ता दौड़ रहा है।", "Собака бежит.", "สุนัขวิ่ง"]
+)
+def test_sentences_are_joined_as_their_script_is_written(caption: str) -> None:
+    assert detokenise(CLEAN_UPS["unicode"].words(caption)) == caption
+
+
+def test_english_keeps_its_clean_up() -> None:
+    assert choose_clean_up(["A dog runs.", "Two men"]) == "cutline"
+    assert choose_clean_up(["The man with a beret sits near the café."] * 3) == "cutline"
+    assert choose_clean_up([]) == "cutline"
+    assert detokenise(["a", "man", "'s", "dog"]) == "A man's dog."

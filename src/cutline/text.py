@@ -26,10 +26,11 @@ CONTINUES = "##"
 AUTO = "auto"
 """The clean-up that `choose_clean_up` selects."""
 
+# Letters of Japanese, Chinese, Thai, Lao, Tibetan, Burmese and Khmer, in this order.
 _UNSPACED = (
-    "\u3005-\u3007\u3031-\u3035\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"  # Japanese
+    "\u3005-\u3007\u3031-\u3035\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"
     "\u31f0-\u31ff\uff66-\uff9f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0eff\u0f40-\u0fbc\u1000-\u109f\u1780-\u17d3"  # Thai to Khmer
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0eff\u0f40-\u0fbc\u1000-\u109f\u1780-\u17d3"
 )
 _UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
 _UNSPACED_GAP = re.compile(f"(?<=[{_UNSPACED}]) | (?=[{_UNSPACED}])")
@@ -76,7 +77,7 @@ class CleanUp:
     without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) every
     letter with its marks is a word."""
     dotless_i: bool = False
-    """Turkish lower case: I -> ı, İ -> i."""
+    """Turkish lower case: I becomes a dotless i, and a dotted capital I becomes i."""
 
     def words(self, caption: str) -> list[str]:
         """The words of a caption, without the marks."""
@@ -154,12 +155,14 @@ CLEAN_UPS = {
 """Clean-ups by name.
 
 `cutline` is `normalise`, for English. `unicode` keeps the letters of every script, and
-`unicode-turkish` also the dotless i. `notebook` is what the widespread Flickr8k notebook with DenseNet201 and
-startseq/endseq does: its patterns for specials and spaces go to `str.replace`, which takes them
-literally and finds nothing, so it lower-cases, drops single characters, and leaves the rest to
-Keras' Tokenizer. `notebook-as-meant` keeps letters alone, as its text says. `tensorflow-tutorial`
-is the Tokenizer of TensorFlow's "Image captioning with visual attention" as it was with
-Inception-v3; its vocabulary is `Vocabulary.build(..., min_count=1, top_k=5000)`.
+`unicode-turkish` also the dotless i.
+
+`notebook` is what the widespread Flickr8k notebook with DenseNet201 and startseq/endseq does: its
+patterns for specials and spaces go to `str.replace`, which takes them literally and finds nothing,
+so it lower-cases, drops single characters, and leaves the rest to Keras' Tokenizer.
+`notebook-as-meant` keeps letters alone, as its text says. `tensorflow-tutorial` is the Tokenizer
+of TensorFlow's "Image captioning with visual attention" as it was with Inception-v3; its
+vocabulary is `Vocabulary.build(..., min_count=1, top_k=5000)`.
 """
 
 
@@ -186,9 +189,7 @@ def _words_of_all_scripts(caption: str, dotless_i: bool) -> list[str]:
             word = ""
         elif kind == "mark" and not word and words and _UNSPACED_LETTER.match(words[-1]):
             words[-1] += letter
-        elif kind in ("letter", "mark"):
-            word += letter
-        elif (
+        elif kind in ("letter", "mark") or (
             kind == "joiner" and word and _kind(text[position + 1 : position + 2]) == "letter"
         ):
             word += letter

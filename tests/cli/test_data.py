@@ -76,6 +76,37 @@ def test_a_build_with_a_failure_says_so(mine: Path, tmp_path: Path) -> None:
     assert "does not exist" in refused.stderr
 
 
+def test_build_takes_folders_columns_and_force(mine: Path, tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    table.write_text("wo,was\n" + "".join(f"{i}.jpg,Number {i}\n" for i in range(4)))
+    words = ("data", "build", table, "-o", tmp_path / "set", "--images", mine)
+    refused = run(*words)
+    assert refused.exit_code == 1
+    assert "--image-column" in refused.stderr
+    built = run(*words, "--image-column", "wo", "--caption-column", "2")
+    assert built.exit_code == 0, built.output
+    assert "4 captions" in built.stdout
+    other = ("data", "build", mine / "captions.csv", "-o", tmp_path / "set")
+    refused = run(*other)
+    assert refused.exit_code == 1
+    assert "--force" in refused.stderr
+    assert run(*other, "--force").exit_code == 0
+    checked = run("data", "check", table, "--images", mine, "--image-column", "wo",
+                  "--caption-column", "was")  # fmt: skip
+    assert checked.exit_code == 0, checked.output
+
+
+def test_several_sets_are_checked_for_leaks_between_them(mine: Path, tmp_path: Path) -> None:
+    for name, split in (("one", "train"), ("two", "dev")):
+        table = tmp_path / name / "captions.csv"
+        table.parent.mkdir()
+        table.write_text(f"image,split,caption\n0.jpg,{split},A caption\n")
+        (tmp_path / name / "0.jpg").write_bytes((mine / "0.jpg").read_bytes())
+    found = run("data", "check", tmp_path / "one", tmp_path / "two")
+    assert found.exit_code == 1
+    assert "leaks: 1\n  one/0.jpg (train) and two/0.jpg (dev), identical" in found.stdout
+
+
 def test_a_public_set_of_another_name_is_wrong_use(tmp_path: Path) -> None:
     refused = run("data", "prepare", "flickr9k", "-o", tmp_path / "set")
     assert refused.exit_code == 2

@@ -13,6 +13,7 @@ from PIL import Image
 
 from cutline.data import inspect, read
 from cutline.data.build import BuildOptions, BuildReport, build, plan
+from cutline.data.tabular import ColumnNames
 from cutline.errors import DataError, FetchError
 
 
@@ -213,10 +214,138 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         plan(tmp_path / "absent.csv", BuildOptions())
     source = write(tmp_path / "mine.csv", [["image", "price"], ["1.jpg", "3"]])
-    with pytest.raises(
-        DataError, match=r"got columns image, price .* and one for the caption"
-    ):
+    with pytest.raises(DataError, match=r"got columns image, price .* and one for the caption"):
         plan(source, BuildOptions())
     source = write(tmp_path / "mine.csv", [["image", "caption"], ["gone.jpg", "gone"]])
     with pytest.raises(DataError, match=r"got no picture out of 1; gone\.jpg: no such file"):
         made(source, tmp_path / "set")
+
+
+def table(folder: Path, rows: str, name: str = "mine.csv") -> Path:
+    path = folder / name
+    path.write_text(rows, "utf-8")
+    for seed in range(6):
+        (folder / f"{seed}.jpg").write_bytes(jpeg(seed))
+    return path
+
+
+def split_captions(folder: Path) -> dict[str, list[str]]:
+    splits = read(folder).splits
+    return {name: [e.captions[0] for e in some] for name, some in splits.items() if some}
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("mine.csv", "image,caption_1,caption_2\n0.jpg,One,Two\n1.jpg,Three,\n"),
+        ("mine.token", "0.jpg#0\tOne\n0.jpg#1\tTwo\n1.jpg#0\tThree\n"),
+        ("mine.csv", '0.jpg,"One"\n0.jpg,Two\n1.jpg,Three\n'),
+        ("mine.csv", "image_id,caption\n0,One\n0,Two\n1,Three\n"),
+        ("mine.csv", "sep=;\nimage;caption\n0.JPG;One\n0.JPG;Two\nC:\\x\\1.jpg;Three\n"),
+        ("mine.json", '{"0.jpg": ["One", "Two"], "1.jpg": "Three"}'),
+        ("mine.tsv", "image\tcaptions\n0.jpg\t['One', 'Two']\n1.jpg\tThree\n"),
+    ],
+)
+def test_every_form_that_is_checked_is_built_from(tmp_path: Path, name: str, rows: str) -> None:
+    made(table(tmp_path, rows, name), tmp_path / "set")
+    assert set(said(tmp_path / "set")) == {("One", "Two"), ("Three",)}
+
+
+def test_given_splits_are_kept_and_duplicates_leave_training(tmp_path: Path) -> None:
+    rows = "image,split,caption\n0.jpg,train,A\n1.jpg,val,B\n2.jpg,test,C\n3.jpg,train,D\n"
+    source = table(tmp_path, rows)
+    (tmp_path / "3.jpg").write_bytes(jpeg(2))  # the test image, in train
+    report = made(source, tmp_path / "set")
+    assert report.given_splits
+    assert split_captions(tmp_path / "set") == {"train": ["A"], "dev": ["B"], "test": ["C"]}
+    assert report.reasons == {"image: identical to another": 1}
+
+
+def test_text_between_angle_brackets_is_kept(tmp_path: Path) -> None:
+    made(table(tmp_path, 'image,caption\n0.jpg,"I <3 it, 5 > 3 & <all>"\n'), tmp_path / "set")
+    assert set(said(tmp_path / "set")) == {("I <3 it, 5 > 3 & <all>",)}
+    rows = "image,rating,title\n0.jpg,5,I <3 this <b>red</b> scarf 5 > 3\n"
+    made(table(tmp_path, rows, "reviews.csv"), tmp_path / "reviews")
+    assert set(said(tmp_path / "reviews")) == {("I <3 this red scarf 5 > 3",)}
+
+
+def test_images_and_columns_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    table(tmp_path / "elsewhere", "")
+    (tmp_path / "mine.csv").write_text("wo,was\n0.jpg,One\n")
+    options = BuildOptions()
+    planned = plan(
+        tmp_path / "mine.csv",
+        options,
+        images=tmp_path / "elsewhere",
+        columns=ColumnNames("wo", "was"),
+    )
+    build(planned, tmp_path / "set", options)
+    assert set(said(tmp_path / "set")) == {("One",)}
+
+
+def test_a_set_of_another_source_is_replaced_only_by_force(tmp_path: Path) -> None:
+    made(table(tmp_path, "image,caption\n0.jpg,One\n1.jpg,Two\n", "a.csv"), tmp_path / "set")
+    (tmp_path / "set" / "images" / "notes").mkdir()
+    (tmp_path / "set" / "images" / "mine.jpg").write_bytes(jpeg(9))
+    other = table(tmp_path, "image,caption\n2.jpg,Three\n", "b.csv")
+    with pytest.raises(DataError, match=r"was built from .*a\.csv; expected the same source"):
+        made(other, tmp_path / "set")
+    assert set(said(tmp_path / "set")) == {("One",), ("Two",)}
+    options = BuildOptions()
+    build(plan(other, options), tmp_path / "set", options, force=True)
+    assert set(said(tmp_path / "set")) == {("Three",)}
+    assert len(list((tmp_path / "set" / "images").iterdir())) == 3  # with the two of our own
+
+
+def test_corrections_by_hand_survive_the_same_command(tmp_path: Path) -> None:
+    source = table(tmp_path, "image,split,caption\n" + "".join(
+        f"{i}.jpg,{split},Text {i}\n" for i, split in enumerate(["train", "train", "val", "test"])
+    ))  # fmt: skip
+    made(source, tmp_path / "set")
+    path = tmp_path / "set" / "captions.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["caption"] = "Corrected"
+    content["images"][1]["split"] = "dev"
+    content["images"].pop(3)
+    content["annotations"].pop(3)
+    path.write_text(json.dumps(content))
+    source.write_text(source.read_text().replace("Text 2", "New text"))
+    for _ in range(2):
+        report = made(source, tmp_path / "set")
+        assert report.edited == 2
+        assert split_captions(tmp_path / "set") == {
+            "train": ["Corrected"], "dev": ["Text 1", "New text"]
+        }  # fmt: skip
+        assert report.reasons == {"image: deleted from captions.json by hand": 1}
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xd8\xff"])
+def test_damaged_pictures_and_journals_are_made_again(tmp_path: Path, damage: bytes) -> None:
+    source = table(tmp_path, "image,caption\n0.jpg,One\n1.jpg,Two\n2.jpg,Three\n")
+    made(source, tmp_path / "set")
+    first, *_ = sorted((tmp_path / "set" / "images").iterdir())
+    sound = first.read_bytes()
+    first.write_bytes(damage)
+    journal = tmp_path / "set" / "build.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(
+        b"".join([*lines[:2], b'{"source": "x"}\n', b"\xff{\n", b"[]\n", *lines[2:]])
+    )
+    report = made(source, tmp_path / "set")
+    assert (report.images, report.repaired) == (3, 4)
+    assert first.read_bytes() == sound
+
+
+def test_a_journal_of_version_0_1_still_opens(tmp_path: Path) -> None:
+    source = table(tmp_path, "image,caption\n0.jpg,One\n1.jpg,Two\n")
+    made(source, tmp_path / "set")
+    journal = tmp_path / "set" / "build.jsonl"
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    old = [{k: v for k, v in row.items() if k not in ("from", "jpeg")} for row in rows]
+    journal.write_text("".join(json.dumps(row) + "\n" for row in old))
+    (tmp_path / "set" / "built.json").unlink()
+    for seed in range(2):
+        (tmp_path / f"{seed}.jpg").unlink()
+    report = made(source, tmp_path / "set")
+    assert (report.images, report.repaired) == (2, 0)

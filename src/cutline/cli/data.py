@@ -372,4 +372,3 @@ def _described(collection: Collection) -> str:
     counts = ", ".join(f"{len(some):,} {name}" for name, some in collection.splits.items() if some)
     captions = sum(len(each.captions) for some in collection.splits.values() for each in some)
     return f"{collection.name}: {counts}; {captions:,} captions"
-

@@ -19,7 +19,7 @@ from PIL import Image
 
 from cutline.atomic import write_whole
 from cutline.data.build_journal import Edits, Journal, Made, write_baseline
-from cutline.data.build_plan import BuildOptions, Dropped, Plan, Planned, plan
+from cutline.data.build_plan import DEFAULTS, BuildOptions, Dropped, Plan, Planned, plan
 from cutline.data.coco import write_coco
 from cutline.data.collection import Collection, Example, split_by_image
 from cutline.data.image_finder import ImageFinder
@@ -101,7 +101,7 @@ class BuildReport:
 def build(
     planned: Plan,
     output: Path,
-    options: BuildOptions = BuildOptions(),
+    options: BuildOptions = DEFAULTS,
     *,
     fetch: Fetch | None = None,
     workers: int = 8,
@@ -210,9 +210,7 @@ def _edited(collection: Collection, edits: Edits, dropped: list[Dropped]) -> Col
             if name in edits.captions:
                 example = Example(example.image, edits.captions[name])
             splits.setdefault(edits.splits.get(name, split), []).append(example)
-    return Collection(
-        collection.name, collection.licence, {k: tuple(v) for k, v in splits.items()}
-    )
+    return Collection(collection.name, collection.licence, {k: tuple(v) for k, v in splits.items()})
 
 
 def _file_names(collection: Collection) -> set[str]:
@@ -239,9 +237,7 @@ def _distinct(
         key=lambda key: order.get(planned.images[key].split, 1),
     )
     same: dict[str, str] = {}
-    images = {
-        key: Planned(**asdict(planned.images[key])) for key in planned.images if key in known
-    }
+    images = {key: Planned(**asdict(planned.images[key])) for key in planned.images if key in known}
     prints = [known[key].print for key in keys]
     for i, j, distance in duplicates(prints, max(0, options.max_distance)):
         first, second = keys[i], keys[j]

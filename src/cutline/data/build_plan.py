@@ -19,6 +19,7 @@ from cutline.data.tabular import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
     SPLIT_COLUMNS,
+    USUAL_COLUMNS,
     ColumnNames,
     column_named,
     header_of,
@@ -76,6 +77,9 @@ class BuildOptions:
 
     licence: str = "unknown"
     """The terms under which pictures and captions may be used."""
+
+
+DEFAULTS = BuildOptions()
 
 
 @dataclass(frozen=True)
@@ -147,10 +151,10 @@ class Plan:
 
 def plan(
     source: Path,
-    options: BuildOptions = BuildOptions(),
+    options: BuildOptions = DEFAULTS,
     *,
     images: Path | None = None,
-    columns: ColumnNames = ColumnNames(),
+    columns: ColumnNames = USUAL_COLUMNS,
     split_file: Path | None = None,
 ) -> Plan:
     """Read which images and captions a source names.
@@ -205,8 +209,8 @@ def _kind(source: Path, columns: ColumnNames) -> str:
         alone = len(header) == 1 or is_image_name(first.partition("\t")[0])
         return "list" if alone and "caption_2" not in header else "captions"
     image = columns.image or column_named(header, IMAGE_COLUMNS)
-    if image is None:
-        return "list"
+    if image is None:  # `read` says which columns a table must have
+        return "captions" if suffix in (".csv", ".tsv") and len(header) > 1 else "list"
     if columns.caption or column_named(header, ("caption", "captions")):
         return "captions"
     text = column_named(header, TITLE_COLUMNS) or column_named(header, REVIEW_COLUMNS)
@@ -223,9 +227,7 @@ def _rows(source: Path) -> Iterable[Mapping[str, Any]]:
     return table_rows(open_table(source))
 
 
-def _add_captions(
-    found: Plan, source: Path, columns: ColumnNames, split_file: Path | None
-) -> None:
+def _add_captions(found: Plan, source: Path, columns: ColumnNames, split_file: Path | None) -> None:
     """The images of a caption file or folder of any form that `read` knows."""
     listing = read_listing(source, columns)
     if split_file is not None:

@@ -334,4 +334,3 @@ def _read_sidecars(folder: Path) -> Listing:
                 entry.add([line for line in file.read().splitlines() if line.strip()])
             entry.split = split_name(place.parts[0]) if is_split(place.parts[0]) else ""
     return listing
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -98,25 +97,24 @@ class _FolderIndex:
 
     def __init__(self, folder: Path) -> None:
         try:
-            names = sorted(os.listdir(folder))
+            names = sorted(path.name for path in folder.iterdir())
         except OSError:
             names = []
         self.by_name = {_fold(name): name for name in reversed(names)}
         self._by_stem: dict[str, list[str]] = {}
         for name in names:
-            stem, suffix = os.path.splitext(name)
+            stem, suffix = Path(name).stem, Path(name).suffix
             if suffix.lower() in EXTENSIONS:
                 self._by_stem.setdefault(_fold(stem), []).append(name)
-                if number := re.search(r"(?:^|_)0*(\d{1,12})$", stem):
-                    if len(number[0].lstrip("_")) == 12:  # COCO's files
-                        self._by_stem.setdefault(f"#{int(number[1])}", []).append(name)
+                if number := re.search(r"(?:^|_)(\d{12})$", stem):  # COCO's files
+                    self._by_stem.setdefault(f"#{int(number[1])}", []).append(name)
 
     def similar(self, name: str) -> str | None:
         """The only entry of that name, or of that name with another ending."""
         for each in (name, unquote(name)):
             if (entry := self.by_name.get(_fold(each))) is not None:
                 return entry
-        stem, suffix = os.path.splitext(name)
+        stem, suffix = Path(name).stem, Path(name).suffix
         keys = [_fold(name)]
         if suffix.lower() in _JPEG:
             keys = [_fold(stem)]
@@ -125,7 +123,7 @@ class _FolderIndex:
         for key in keys:
             entries = self._by_stem.get(key, [])
             if suffix.lower() in _JPEG:
-                entries = [e for e in entries if os.path.splitext(e)[1].lower() in _JPEG]
+                entries = [e for e in entries if Path(e).suffix.lower() in _JPEG]
             if len(entries) == 1:
                 return entries[0]
         return None

@@ -85,7 +85,6 @@ class Inspection:
             *self.too_long, *self.notes,
         )  # fmt: skip
 
-
     def to_json(self) -> str:
         """All findings, as one JSON object."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)

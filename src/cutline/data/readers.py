@@ -14,7 +14,7 @@ from cutline.data.formats import LICENCES, ReadOptions, read_file, read_folder
 from cutline.data.image_finder import ImageFinder
 from cutline.data.listing import Entry, Listing
 from cutline.data.splits import split_by_file
-from cutline.data.tabular import ColumnNames
+from cutline.data.tabular import USUAL_COLUMNS, ColumnNames
 from cutline.errors import DataError
 
 MAX_CAPTION_CHARS = 2000
@@ -89,7 +89,7 @@ def read(
 
 def read_listing(
     path: Path,
-    columns: ColumnNames = ColumnNames(),
+    columns: ColumnNames = USUAL_COLUMNS,
     *,
     repair: bool = False,
     split_file: Path | str | None = None,
@@ -133,7 +133,9 @@ def _find_images(
         file_name = PurePosixPath(entry.name).name
         unique = shared[file_name] == 1
         picture = finder.find(
-            entry.name, anywhere=unique or twice[entry.name] == shared[file_name], split=entry.source
+            entry.name,
+            anywhere=unique or twice[entry.name] == shared[file_name],
+            split=entry.source,
         )
         captions = [" ".join(caption.split()) for caption in entry.captions]
         pairs = list(zip(captions, entry.written_by, strict=True))

@@ -68,6 +68,9 @@ class ColumnNames:
     split: str | None = None
 
 
+USUAL_COLUMNS = ColumnNames()
+
+
 def find_columns(row: Mapping[str, Any], path: Path, names: ColumnNames) -> Columns:
     """Tell the columns apart by their names.
 
@@ -243,7 +246,9 @@ def _check(
     delimiter = table.dialect.delimiter
     problem = ""
     if record.problem:
-        problem = f"got line {record.line} of {table.name} with {record.problem.removeprefix('got ')}"
+        problem = (
+            f"got line {record.line} of {table.name} with {record.problem.removeprefix('got ')}"
+        )
     elif len(cells) > width:
         problem = (
             f"got line {record.line} of {table.name} with more cells than its header; expected "
