@@ -14,6 +14,7 @@ CutlineError
 ├── RecipeError (ValueError)                 a training recipe says something impossible
 ├── WeightsError (LookupError)               pretrained weights cannot be had, or do not fit
 ├── OutputError (OSError)                    results cannot be written
+├── MetadataError (ValueError)             metadata of an image file cannot be read or written
 ├── FetchError (OSError)                     a URL cannot be had; `.code` says why
 ├── StoreError (OSError)                     a site's record is foreign, newer, damaged or in use
 ├── EngineError (RuntimeError)               an inference engine is missing or failed
@@ -87,6 +88,20 @@ class WeightsError(CutlineError, LookupError):
 
 class OutputError(CutlineError, OSError):
     """Results cannot be written: a full disk, a missing folder, a foreign file."""
+
+
+class MetadataError(CutlineError, ValueError):
+    """Metadata of an image file cannot be read or written.
+
+    Attributes:
+        source: the path of the file.
+        reason: why, as a sentence without the path.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
 
 
 class FetchError(CutlineError, OSError):
