@@ -24,7 +24,6 @@ from cutline.bundle import find
 from cutline.caption import (
     Alternative,
     Attention,
-    BaseCaptioner,
     Caption,
     CaptionOptions,
     EncodedImage,
@@ -35,6 +34,7 @@ from cutline.caption import (
 )
 from cutline.errors import BundleError, ImageError, OptionError
 from cutline.image import ImageSource, decode_image, describe
+from cutline.regions.describe import RegionCaptioner
 from cutline.runtime import Runtime
 from cutline.search import Hypothesis, SearchOptions, search
 from cutline.text import detokenise, normalise
@@ -68,7 +68,7 @@ def load(
     return BundleCaptioner(Runtime(find(model), engine, threads))
 
 
-class BundleCaptioner(BaseCaptioner):
+class BundleCaptioner(RegionCaptioner):
     """A model bundle as a `Captioner`.
 
     Raises:

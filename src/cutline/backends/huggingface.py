@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from cutline.backends.openai import ask, one_line
-from cutline.caption import Alternative, BaseCaptioner, Caption, CaptionOptions, InContext, Picture
+from cutline.caption import Alternative, Caption, CaptionOptions, InContext, Picture
 from cutline.errors import (
     BundleError,
     BundleNotFoundError,
@@ -35,6 +35,7 @@ from cutline.errors import (
     OptionError,
 )
 from cutline.image import describe, load_image
+from cutline.regions.describe import RegionCaptioner
 from cutline.search import SearchOptions
 
 _ALONE = ("blip", "blip-2", "git", "vision-encoder-decoder")
@@ -66,7 +67,7 @@ class Ready:
     checksum: int
 
 
-class HubCaptioner(BaseCaptioner):
+class HubCaptioner(RegionCaptioner):
     """A model that transformers can run.
 
     Of the options it heeds the search, in the model's own tokens, which may be less than words; a

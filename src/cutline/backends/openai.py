@@ -20,9 +20,10 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from cutline.caption import Alternative, BaseCaptioner, Caption, CaptionOptions, InContext, Picture
+from cutline.caption import Alternative, Caption, CaptionOptions, InContext, Picture
 from cutline.errors import EngineError, ImageError, MissingExtraError, OptionError
 from cutline.image import ImageSource, describe, load_image
+from cutline.regions.describe import RegionCaptioner
 from cutline.search import SearchOptions
 
 KEY = "CUTLINE_API_KEY"
@@ -34,7 +35,7 @@ _ASK = (
 _NEAR = " Words that stand near it on its page, which may or may not fit: {words}"
 
 
-class RemoteCaptioner(BaseCaptioner):
+class RemoteCaptioner(RegionCaptioner):
     """A chat model that is shown one picture at a time.
 
     Of the search options it heeds `n_best`, `max_tokens` as words, `temperature`, `top_p` and

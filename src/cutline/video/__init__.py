@@ -1,0 +1,1 @@
+"""Sentences for the shots of a video, with their times."""
