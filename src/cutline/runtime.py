@@ -165,6 +165,19 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def open_graph(path: Path, threads: int) -> OnnxGraph:
+    """Open any ONNX file on ONNX Runtime; each call may use several threads.
+
+    Args:
+        path: the file.
+        threads: processor threads for one call.
+
+    Raises:
+        EngineError: the file is no ONNX model, or it needs another engine.
+    """
+    return OnnxGraph(path, threads)
+
+
 class _Graph(Protocol):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -173,11 +186,11 @@ class _Graph(Protocol):
 
 
 class _OnnxRuntimeGraph:
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, intra_op: int = 1) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = intra_op
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
@@ -195,6 +208,20 @@ class _OnnxRuntimeGraph:
             return dict(zip(self.outputs, self._session.run(None, feed), strict=True))
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on {self._name}: {error}") from error
+
+
+class OnnxGraph(_OnnxRuntimeGraph):
+    """Any ONNX model, with what its file says about itself.
+
+    Attributes:
+        shapes: dimensions of each input by name; a dynamic one is a name or None.
+        metadata: the file's own entries by name.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        super().__init__(path, threads, intra_op=threads)
+        self.shapes = {port.name: tuple(port.shape) for port in self._session.get_inputs()}
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
 
 class _OpenVinoGraph:

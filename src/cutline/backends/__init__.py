@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cutline import captioner
 from cutline.caption import Captioner
+from cutline.regions.model import Detector
 
 _SERVERS, _HUB = ("http://", "https://"), "hub:"
 
@@ -43,3 +44,25 @@ def load(
 
         return HubCaptioner(model.removeprefix(_HUB), threads=threads)
     return captioner.load(model, engine=engine, threads=threads)
+
+
+def load_detector(name: str, *, threads: int | None = None, min_score: float = 0.3) -> Detector:
+    """Load a detector that finds the boxes which a captioner describes.
+
+    Args:
+        name: an ONNX file of the form that `cutline.backends.detectors.OnnxDetector` documents, or
+            "torchvision:" and the name of a detection model with its published weights.
+        threads: processor threads; None is one for each core.
+        min_score: boxes below this score are left out, 0..1.
+
+    Raises:
+        OptionError: there is no such file or model.
+        EngineError: the file is no ONNX model of that form.
+        MissingExtraError: torchvision is not installed.
+        WeightsError: the published weights cannot be downloaded.
+    """
+    from cutline.backends import detectors
+
+    if name.startswith("torchvision:"):
+        return detectors.TorchvisionDetector(name.removeprefix("torchvision:"), min_score=min_score)
+    return detectors.OnnxDetector(Path(name), threads=threads, min_score=min_score)

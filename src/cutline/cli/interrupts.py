@@ -18,7 +18,7 @@ from cutline.errors import OutputError
 if TYPE_CHECKING:
     from cutline.caption import Caption
     from cutline.cli.progress import View
-    from cutline.cli.writers import ResultFile, Rows, Sidecars, StandardOutput
+    from cutline.cli.writers import ResultFile, Sidecars, StandardOutput
 
 BROKEN_PIPE = 141
 
@@ -95,8 +95,8 @@ class Outcome:
 
 
 def deliver(
-    captions: Iterator[Caption],
-    rows: Rows,
+    captions: Iterator[Any],
+    rows: Any,
     sink: ResultFile | StandardOutput | None,
     sidecars: Sidecars | None,
     view: View,
@@ -128,6 +128,8 @@ def deliver(
         outcome.stopped = BROKEN_PIPE
     finally:
         if sink is not None:
+            if footer := getattr(rows, "footer", b""):
+                sink.write(footer)
             sink.close()
         outcome.elapsed_s = time.monotonic() - began_s
     return outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -32,12 +32,24 @@ class View:
         total: how many pictures there are; None if that is not known.
         bar: show a progress bar.
         lines: show each caption for reading.
+        doing: the bar's label.
+        readable: formats one result for reading; None formats captions.
     """
 
-    def __init__(self, *, total: int | None = None, bar: bool = False, lines: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        total: int | None = None,
+        bar: bool = False,
+        lines: bool = False,
+        doing: str = "captioning",
+        readable: Callable[[Any], Any] | None = None,
+    ) -> None:
         self._total = total
         self._bar = bar
         self._lines = lines
+        self._doing = doing
+        self._readable = readable or _readable
         self._console: Console | None = None
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -59,7 +71,7 @@ class View:
         self._console = Console(stderr=not self._lines, highlight=False)
         if self._bar:
             self._progress = Progress(
-                TextColumn("captioning"),
+                TextColumn(self._doing),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
@@ -81,14 +93,14 @@ class View:
         if self._progress:
             self._progress.stop()
 
-    def show(self, caption: Caption) -> None:
+    def show(self, caption: Any) -> None:
         """One picture is done."""
         if caption.error is not None:
             self._problem(f"{printable(caption.source)}: {printable(reason(caption.error))}")
-        elif caption.note:
+        elif getattr(caption, "note", ""):
             self._problem(f"{printable(caption.source)}: captioned, but {printable(caption.note)}")
-        if caption.error is None and self._lines:
-            self._print(_readable(caption))
+        if (caption.error is None or getattr(caption, "partial", False)) and self._lines:
+            self._print(self._readable(caption))
         if self._progress and self._task is not None:
             self._progress.advance(self._task)
             speed = self._progress.tasks[0].speed

@@ -98,7 +98,7 @@ class RegionCaptioner(BaseCaptioner):
     ) -> ImageRegions:
         chosen = CaptionOptions(options.search, labels=1, batch_size=options.batch_size)
         whole: Caption | None = None
-        if boxes is None and detector is None or options.caption:
+        if (boxes is None and detector is None) or options.caption:
             encoded = self.encode(rgb, chosen)
             if options.caption:
                 [whole] = self.decode([encoded], chosen)

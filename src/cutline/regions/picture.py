@@ -48,7 +48,9 @@ def draw_regions(picture: Image.Image, found: ImageRegions, *, side_px: int = 12
         left, upper = region.box.x * scale_x, region.box.y * scale_y
         right = left + region.box.width * scale_x
         lower = upper + region.box.height * scale_y
-        draw.rectangle((left, upper, max(right, left + 1), max(lower, upper + 1)), None, colour, thick)
+        draw.rectangle(
+            (left, upper, max(right, left + 1), max(lower, upper + 1)), None, colour, thick
+        )
         badge = f"{number}"
         end = left + font.getlength(badge) + font_px * 0.6
         draw.rectangle((left, upper, end, upper + 1.3 * font_px), colour)
