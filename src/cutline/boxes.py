@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,18 @@ class Box:
     def xywh(self) -> tuple[float, float, float, float]:
         """The four numbers."""
         return self.x, self.y, self.width, self.height
+
+    @classmethod
+    def of(cls, numbers: Iterable[float]) -> Box:
+        """A box in pixels from its four numbers.
+
+        Raises:
+            OptionError: there are more or fewer, or they are no box.
+        """
+        given = [float(number) for number in numbers]
+        if len(given) != 4:
+            raise OptionError(f"got a box of {len(given)} numbers; expected x, y, width, height")
+        return cls(given[0], given[1], given[2], given[3])
 
     @classmethod
     def parse(cls, text: str) -> Box:

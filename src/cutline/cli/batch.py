@@ -15,13 +15,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cutline.atomic import refuse_existing
 from cutline.cli.writers import (
     Answered,
     ResultFile,
     StandardOutput,
     drop_failed,
     read_answered,
-    refuse_existing,
 )
 from cutline.errors import OptionError
 

@@ -32,6 +32,8 @@ _SAME_PHRASE_OVERLAP = 0.3  # boxes with the same phrase count as one object fro
 class RegionCaptioner(BaseCaptioner):
     """A captioner that describes regions too, by captioning the part of the image around each."""
 
+    name: str
+
     def regions(
         self,
         image: Picture,
@@ -180,7 +182,7 @@ def _proposals(encoded: Any, size: tuple[int, int], options: RegionOptions) -> l
     else:
         fractions = windows()[: options.proposals]
     scale = np.array([*size, *size])
-    return [Box(*map(float, row)) for row in fractions * scale]
+    return [Box.of(row) for row in fractions * scale]
 
 
 def _merged_detections(
@@ -201,10 +203,7 @@ def _merged_detections(
 def _box(given: Box | Sequence[float]) -> Box:
     if isinstance(given, Box):
         return given
-    numbers = [float(value) for value in given]
-    if len(numbers) != 4:
-        raise OptionError(f"got a box of {len(numbers)} numbers; expected x, y, width, height")
-    return Box(*numbers)
+    return Box.of(given)
 
 
 def _array(boxes: Sequence[Box]) -> np.ndarray[Any, np.dtype[np.float64]]:

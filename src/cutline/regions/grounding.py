@@ -66,7 +66,7 @@ def ground(caption: Caption, size: tuple[int, int]) -> tuple[Grounding, ...]:
         return ()
     scale = np.array([*size, *size])
     return tuple(
-        Grounding(word, position, Box(*map(float, box * scale)))
+        Grounding(word, position, Box.of(box * scale))
         for position in nouns(attention.words)
         for word, box in [
             (attention.words[position], peak_box(attention.weights[position], attention.grid))
