@@ -28,15 +28,13 @@ from cutline.errors import OptionError
 
 @dataclass(frozen=True)
 class TextLines:
-    """Lines of text for each result; failures get none."""
+    """Lines of text for each result; none for one without content."""
 
     lines: Callable[[Any], list[str]]
     header = b""
 
     def encode(self, result: Any) -> bytes:
         """The lines of one result."""
-        if result.error is not None:
-            return b""
         from cutline.terminal import printable
 
         cells = (line.split("\t") for line in self.lines(result))

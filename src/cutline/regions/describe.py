@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from cutline.caption import (
     Picture,
 )
 from cutline.errors import ImageError, OptionError
-from cutline.image import describe, load_image
+from cutline.image import decode_image, describe
 from cutline.regions.grounding import ground
 from cutline.regions.model import Detection, Detector, ImageRegions, Region, RegionOptions
 from cutline.regions.proposals import propose, windows
@@ -83,12 +84,14 @@ class RegionCaptioner(BaseCaptioner):
         for image in images:
             bare = image.image if isinstance(image, InContext) else image
             try:
-                rgb = load_image(bare, limits=options.limits)
+                decoded = decode_image(bare, limits=options.limits)
+                rgb = decoded.image
                 fitted = given and [box.within(rgb.size, describe(bare)) for box in given]
             except (ImageError, OptionError) as error:
                 yield ImageRegions(describe(bare), model=self.name, error=error)
                 continue
-            yield self._describe(describe(bare), rgb, fitted, options, detector)
+            found = self._describe(describe(bare), rgb, fitted, options, detector)
+            yield replace(found, note=decoded.note)
 
     def _describe(
         self,

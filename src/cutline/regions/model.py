@@ -80,6 +80,7 @@ class ImageRegions:
         groundings: nouns of the caption with their boxes.
         model: the captioner's name.
         error: what is wrong with the image.
+        note: what is missing of a damaged image that was described all the same.
     """
 
     source: str
@@ -90,6 +91,7 @@ class ImageRegions:
     groundings: tuple[Grounding, ...] = ()
     model: str = ""
     error: CutlineError | None = None
+    note: str = ""
 
     @property
     def ok(self) -> bool:
@@ -99,7 +101,7 @@ class ImageRegions:
     def to_dict(self) -> dict[str, Any]:
         """As a line of JSON."""
         error = self.error
-        return {
+        row = {
             "source": self.source,
             "status": "ok" if error is None else "error",
             "width": self.width,
@@ -114,6 +116,7 @@ class ImageRegions:
                 "message": error.reason if isinstance(error, ImageError) else str(error),
             },
         }
+        return {**row, "note": self.note} if self.note else row
 
 
 @dataclass(frozen=True)
