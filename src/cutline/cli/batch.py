@@ -24,6 +24,7 @@ from cutline.cli.writers import (
     read_answered,
 )
 from cutline.errors import OptionError
+from cutline.tables import escape_formula, unescape_formula
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class CsvGroups:
     def decode(self, record: bytes) -> dict[str, str]:
         """The fields of the group's first row that resuming needs."""
         cells = dict(zip(self.columns, _parsed(record), strict=True))
-        return {name: cells[name] for name in ("source", "status", "model")}
+        return {name: unescape_formula(cells[name]) for name in ("source", "status", "model")}
 
 
 class Format(StrEnum):
@@ -283,7 +284,10 @@ def _json(row: dict[str, Any], indent: int | None) -> bytes:
 
 def _csv(rows: list[list[Any]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerows(rows)
+    safe = (
+        [escape_formula(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
+    )
+    csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerows(safe)
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 

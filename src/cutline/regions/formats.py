@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from typing import Any
 
 from cutline.errors import ImageError
@@ -50,24 +47,6 @@ def csv_rows(found: ImageRegions) -> list[list[Any]]:
         ]
         for number, region in enumerate(found.regions, 1)
     ]
-
-
-def csv_text(rows: list[list[Any]]) -> str:
-    """Cells as CSV with every string quoted."""
-    text = io.StringIO()
-    csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def json_text(found: ImageRegions, indent: int | None = None) -> str:
-    """One image as a JSON object; a name that is not valid Unicode is written with escapes."""
-    row = found.to_dict()
-    text = json.dumps(row, ensure_ascii=False, indent=indent)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(row, indent=indent)
-    return text
 
 
 def text_lines(found: ImageRegions) -> list[str]:
