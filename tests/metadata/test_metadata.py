@@ -258,6 +258,8 @@ def test_a_second_image_stays_where_it_is_or_the_file_is_refused(
         with pytest.raises(MetadataError, match="MPF"):
             write_text(path, "A cat", options=MetadataOptions(sidecar="never"))
         assert path.read_bytes() == data
+        assert write_text(path, "A cat").target.name == "mpo.jpg.xmp"
+        assert path.read_bytes() == data
     else:
         write_text(path, "A cat", options=MetadataOptions(sidecar="never"))
         after = path.read_bytes()

@@ -95,6 +95,7 @@ class _Worker:
                 [sys.executable, "-m", "cutline.metadata.exiv2_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # exiv2's warnings about odd metadata
                 start_new_session=True,  # Ctrl-C ends the command, which then closes this process
             )
         return self._process

@@ -14,7 +14,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,7 +183,19 @@ def write_text(
     if not values:
         return Written(path, target, changed=False, note=note)
     if target == path:
-        new = _edited(path, data, values, old)
+        try:
+            new = _edited(path, data, values, old)
+        except MetadataError as error:
+            if options.sidecar == "never":
+                raise
+            again = write_text(
+                path,
+                alt,
+                long_description=long_description,
+                options=replace(options, sidecar="always"),
+                journal=journal,
+            )
+            return replace(again, note=f"{error.reason}; the text is in {again.target.name}")
     else:
         new = _edited_sidecar(target, values, create)
     _replace(target, new, options, expected=None if create else read_file(target))
