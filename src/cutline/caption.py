@@ -64,7 +64,8 @@ class Caption:
         attention: what was looked at; None if the model has none.
         embedding: (E,), one vector for the picture.
         error: what is wrong with the picture.
-        note: what is missing of a damaged picture that was captioned all the same.
+        note: what is missing of a damaged picture that was captioned all the same, or what is odd
+            about a chat model's answer, such as its language; "" if nothing.
     """
 
     source: str
@@ -151,6 +152,9 @@ class CaptionOptions:
 
     limits: Limits = field(default_factory=Limits)
     """How much one picture may ask for before it is refused by its header."""
+
+    scores: bool = False
+    """Request log-probabilities from a server, for `Caption.score`; other models always score."""
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""

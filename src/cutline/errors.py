@@ -18,6 +18,12 @@ CutlineError
 ├── FetchError (OSError)                     a URL cannot be had; `.code` says why
 ├── StoreError (OSError)                     a site's record is foreign, newer, damaged or in use
 ├── EngineError (RuntimeError)               an inference engine is missing or failed
+│   └── ServerError                               a model's server failed, or its answer is unusable
+│       ├── RefusalError                               the model declines to describe this image
+│       └── ServerStoppedError                         no further request can succeed; the run ends
+│           ├── ServerAccessError                          wrong key, no such model, no vision
+│           ├── ServerBusyError                            rate limit, overload, unreachable
+│           └── BudgetError                                --max-requests or --max-tokens-total
 ├── ParityError (RuntimeError)               an exported model disagrees with the trained one
 └── MissingExtraError (ImportError)          an optional part is not installed
 """
@@ -130,6 +136,41 @@ class StoreError(CutlineError, OSError):
 
 class EngineError(CutlineError, RuntimeError):
     """An inference engine is missing, or failed on a model."""
+
+
+class ServerError(EngineError):
+    """A model's server failed on one image, or gave an answer that holds no caption.
+
+    Attributes:
+        status: the HTTP status, or the status that an error inside a 200 response states; 0 if
+            there was none.
+        retry_after_s: how long the server asks clients to wait, seconds; None if it does not say.
+    """
+
+    def __init__(self, message: str, status: int = 0, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class RefusalError(ServerError):
+    """The model, or its server's content filter, declines to describe an image."""
+
+
+class ServerStoppedError(ServerError):
+    """No further request of this run can succeed; captions received so far are kept."""
+
+
+class ServerAccessError(ServerStoppedError):
+    """The server rejects the key or the model, or the model does not accept images."""
+
+
+class ServerBusyError(ServerStoppedError):
+    """The server is overloaded, limits the rate or cannot be reached, for longer than we wait."""
+
+
+class BudgetError(ServerStoppedError):
+    """The run reached its limit of requests or tokens."""
 
 
 class ParityError(CutlineError, RuntimeError):

@@ -3,42 +3,65 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cutline import captioner
+from cutline.backends.servers import is_server
 from cutline.caption import Captioner
 from cutline.regions.model import Detector
 
-_SERVERS, _HUB = ("http://", "https://"), "hub:"
+if TYPE_CHECKING:
+    from cutline.backends.chat_client import ConnectionOptions
+    from cutline.prompts import Prompt
+
+_HUB = "hub:"
 
 
 def is_bundle(model: str | Path | None) -> bool:
-    """Whether `load` would take this for a bundle's name or folder."""
-    return not (isinstance(model, str) and model.startswith((*_SERVERS, _HUB)))
+    """Whether `load` takes this for a bundle's name or folder."""
+    return not (is_server(model) or (isinstance(model, str) and model.startswith(_HUB)))
 
 
 def load(
-    model: str | Path | None = None, *, engine: str = "auto", threads: int | None = None
+    model: str | Path | None = None,
+    *,
+    engine: str = "auto",
+    threads: int | None = None,
+    connection: ConnectionOptions | None = None,
+    prompt: Prompt | None = None,
+    key: str | None = None,
 ) -> Captioner:
-    """Make a captioner ready.
+    """Load a captioner.
 
     Args:
         model: a name among `cutline models`, or a bundle's folder; None is the embedded default.
-            "http://HOST/v1#NAME" is the model of that name behind a server that speaks OpenAI's
-            chat completions. "hub:NAME" is one from Hugging Face's hub, as in
-            "hub:Salesforce/blip-image-captioning-base", "hub:/the/folder" one in its form.
+            "ollama:NAME", "openai:NAME" and so on, or "http://HOST/v1#NAME", is a model behind a
+            server that speaks OpenAI's chat completions. "hub:NAME" is one from Hugging Face's hub,
+            as in "hub:Salesforce/blip-image-captioning-base", "hub:/the/folder" one in its form.
         engine: "onnxruntime", "openvino", or "auto", which is onnxruntime.
-        threads: how many pictures are worked on at once; None is one for each core.
+        threads: images processed at once; None is one for each core, for a server one if it is
+            local and four otherwise.
+        connection: timeouts, retries and limits for a server; None is the default.
+        prompt: how a chat model is asked; None is the package's prompt "caption".
+        key: the server's API key; None reads the environment.
 
     Raises:
         BundleNotFoundError: there is no such model; the message lists those there are.
         BundleError: it is damaged or of an unknown kind.
         MissingExtraError: the engine, client or library is not installed.
         OptionError: there is no such engine, or less than one thread, or the URL names no model.
+        ServerError: no model is named, and the server cannot be asked for one.
     """
-    if isinstance(model, str) and model.startswith(_SERVERS):
+    if is_server(model):
+        from dataclasses import replace
+
+        from cutline.backends.chat_client import ConnectionOptions
         from cutline.backends.openai import RemoteCaptioner
 
-        return RemoteCaptioner.from_url(model, threads=threads)
+        connection = connection or ConnectionOptions()
+        if threads is not None:
+            connection = replace(connection, concurrency=threads)
+        return RemoteCaptioner.from_name(str(model), connection, prompt=prompt, key=key)
     if isinstance(model, str) and model.startswith(_HUB):
         from cutline.backends.huggingface import HubCaptioner
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cutline.backends.openai import ask, one_line
 from cutline.caption import Alternative, Caption, CaptionOptions, InContext, Picture
+from cutline.chat.answer_text import to_sentence
 from cutline.errors import (
     BundleError,
     BundleNotFoundError,
@@ -35,6 +35,7 @@ from cutline.errors import (
     OptionError,
 )
 from cutline.image import describe, load_image
+from cutline.prompts import packaged
 from cutline.regions.describe import RegionCaptioner
 from cutline.search import SearchOptions
 
@@ -178,7 +179,11 @@ class HubCaptioner(RegionCaptioner):
         picture = _within(picture, self._side_px)
         with self._processing, self._guarded():  # tokenizers may not be shared by threads
             if self._chats:
-                text = ask(options.search or self.search, near if options.context_nats else "")
+                search = options.search or self.search
+                context = " ".join(near.split())[:500] if options.context_nats else ""
+                _, text = packaged("caption").render(
+                    words=search.max_tokens, language="English", context=context
+                )
                 content = [{"type": "image", "image": picture}, {"type": "text", "text": text}]
                 inputs = self._processor.apply_chat_template(
                     [{"role": "user", "content": content}],
@@ -254,7 +259,10 @@ class HubCaptioner(RegionCaptioner):
             )
             tokens, scores = _scored(found, self._ends.to(network.device))
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        said = [Alternative(one_line(t), s) for t, s in zip(texts, scores, strict=True)]
+        said = [
+            Alternative(to_sentence(t) if self._chats else one_line(t), s)
+            for t, s in zip(texts, scores, strict=True)
+        ]
         captions, width = [], search.n_best
         for number, each in enumerate(encoded):
             group = [other for other in said[number * width : (number + 1) * width] if other.text]
@@ -401,3 +409,8 @@ def _scored(found: Any, ends: Any) -> tuple[list[list[int]], list[float]]:
 def _told(error: Exception) -> str:
     """The first of what an error says, on one line."""
     return " ".join(str(error).partition("\n")[0].split()).rstrip(".") or type(error).__name__
+
+
+def one_line(text: str) -> str:
+    """An answer without line breaks and quotes around it."""
+    return " ".join(text.split()).strip("\"'“”")

@@ -1,190 +1,378 @@
-"""A model behind a server that speaks OpenAI's chat completions, as a captioner.
+"""A captioner for a chat model behind a server that speaks OpenAI's chat completions.
 
-Many servers do: vLLM, Ollama, llama.cpp, LM Studio and the big providers. Pictures leave the
-machine, so nothing uses this unless a person names the server.
+Ollama, LM Studio, llama.cpp, vLLM and most hosted models are such servers. A picture is sent to the
+server, so nothing uses this unless a person names one.
 """
 
 from __future__ import annotations
 
-import base64
-import io
+import asyncio
+import logging
 import math
-import os
-import re
-import threading
+import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from cutline.backends import event_loop
+from cutline.backends.chat_client import ChatClient, ConnectionOptions
+from cutline.backends.chat_response import Choice
+from cutline.backends.retry import Usage
+from cutline.backends.servers import Server, parse_model
 from cutline.caption import Alternative, Caption, CaptionOptions, InContext, Picture
-from cutline.errors import EngineError, ImageError, MissingExtraError, OptionError
-from cutline.image import ImageSource, describe, load_image
+from cutline.chat import ChatAnswer, ChatRequest, Dialogue
+from cutline.chat.answer_text import to_sentence, whole_sentences
+from cutline.chat.language import english_name, mismatch
+from cutline.chat.refusals import refusal_in
+from cutline.errors import CutlineError, OptionError, RefusalError, ServerError, ServerStoppedError
+from cutline.image import ImageSource, Limits, describe, load_image
+from cutline.prompts import Prompt, packaged
 from cutline.regions.describe import RegionCaptioner
 from cutline.search import SearchOptions
 
-KEY = "CUTLINE_API_KEY"
-_ASK = (
-    "Write alt text for this picture: one plain sentence in English, at most {words} words, that "
-    "says what is to be seen. Do not begin with 'image of' or 'picture of'. Answer with the "
-    "sentence alone."
-)
-_NEAR = " Words that stand near it on its page, which may or may not fit: {words}"
+log = logging.getLogger("cutline.backends")
+T = TypeVar("T")
+
+SAMPLING_TEMPERATURE = 0.7
+"""The temperature for several captions of one image, unless one is set."""
+
+_TOKENS_PER_WORD = 4
+_MORE_ROOM_TOKENS = 4096
+_CONTEXT_CHARS = 500
+_PATCH_PX = 28
+_PROMPT_TOKENS = 120
+_ANSWER_TOKENS = 40
 
 
 class RemoteCaptioner(RegionCaptioner):
-    """A chat model that is shown one picture at a time.
+    """A chat model that is shown one image at a time.
 
-    Of the search options it heeds `n_best`, `max_tokens` as words, `temperature`, `top_p` and
-    `seed`, as far as the server does. It has no labels, attention or embedding. Its score is the
-    mean log-probability per token where the server tells it, else not a number.
+    Of the search options it uses `n_best`, `max_tokens` (as words), `temperature`, `top_p` and
+    `seed`; each is sent only if it differs from the default in `search`. It has no labels,
+    attention or embedding. Its score is the mean log-probability per token if the server gives
+    it, else not a number.
 
     Args:
-        url: the API's root, as in "http://localhost:8000/v1".
+        server: where it is.
         model: what the server calls the model.
-        key: sent as a bearer token; None is what CUTLINE_API_KEY holds, if anything.
-        side_px: pictures are scaled down until neither side is longer.
-        timeout_s: for one picture.
-        threads: requests at a time; None is four.
+        options: how it is asked; None is the default.
+        prompt: how it is asked for a caption; None is the package's "caption" prompt.
+        language: of the captions, a language tag such as "en".
+        client: sends the requests; None makes one.
+
+    Attributes:
+        usage: requests and tokens so far.
+        is_local: whether the server runs on this machine.
+        host: the server's host and port.
 
     Raises:
         MissingExtraError: httpx is not installed.
     """
 
+    samples_alternatives = True
+    """Several captions of one image are sampled, not searched for."""
+
     def __init__(
         self,
-        url: str,
+        server: Server,
         model: str,
+        options: ConnectionOptions | None = None,
         *,
-        key: str | None = None,
-        side_px: int = 768,
-        timeout_s: float = 120.0,
-        threads: int | None = None,
+        prompt: Prompt | None = None,
+        language: str = "en",
+        client: ChatClient | None = None,
     ) -> None:
-        try:
-            import httpx
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("a remote model", "site") from error
-        self.name = f"{model}@{re.sub(r'^https?://', '', url).rstrip('/')}"
+        self._client = client or ChatClient(server, model, options or ConnectionOptions())
+        self.name = f"{model}@{server.label}"
         self.search = SearchOptions(beam_size=1, max_tokens=25)
-        self._model, self._side_px, self._threads = model, side_px, threads or 4
-        key = os.environ.get(KEY, "") if key is None else key
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(
-            base_url=f"{url.rstrip('/')}/", headers=headers, timeout=timeout_s
-        )
+        self.prompt = prompt or packaged("caption")
+        self._language = language
+        self.is_local, self.host = server.is_local, server.host
+        weakref.finalize(self, _close, self._client)
 
     @classmethod
-    def from_url(cls, url: str, *, threads: int | None = None) -> RemoteCaptioner:
-        """The captioner that "URL#NAME" stands for.
+    def from_name(
+        cls,
+        name: str,
+        options: ConnectionOptions | None = None,
+        *,
+        prompt: Prompt | None = None,
+        key: str | None = None,
+    ) -> RemoteCaptioner:
+        """The captioner that "PROVIDER:NAME" or "URL#NAME" stands for.
 
         Raises:
-            OptionError: no model is named.
+            OptionError: no model is named, or the URL or key cannot be used.
+            ServerError: no model is named and the server cannot be asked for one.
         """
-        root, _, model = url.partition("#")
+        server, model = parse_model(name, key=key)
         if not model:
-            raise OptionError(f"got model {url}; expected the server's URL, then # and a name")
-        return cls(root, model, threads=threads)
+            model = _only_model(server, name)
+        return cls(server, model, options, prompt=prompt)
+
+    @property
+    def usage(self) -> Usage:
+        """Requests and tokens so far."""
+        return self._client.usage
+
+    @property
+    def refused_parameters(self) -> frozenset[str]:
+        """Optional parameters that the server refused so far."""
+        return frozenset(self._client.refused)
+
+    def estimated_tokens(self, images: int) -> int:
+        """About how many tokens so many captions take: one for 28 x 28 pixels, prompt, answer.
+
+        Qwen2.5-VL's patches; other models count an image in other ways, between 85 and 3,000.
+        """
+        side = math.ceil(self._client.options.image_px / _PATCH_PX)
+        return images * (math.ceil(0.75 * side * side) + _PROMPT_TOKENS + _ANSWER_TOKENS)
 
     def _one(self, image: Picture, options: CaptionOptions | None) -> Caption:
-        return self._caption(image, options or CaptionOptions(), threading.Event())
+        return event_loop.wait(self._caption(image, options or CaptionOptions()))
 
     def stream(
         self, images: Iterable[Picture], options: CaptionOptions | None = None
     ) -> Iterator[Caption]:
-        """Caption any number of pictures in order, a few at a time: see `Captioner.stream`."""
-        options = options or CaptionOptions()
-        stop = threading.Event()
-        waiting = iter(images)
-        pending: deque[Future[Caption]] = deque()
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="cutline")
+        """Caption any number of images in order, a few at a time: see `Captioner.stream`.
+
+        Raises:
+            ServerStoppedError: no further request can succeed.
+        """
+        chosen = options or CaptionOptions()
+        return self._in_order(images, lambda image: self._caption(image, chosen))
+
+    def decode(self, encoded: Sequence[Picture], options: CaptionOptions) -> list[Caption]:
+        """Caption the images together; an error that would end a run becomes each image's own."""
+
+        async def all_of_them() -> list[Caption]:
+            captions = (self._caption(image, options, stops=False) for image in encoded)
+            return list(await asyncio.gather(*captions))
+
+        return event_loop.wait(all_of_them())
+
+    def converse(
+        self,
+        dialogues: Iterable[tuple[ImageSource, Dialogue[T]]],
+        limits: Limits | None = None,
+    ) -> Iterator[T | CutlineError]:
+        """Run dialogues, a few at a time, in order: see `ChatModel.converse`."""
+        chosen = limits or Limits()
+        return self._in_order(dialogues, lambda each: self._converse(each[0], each[1], chosen))
+
+    def _in_order(
+        self, items: Iterable[Any], start: Callable[[Any], Coroutine[Any, Any, T]]
+    ) -> Iterator[T]:
+        """Results in the order of the items; closing the iterator cancels what is under way."""
+        waiting, pending = iter(items), deque[Future[T]]()
+        ahead = 2 * self._client.concurrency
         try:
             while True:
-                for image in islice(waiting, 2 * self._threads - len(pending)):
-                    pending.append(pool.submit(self._caption, image, options, stop))
+                for item in islice(waiting, ahead - len(pending)):
+                    pending.append(event_loop.submit(start(item)))
                 if not pending:
                     return
-                yield pending.popleft().result()
+                yield pending[0].result()
+                pending.popleft()
         finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+            for future in pending:
+                future.cancel()
 
-    def _caption(self, image: Picture, options: CaptionOptions, stop: threading.Event) -> Caption:
+    async def _converse(
+        self, image: ImageSource, dialogue: Dialogue[T], limits: Limits
+    ) -> T | CutlineError:
+        try:
+            picture = await self._load(image, limits)
+            request = next(dialogue)
+            while True:
+                choice = await self._choice(picture, request, {})
+                request = dialogue.send(ChatAnswer(choice.text, choice.cut))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except ServerStoppedError:
+            raise
+        except CutlineError as error:
+            return error
+        finally:
+            dialogue.close()
+
+    async def _caption(
+        self, image: Picture, options: CaptionOptions, *, stops: bool = True
+    ) -> Caption:
         bare, near = (image.image, image.words) if isinstance(image, InContext) else (image, "")
         source = describe(bare)
-        if stop.is_set():
-            return Caption(source, model=self.name)
         search = options.search or self.search
-        question = ask(search, near if options.context_nats else "")
         try:
-            answer = self._ask(question, self._jpeg(bare), search)
-            said = [_choice(choice) for choice in answer["choices"]]
-        except (ImageError, EngineError) as error:
+            request = self._request(search, near if options.context_nats else "")
+            picture = await self._load(bare, options.limits)
+            answers = await self._answers(picture, request, search, options)
+        except ServerStoppedError as error:
+            if stops:
+                raise
             return Caption(source, model=self.name, error=error)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            wrong = EngineError(f"{self.name}: got an answer of another form; lacks {error}")
-            return Caption(source, model=self.name, error=wrong)
-        if not said or not said[0][0]:
-            empty = EngineError(f"{self.name}: got an empty answer; expected a sentence")
-            return Caption(source, model=self.name, error=empty)
-        (text, score), *others = said
-        return Caption(source, text, score, self.name, tuple(Alternative(*o) for o in others))
+        except CutlineError as error:
+            return Caption(source, model=self.name, error=error)
+        best, *others = answers
+        notes = tuple(filter(None, [mismatch(best.text, self._language)]))
+        if len(answers) < search.n_best:
+            notes += (f"{len(answers)} different captions of {search.n_best}",)
+        return Caption(source, best.text, best.score, self.name, tuple(others), notes=notes)
 
-    def _ask(self, text: str, jpeg: str, search: SearchOptions) -> dict[str, Any]:
-        import httpx
+    def _request(self, search: SearchOptions, near: str) -> ChatRequest:
+        system, user = self.prompt.render(
+            words=search.max_tokens,
+            language=english_name(self._language),
+            context=" ".join(near.split())[:_CONTEXT_CHARS],
+        )
+        return ChatRequest(user, system)
 
-        picture = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{jpeg}"}}
-        content = [{"type": "text", "text": text}, picture]
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": [{"role": "user", "content": content}],
-            "max_tokens": 4 * search.max_tokens,
-            "temperature": search.temperature or 0,
-            "top_p": search.top_p,
-            "seed": search.seed,
-            "n": search.n_best,
-            "logprobs": True,
-        }
-        try:
-            response = self._client.post("chat/completions", json=body)
-            response.raise_for_status()
-            answer: dict[str, Any] = response.json()
-        except httpx.HTTPStatusError as error:
-            detail = " ".join(error.response.text.split())[:200]
-            raise EngineError(
-                f"{self.name}: HTTP {error.response.status_code}: {detail}"
-            ) from error
-        except (httpx.HTTPError, ValueError) as error:
-            raise EngineError(f"{self.name}: {type(error).__name__}: {error}") from error
-        return answer
+    async def _load(self, image: ImageSource, limits: Limits) -> Image.Image:
+        side_px = self._client.options.image_px
+        return await asyncio.to_thread(load_image, image, around_px=side_px, limits=limits)
 
-    def _jpeg(self, image: ImageSource) -> str:
-        picture = load_image(image, around_px=self._side_px)
-        if max(picture.size) > self._side_px:
-            side = (self._side_px, self._side_px)
-            picture = ImageOps.contain(picture, side, Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=90)
-        return base64.b64encode(buffer.getvalue()).decode("ascii")
+    def _parameters(self, search: SearchOptions, options: CaptionOptions) -> dict[str, Any]:
+        """The optional parameters that somebody set."""
+        default, parameters = self.search, dict[str, Any]()
+        if search.temperature is not None:
+            parameters["temperature"] = search.temperature
+        if search.top_p != default.top_p:
+            parameters["top_p"] = search.top_p
+        if search.seed != default.seed:
+            parameters["seed"] = search.seed
+        if search.max_tokens != default.max_tokens:
+            parameters["max_tokens"] = _TOKENS_PER_WORD * search.max_tokens
+        if options.scores:
+            parameters["logprobs"] = True
+        if search.n_best > 1:
+            parameters.setdefault("temperature", SAMPLING_TEMPERATURE)
+        return parameters
+
+    async def _answers(
+        self,
+        picture: Image.Image,
+        request: ChatRequest,
+        search: SearchOptions,
+        options: CaptionOptions,
+    ) -> list[Alternative]:
+        """One caption, or several different ones: at once, else by asking again."""
+        parameters = self._parameters(search, options)
+        found: dict[str, Alternative] = {}
+        failed: ServerError | None = None
+        for turn in range(search.n_best):
+            missing = search.n_best - len(found)
+            if missing > 1 and turn == 0:
+                parameters["n"] = missing
+            if turn and "seed" in parameters:
+                parameters["seed"] = search.seed + turn
+            try:
+                for choice in await self._choices(picture, request, parameters):
+                    text = self._sentence(choice)
+                    found.setdefault(_key(text), Alternative(text, choice.score))
+            except ServerStoppedError:
+                if not found:
+                    raise
+                break
+            except ServerError as error:
+                failed = failed or error
+            parameters.pop("n", None)
+            if len(found) >= search.n_best or (failed and not found):
+                break
+        if not found:
+            raise failed or ServerError(f"{self.name}: got no answer; expected a sentence")
+        answers = list(found.values())[: search.n_best]
+        if all(math.isfinite(answer.score) for answer in answers):
+            answers.sort(key=lambda answer: -answer.score)
+        return answers
+
+    async def _choices(
+        self, picture: Image.Image, request: ChatRequest, parameters: dict[str, Any]
+    ) -> Sequence[Choice]:
+        """The usable choices of one response, with more room if the answer was cut too early.
+
+        Raises:
+            RefusalError: the model declines.
+            ServerError: there is no usable answer.
+        """
+        response = await self._client.complete(picture, request, parameters)
+        usable = [choice for choice in response.choices if _is_usable(choice)]
+        if usable:
+            return usable
+        first = response.choices[0]
+        if first.refusal:
+            raise RefusalError(f"{self.name}: declined: {first.refusal}")
+        if first.problem:
+            raise ServerError(f"{self.name}: {first.problem}")
+        if first.cut and parameters.get("max_tokens", 0) < _MORE_ROOM_TOKENS:
+            return await self._choices(
+                picture, request, {**parameters, "max_tokens": _MORE_ROOM_TOKENS}
+            )
+        if first.cut and not first.text.strip():
+            raise ServerError(f"{self.name}: used all its tokens on reasoning; expected an answer")
+        if first.cut:
+            raise ServerError(f"{self.name}: the answer was cut within its first sentence")
+        if first.reasoned:
+            raise ServerError(f"{self.name}: got reasoning alone; expected an answer after it")
+        raise ServerError(f"{self.name}: got an empty answer; expected a sentence")
+
+    async def _choice(
+        self, picture: Image.Image, request: ChatRequest, parameters: dict[str, Any]
+    ) -> Choice:
+        [choice, *_] = await self._choices(picture, request, parameters)
+        return choice
+
+    def _sentence(self, choice: Choice) -> str:
+        """The caption in a choice.
+
+        Raises:
+            RefusalError: the model declines in words.
+            ServerError: it sees no image, or nothing is left of its answer.
+        """
+        text = to_sentence(choice.text)
+        kind = refusal_in(text)
+        if kind == "refusal":
+            raise RefusalError(f"{self.name}: declined: {text[:300]}")
+        if kind == "blind":
+            raise ServerError(f"{self.name}: did not see the image: {text[:300]}")
+        if choice.cut:
+            text = whole_sentences(text)
+        if not text:
+            raise ServerError(f"{self.name}: got an empty answer; expected a sentence")
+        return text
 
 
-def ask(search: SearchOptions, near: str) -> str:
-    """What a chat model is asked about a picture, beside which these words stand."""
-    question = _ASK.format(words=search.max_tokens)
-    return question + _NEAR.format(words=" ".join(near.split())[:500]) if near else question
+def _is_usable(choice: Choice) -> bool:
+    if choice.refusal or choice.problem:
+        return False
+    return bool(whole_sentences(to_sentence(choice.text)) if choice.cut else choice.text.strip())
 
 
-def one_line(text: str) -> str:
-    """An answer without line breaks and quotes around it."""
-    return " ".join(text.split()).strip("\"'“”")
+def _key(text: str) -> str:
+    """The same for captions that differ in case and punctuation alone."""
+    return "".join(letter for letter in text.casefold() if letter.isalnum()) or text
 
 
-def _choice(choice: dict[str, Any]) -> tuple[str, float]:
-    """One line of text and its mean log-probability per token."""
-    text = one_line(choice["message"]["content"] or "")
-    tokens = (choice.get("logprobs") or {}).get("content") or []
-    score = math.fsum(token["logprob"] for token in tokens) / len(tokens) if tokens else math.nan
-    return text, score
+def _only_model(server: Server, name: str) -> str:
+    """The model of a server that serves one.
+
+    Raises:
+        OptionError: it serves several, or none.
+    """
+    from cutline.backends.model_list import list_models
+
+    found = [each for each in list_models(server) if each.vision is not False]
+    if len(found) != 1:
+        names = ", ".join(each.name for each in found[:10]) or "no model"
+        example = f"{name}NAME" if server.provider and "#" not in name else f"{name}#NAME"
+        raise OptionError(f"got model {name}; expected {example}; the server has {names}")
+    return found[0].name
+
+
+def _close(client: ChatClient) -> None:
+    with suppress(RuntimeError):  # the interpreter is ending
+        event_loop.submit(client.close())

@@ -1,0 +1,96 @@
+"""Telling a caption from a model's apology in its place."""
+
+from __future__ import annotations
+
+import re
+
+_CANNOT = (
+    r"(?:can(?:no|['’]?)t|can\snot|am\s(?:not\s|un)able|am\snot\s(?:allowed|permitted|going"
+    r"|comfortable)"
+    r"|won['’]?t|will\snot|must\s(?:decline|refuse)|do(?:n['’]?t|\snot)|could(?:n['’]?t|\snot)"
+    r"|have\sto\sdecline|decline)"
+)
+_REFUSAL = re.compile(
+    rf"""^\W*(?:
+    (?:i['’]m|i\sam|we['’]re)\s(?:so\s|very\s|really\s)?sorry\b(?!\s+we).*
+    |(?:my\s)?apologies\b.*|i\sapologi[sz]e\b.*
+    |sorry\b[^.\n]{{0,80}}\b(?:i|we)\b[^.\n]{{0,40}}\b(?:can|unable|not|assist|help|won)\b.*
+    |(?:unfortunately|regrettably)\W+(?:i|we|it|this|the)\b.*
+    |(?:however\W+|but\W+)?i\s{_CANNOT}\s?(?:to\s)?(?:be\sable\s)?(?:\w+ly\s)?
+     (?:assist|help|provide|see|view|identify|process|describe|fulfil|comply|create|generate|do
+     |continue
+     |complete|discuss|engage|support|analy[sz]e|access|open|display|interpret|answer|write
+     |recogni[sz]e
+     |share|offer|have|perform|look|make|determine|respond|read|be)\b.*
+    |i['’]m\s(?:unable|not\sable|not\sallowed|not\spermitted|programmed|designed|just|only)\b.*
+    |i\sam\s(?:unable|not\sable|not\sallowed|not\spermitted|programmed|just\san|only\san)\b.*
+    |as\san?\s(?:ai|artificial|large\slanguage|language|text)[\w\s-]*(?:model|assistant)\b.*
+    |this\s(?:image|picture|content|request|photo)\s(?:violates|may\sviolate
+    |contains\s(?:inappropriate
+     |explicit|sensitive)|goes\sagainst|is\snot\sappropriate\sfor\sme)\b.*
+    |(?:request|content|response|output|answer|image)\s(?:was\s|is\s|has\sbeen\s)?(?:blocked
+    |filtered|refused|flagged
+     |rejected|moderated)\b.*
+    |it(?:['’]s|\sis)\s(?:against|not\spossible\sfor\sme)\b.*
+    |(?:es\stut\smir\sleid|tut\smir\sleid|entschuldigung|leider\s(?:kann|ist|darf)
+    |ich\skann\s(?:das|dies|diese\w*
+     |ihnen|dir|leider|dabei|nicht|kein\w*)|ich\sdarf)\b.*
+    |(?:je\ssuis\s(?:vraiment\s)?désolée?|désolée?\b|je\sne\speux|je\sregrette)\b.*
+    |(?:lo\s(?:siento|lamento)|no\spuedo|disculpa|me\sdisculpo)\b.*
+    |(?:mi\sdispiace|non\sposso|non\ssono\sin\sgrado|spiacente)\b.*
+    |(?:desculpe|sinto\smuito|lamento|não\sposso|não\sconsigo)\b.*
+    |(?:het\sspijt\sme|sorry,\sik|ik\skan\s(?:dit|je|u|deze|niet|geen))\b.*
+    |(?:przykro\smi|niestety|przepraszam|nie\smogę)\b.*
+    |(?:извините|к\sсожалению|я\sне\sмогу|простите)\b.*
+    |(?:非常抱歉|很抱歉|抱歉|对不起|對不起|我无法|我無法|我不能|作为一个|申し訳|すみません|죄송).*
+    )$""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_BLIND = re.compile(
+    r"""(?ix)
+    \b(?:see|view|access|process|open|display|analy[sz]e|interpret|look\sat|perceive|receive)\w*\s
+      (?:any\s|the\s|an?\s|this\s|that\s|your\s|attached\s)*(?:images?|pictures?|photos?|visual
+      |attachments?)\b
+    |\bno\s(?:image|picture|photo|attachment)s?\s(?:was|were|is|has\sbeen
+    |have\sbeen)\s(?:provided|attached
+      |included|uploaded|shared|visible|given|sent)
+    |\b(?:provide|upload|attach|share|send|include|paste)\s(?:me\s)?(?:the\s|an?\s|your\s|this\s
+    |that\s)*
+      (?:image|picture|photo)
+    |\bif\syou\s(?:can\s|could\s)?(?:describe|provide|upload|share)
+    |\btext-(?:based|only)\b
+    |\bdon['’]?t\s(?:see|have)\s(?:any|an?|the|access)\b
+    """
+)
+_NO_PICTURE = re.compile(
+    r"""(?ix)^\W*(?:
+    (?:it\s)?(?:seems|looks|appears)\s(?:like\s|that\s)?(?:there|no|you|the)\b.{0,60}
+      \b(?:image|picture|photo|attach\w*|upload\w*)\b.*
+    |(?:there\sis\s|i\s(?:see|have)\s)?no\s(?:image|picture|photo)s?\s(?:was|is|has\sbeen|were
+    |have\sbeen)?\s?
+      (?:provided|attached|uploaded|included|to\sdescribe|given|sent|shared)\b.*
+    |(?:please|could\syou|can\syou|kindly)\b.{0,40}\b(?:provide|upload|attach|share|send
+    |describe)\b.*
+    |i(?:['’]d|\swould)\sbe\s(?:happy|glad)\sto\s(?:help|assist).*\b(?:but|please|provide|share
+    |describe)\b.*
+    |you\s(?:haven['’]?t|have\snot|did\snot|didn['’]?t)\s(?:provided?|attached?|uploaded?
+    |shared?|included?)\b.*
+    |the\s(?:image|picture|photo)\s(?:you\s\w+\s)?(?:is|was|did|does|could|cannot
+    |can['’]?t)\s?(?:not\s)?
+      (?:be\s)?(?:missing|not\s|load|loaded|display\w*|available|visible|attached|seen|viewed
+      |opened)\b.*
+    )$""",
+    re.DOTALL,
+)
+
+
+def refusal_in(text: str) -> str:
+    """What a sentence is if it is no caption: "refusal", "blind", or "" for a caption.
+
+    "blind" is a model that says that it got no image or cannot see any.
+    """
+    if _NO_PICTURE.match(text):
+        return "blind"
+    if _REFUSAL.match(text):
+        return "blind" if _BLIND.search(text) else "refusal"
+    return ""
