@@ -261,7 +261,7 @@ def test_words_nearby_are_told_to_a_chat_model_and_no_other(model: Any) -> None:
         assert model.caption(near).score == model.caption(picture).score
         return
     [ids] = ready.inputs["input_ids"].tolist()
-    assert model._tokenizer.decode(ids).endswith("red water")
+    assert "red water" in model._tokenizer.decode(ids)
     [ids] = model.encode(near, CaptionOptions(context_nats=0)).inputs["input_ids"].tolist()
     assert "red" not in model._tokenizer.decode(ids)
 

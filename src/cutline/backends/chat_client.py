@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,9 @@ from cutline.errors import (
 )
 
 log = logging.getLogger("cutline.backends")
+
+entered: ContextVar[Callable[[], None]] = ContextVar("entered", default=lambda: None)
+"""Called as the first request of an image is sent, so that images take their turns in order."""
 
 MAX_RESPONSE_BYTES = 1_000_000
 _MAX_REDIRECTS = 5
@@ -168,16 +172,17 @@ class ChatClient:
             ServerStoppedError: no further request can succeed.
             ServerError: there is no answer for this image.
         """
-        side_px, attempt, waits = self.options.image_px, 0, 0
+        side_px, attempt, busy = self.options.image_px, 0, False
         jpeg = await asyncio.to_thread(to_jpeg, picture, side_px)
         shrunk = False
         while True:
             body = self._body(jpeg, request, parameters)
             await self.pace.enter()
+            entered.get()()
             try:
                 self.usage.check(self.options.budget)
                 self.usage.requests += 1
-                self.usage.repeated += attempt + waits > 0
+                self.usage.repeated += busy or attempt > 0
                 result = await self._post(body)
             except _NoResponseError as error:
                 attempt += 1
@@ -198,8 +203,8 @@ class ChatClient:
                 shrunk, side_px = True, max(_LEAST_SIDE_PX, min(side_px, max(picture.size)) // 2)
                 jpeg = await asyncio.to_thread(to_jpeg, picture, side_px)
             elif failure is Failure.BUSY:
-                await self._after_busy(result, waits)
-                waits += 1
+                self._after_busy(result)
+                busy = True
             elif failure is Failure.TRANSIENT:
                 attempt += 1
                 await self._after_failure(result, attempt)
@@ -334,7 +339,7 @@ class ChatClient:
             log.warning("%s does not accept %s; sent without", self._label, " and ".join(told))
         return True
 
-    async def _after_busy(self, error: ErrorResponse, waits: int) -> None:
+    def _after_busy(self, error: ErrorResponse) -> None:
         """Pause all requests as long as the server asks.
 
         Raises:
@@ -342,7 +347,7 @@ class ChatClient:
         """
         options = self.options.retry
         without_success_s = self.pace.failed()
-        wait_s = backoff(waits, options, self._jitter)
+        wait_s = backoff(self.pace.busy_answers, options, self._jitter)
         if error.retry_after_s is not None:
             wait_s = error.retry_after_s + 0.1 * self._jitter()
         if without_success_s + wait_s > options.wait_s:

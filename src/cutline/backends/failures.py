@@ -116,7 +116,8 @@ _NO_PATH = re.compile(r"a web page|unexpected endpoint|unknown (?:path|route|end
 def classify(error: ErrorResponse) -> Failure:
     """What an error response means; optional parameters are not looked at here."""
     status, words = error.status, error.message
-    if status in (200, 400, 403, 422, 451, 500) and _CONTENT.search(words):
+    stated = error.body[:4000].decode("utf-8", "replace") if error.body[:1] in (b"{", b"[") else ""
+    if status in (200, 400, 403, 422, 451, 500) and _CONTENT.search(f"{words} {stated}"):
         return Failure.REFUSED
     if _VISION.search(words):
         return Failure.NO_VISION

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from cutline.backends import event_loop
-from cutline.backends.chat_client import ChatClient, ConnectionOptions
+from cutline.backends.chat_client import ChatClient, ConnectionOptions, entered
 from cutline.backends.chat_response import Choice
 from cutline.backends.retry import Usage
 from cutline.backends.servers import Server, parse_model
@@ -170,11 +170,11 @@ class RemoteCaptioner(RegionCaptioner):
     ) -> Iterator[T]:
         """Results in the order of the items; closing the iterator cancels what is under way."""
         waiting, pending = iter(items), deque[Future[T]]()
-        ahead = 2 * self._client.concurrency
+        ahead, turns = 2 * self._client.concurrency, asyncio.Lock()
         try:
             while True:
                 for item in islice(waiting, ahead - len(pending)):
-                    pending.append(event_loop.submit(start(item)))
+                    pending.append(event_loop.submit(_in_turn(turns, start(item))))
                 if not pending:
                     return
                 yield pending[0].result()
@@ -344,6 +344,29 @@ class RemoteCaptioner(RegionCaptioner):
         if not text:
             raise ServerError(f"{self.name}: got an empty answer; expected a sentence")
         return text
+
+
+async def _in_turn(turns: asyncio.Lock, job: Coroutine[Any, Any, T]) -> T:
+    """Run a job; the next one starts as this one sends its first request, or ends without any."""
+    try:
+        await turns.acquire()
+    except BaseException:
+        job.close()
+        raise
+    held = True
+
+    def release() -> None:
+        nonlocal held
+        if held:
+            held = False
+            turns.release()
+
+    token = entered.set(release)
+    try:
+        return await job
+    finally:
+        entered.reset(token)
+        release()
 
 
 def _is_usable(choice: Choice) -> bool:

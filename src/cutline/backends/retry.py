@@ -18,8 +18,10 @@ BUSY = frozenset({408, 425, 429, 503, 529})
 """Statuses by which a server asks to come back later."""
 
 _TRANSIENT = frozenset({409, 500, 502, 504, *range(520, 528), 530, 598, 599})
-_UNIT_S = {"ms": 0.001, "s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|sec|second|m|min|h)(?:onds?|utes?|ours?|s)?\b")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(?:(ms)|(s)(?:ec(?:ond)?s?)?|(m)(?:in(?:ute)?s?)?|(h)(?:ours?)?)(?![a-z])"
+)
 _TRY_AGAIN = re.compile(
     r"(?:try again in|retry in|retry after|retryDelay\W+|retry_after\W+)\s*"
     r"((?:\d+(?:\.\d+)?\s*(?:ms|seconds?|sec|s|minutes?|min|m|hours?|h)\s*)+)",
@@ -150,6 +152,8 @@ class Pace:
         self._active = 0
         self._until = -math.inf
         self._changed = asyncio.Condition()
+        self.busy_answers = 0
+        """Answers in a row by which the server asked to come back later."""
         self.idle_since: float | None = None
         """When the present period without any success began, by the clock; None after one."""
 
@@ -176,7 +180,7 @@ class Pace:
 
     def succeeded(self) -> None:
         """The server gave an answer."""
-        self.idle_since = None
+        self.idle_since, self.busy_answers = None, 0
         self._allowed = min(self.limit, self._allowed + 1 / max(1.0, self._allowed))
 
     def failed(self) -> float:
@@ -187,6 +191,7 @@ class Pace:
 
     def pause(self, seconds: float) -> None:
         """Let nothing through for so long, and fewer requests at a time afterwards."""
+        self.busy_answers += 1
         self._until = max(self._until, self.clock() + seconds)
         self._allowed = max(1.0, self._allowed / 2)
 
@@ -256,5 +261,6 @@ def retry_after(
             then = then if then.tzinfo else then.replace(tzinfo=UTC)
             return max(0.0, (then - (now or datetime.now(UTC))).total_seconds())
     if found := _TRY_AGAIN.search(message):
-        return sum(float(n) * _UNIT_S[unit] for n, unit in _DURATION.findall(found[1].lower()))
+        parts = _DURATION.findall(found[1].lower())
+        return sum(float(number) * _UNIT_S["".join(unit)] for number, *unit in parts)
     return None

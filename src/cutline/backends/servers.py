@@ -315,7 +315,7 @@ def _with_default_port(address: str, usual: str) -> str:
     """An address as in OLLAMA_HOST: a host or a port may be missing; 0.0.0.0 is this machine."""
     scheme, separator, rest = address.rpartition("://")
     scheme = scheme or "http"
-    if rest.startswith(":"):
+    if rest.startswith(":") and not rest.startswith("::"):
         rest = f"127.0.0.1{rest}"
     host, slash, path = rest.partition("/")
     if host.count(":") > 1 and not host.startswith("["):

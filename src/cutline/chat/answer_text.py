@@ -60,7 +60,7 @@ _LABEL = re.compile(
     r"""^[\W_]*(?:
     (?:(?:suggested|final|proposed|recommended|possible|short|concise|revised|the|image|picture
     |photo)\s+)*
-    (?:alt[\s_-]*(?:text|tag|attribute)?|caption|description|answer|response|output|result|sentence)
+    (?:alt(?:ernat(?:e|ive))?[\s_-]*(?:text|tag|attribute|description)?|caption|description|answer|response|output|result|sentence)
     (?:\s*\(\s*[^()\n]{1,30}\))?
     |alternativ-?\s?text|alt-?text|bildbeschreibung|beschreibung|antwort
     |texte\s+(?:alternatif|alt)|légende|description\s+de\s+l['’]image|réponse
@@ -139,6 +139,7 @@ _NOTHING = re.compile(
     r"|empty|error)?\W*$",
     re.IGNORECASE,
 )
+_MOST_CHARS = 4000  # of an answer that should be one sentence
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _KEPT_FORMAT = "\u200c\u200d"  # joiners, which Persian, Indic scripts and emoji need
 
@@ -155,9 +156,12 @@ def without_reasoning(text: str) -> tuple[str, bool]:
     if "<|channel" in text:
         text = _final_channel(text)
     text = _BARE_CHANNEL.sub("", text)
-    while opened := _OPEN.search(text):
+    kept, place = [], 0
+    while opened := _OPEN.search(text, place):
+        kept.append(text[place : opened.start()])
         closed = _CLOSE.search(text, opened.end())
-        text = text[: opened.start()] + (text[closed.end() :] if closed else "")
+        place = closed.end() if closed else len(text)
+    text = "".join([*kept, text[place:]])
     closings = list(_CLOSE.finditer(text))
     if closings:
         text = text[closings[-1].end() :]
@@ -189,7 +193,7 @@ def to_sentence(text: str) -> str:
         One line; "" if nothing is left of it.
     """
     text, _ = without_reasoning(text)
-    text = _without_tokens(text)
+    text = _without_tokens(text[:_MOST_CHARS])
     text = _unwrapped(text)
     text = _first_item(text)
     previous = None

@@ -63,7 +63,7 @@ _BLIND = re.compile(
     """
 )
 _NO_PICTURE = re.compile(
-    r"""(?ix)^\W*(?:
+    r"""(?ix)^\W*(?:(?:but|however|so)\W+)?(?:
     (?:it\s)?(?:seems|looks|appears)\s(?:like\s|that\s)?(?:there|no|you|the)\b.{0,60}
       \b(?:image|picture|photo|attach\w*|upload\w*)\b.*
     |(?:there\sis\s|i\s(?:see|have)\s)?no\s(?:image|picture|photo)s?\s(?:was|is|has\sbeen|were
@@ -71,7 +71,7 @@ _NO_PICTURE = re.compile(
       (?:provided|attached|uploaded|included|to\sdescribe|given|sent|shared)\b.*
     |(?:please|could\syou|can\syou|kindly)\b.{0,40}\b(?:provide|upload|attach|share|send
     |describe)\b.*
-    |i(?:['’]d|\swould)\sbe\s(?:happy|glad)\sto\s(?:help|assist).*\b(?:but|please|provide|share
+    |i(?:['’]d|\swould)\sbe\s(?:happy|glad)\sto\b.*\b(?:but|please|provide|share
     |describe)\b.*
     |you\s(?:haven['’]?t|have\snot|did\snot|didn['’]?t)\s(?:provided?|attached?|uploaded?
     |shared?|included?)\b.*

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import pytest
+
+from cutline.chat.answer_text import to_sentence, whole_sentences, without_reasoning
+from cutline.chat.language import detect, mismatch
+from cutline.chat.refusals import refusal_in
+
+DOG = "A dog runs."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DOG,
+        f"<think>\nIs it a dog?\n</think>\n\n{DOG}",
+        f"It is a dog.\n</think>\n{DOG}",
+        f"<THINKING>x</THINKING>{DOG}",
+        f"<thought>x</thought>{DOG}",
+        f"<reason>x</reason>{DOG}",
+        f"<analysis>x</analysis>{DOG}",
+        f"<scratchpad>x</scratchpad>{DOG}",
+        f"<seed:think>x</seed:think>{DOG}",
+        f"<think budget=5>x</think>{DOG}",
+        f"<think>a</think><think>b</think>{DOG}",
+        f"{DOG}<think>Was that right",
+        f"[THINK]x[/THINK]{DOG}",
+        f"◁think▷x◁/think▷{DOG}",
+        f"<|begin_of_thought|>x<|end_of_thought|><|begin_of_solution|>{DOG}<|end_of_solution|>",
+        f"<|START_THINKING|>x<|END_THINKING|><|START_RESPONSE|>{DOG}<|END_RESPONSE|>",
+        f"<unused94>thought\nx<unused95>{DOG}",
+        f"<|channel|>analysis<|message|>x<|end|><|start|>assistant<|channel|>final<|message|>{DOG}",
+        f"<|channel|>commentary<|message|>x<|end|><|channel|>final<|message|>{DOG}<|return|>",
+        f"<|channel>thought\nx<channel|>{DOG}",
+        f"analysisA dog?assistantfinal{DOG}",
+        f"<|begin_of_box|>{DOG}<|end_of_box|>",
+        f"\\boxed{{{DOG}}}",
+        f"<answer>{DOG}</answer>",
+        f"Let me see. <caption>{DOG}</caption>",
+        f"{DOG}<|im_end|>",
+        f"{DOG}<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nMore",
+        f"{DOG}</s>",
+        f"{DOG}<end_of_turn>\n<start_of_turn>user",
+        f"{DOG}<｜end▁of▁sentence｜>",
+        f"<s>{DOG}",
+        f"ASSISTANT: {DOG}",
+        f"```\n{DOG}\n```",
+        f"```text\n{DOG}",
+        f"**{DOG}**",
+        f"*{DOG}*",
+        f"_{DOG}_",
+        f"`{DOG}`",
+        f"> {DOG}",
+        f"# Alt text\n{DOG}",
+        f"- {DOG}",
+        f"1. {DOG}\n2. A brown dog.",
+        f"**Option 1:** {DOG}\n**Option 2:** A brown dog.",
+        f"Alt text: {DOG}",
+        f'alt="{DOG}"',
+        f"**Alt Text:** {DOG}",
+        f"Caption - {DOG}",
+        f"Suggested alt text (English): {DOG}",
+        f"Alternativtext: {DOG}",
+        f"Texte alternatif : {DOG}",
+        f"Sure! Here is the alt text:\n\n{DOG}",
+        f"Certainly! Here's a concise description for the image: {DOG}",
+        f"Of course. I would suggest this alt text: {DOG}",
+        f"Here you go: {DOG}",
+        f"{DOG}\n\nLet me know if you need anything else!",
+        f"{DOG}\n\n(Word count: 3)",
+        f"{DOG} (3 words)",
+        f'"{DOG}"',
+        f"“{DOG}”",
+        f"„{DOG}“",
+        f"«{DOG}»",
+        f"'{DOG}'",
+        '"A dog runs".',
+        f'![{DOG}](dog.jpg "title")',
+        f'<img src="dog.jpg" alt="{DOG}">',
+        f'{{"alt_text": "{DOG}"}}',
+        f'```json\n{{"caption": "{DOG}"}}\n```',
+        f"\ufeff{DOG}\u200b",
+        "A dog\x00 runs.\x1b[0m",
+        "A\u00a0dog\u2028runs.",
+        "A **dog** runs.",
+        "A [dog](https://example.org/dog) runs.",
+    ],
+)
+def test_the_sentence_in_an_answer(text: str) -> None:
+    assert to_sentence(text) == DOG
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'A sign that says "STOP"',
+        '"Welcome" is painted on a wall',
+        '"Welcome" and "Goodbye"',
+        "Two bowls that are the dogs'",
+        "A 5* hotel with a 3 * 4 grid",
+        "A file named my_dog_photo.jpg on a screen",
+        "A map of the world: oceans in blue",
+        "The image shows a dog: it is brown",
+        "A slide that reads [Analysis]",
+        "A caption contest poster",
+        "Here comes the sun: a mural",
+        "Analysis of the final results",
+        "A family 👨‍👩‍👧 emoji",
+        "می‌خواهم",
+        "1 dog and 2 cats",
+        "Alternative energy plant",
+    ],
+)
+def test_a_plain_sentence_stays_as_it_is(text: str) -> None:
+    assert to_sentence(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "  ", '""', "N/A", "null", "...", "<think>only", "[image description]"]
+)
+def test_nothing_is_nothing(text: str) -> None:
+    assert to_sentence(text) == ""
+
+
+def test_reasoning_is_reported() -> None:
+    assert without_reasoning(f"<think>x</think>{DOG}") == (DOG, True)
+    assert without_reasoning(DOG) == (DOG, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("I'm sorry, but I can't assist with that request.", "refusal"),
+        ("I’m sorry, I cannot help with this.", "refusal"),
+        ("Sorry, but I'm not able to help with that.", "refusal"),
+        ("I cannot identify people in pictures like this.", "refusal"),
+        ("I am not able to fulfil this request.", "refusal"),
+        ("I won't provide a description of this content.", "refusal"),
+        ("Unfortunately, I can't help with that.", "refusal"),
+        ("As an AI language model, I have no opinion.", "refusal"),
+        ("My apologies, this goes against my guidelines.", "refusal"),
+        ("This image contains explicit content.", "refusal"),
+        ("Leider kann ich dabei nicht helfen.", "refusal"),
+        ("Ich kann diese Person nicht identifizieren.", "refusal"),
+        ("Je suis désolé, mais je ne peux pas.", "refusal"),
+        ("Lo siento, no puedo ayudar.", "refusal"),
+        ("Mi dispiace, non posso.", "refusal"),
+        ("Het spijt me.", "refusal"),
+        ("К сожалению, я не могу помочь.", "refusal"),
+        ("很抱歉,我无法回答。", "refusal"),
+        ("申し訳ありませんが、お手伝いできません。", "refusal"),
+        ("I'm unable to see images directly.", "blind"),
+        ("I can't view the picture you mention.", "blind"),
+        ("I do not see an image in your message.", "blind"),
+        ("No image was provided.", "blind"),
+        ("There is no image attached to your message.", "blind"),
+        ("Please upload the image you want described.", "blind"),
+        ("It looks like you forgot to attach the picture.", "blind"),
+        ("I'd be happy to help, but please share the image first.", "blind"),
+        ("The image could not be loaded.", "blind"),
+        ("A protester holds a sign: I can't breathe", ""),
+        ("Sorry we're closed, says a sign on a door", ""),
+        ("A sorry-looking dog in the rain", ""),
+        ("An unfortunate accident on a road", ""),
+        ("I love New York printed on a shirt", ""),
+        ("A grey placeholder that reads No image available", ""),
+        ("Please keep off the grass, says a sign", ""),
+        ("The image of a saint in a church window", ""),
+    ],
+)
+def test_refusals(text: str, kind: str) -> None:
+    assert refusal_in(to_sentence(text)) == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("A dog runs. Its tongue is", "A dog runs."),
+        ("A dog! And a", "A dog!"),
+        ('A sign says "Stop." A car', 'A sign says "Stop."'),
+        ("狗在跑。它的", "狗在跑。"),
+        ("A dog runs across", ""),
+        ("A portrait of Dr. Smith with", ""),
+        ("The 3.5 inch", ""),
+    ],
+)
+def test_a_cut_answer_ends_with_its_last_whole_sentence(text: str, kept: str) -> None:
+    assert whole_sentences(text) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("A man with a hat is standing in front of a house", "en"),
+        ("Ein Mann mit einem Hut steht vor dem Haus", "de"),
+        ("Un homme avec un chapeau est devant la maison", "fr"),
+        ("Un hombre con sombrero en la calle de la ciudad", "es"),
+        ("一只狗在草地上奔跑。", "zh"),
+        ("犬が草の上を走っています。", "ja"),
+        ("개가 잔디 위를 달린다", "ko"),
+        ("Собака бежит по траве", "ru"),
+        ("Ein Hund", ""),
+        ("STOP", ""),
+        ("123", ""),
+    ],
+)
+def test_language(text: str, language: str) -> None:
+    assert detect(text) == language
+
+
+def test_a_note_on_the_language_only_where_it_is_clear() -> None:
+    assert mismatch("Собака бежит по траве", "uk") == ""
+    assert mismatch("A dog", "de") == ""
+    assert mismatch("A man with a hat is in the house", "de-AT") == (
+        "the answer seems to be in English, not in German"
+    )
+
+
+def test_long_hostile_answers_take_little_time() -> None:
+    for part in ("**a ", "<think>", '"', "[a](", "1. x\n", "((", "here is the alt "):
+        to_sentence(part * (20_000 // len(part)))
