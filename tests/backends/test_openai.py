@@ -401,8 +401,8 @@ def test_n_best_repeats_the_request_and_drops_duplicates(server: ChatServer, con
         "A dog runs.",
         "A brown dog.",
     ]
-    assert caption.notes == ("2 different captions of 3",)
-    assert caption.to_dict()["notes"] == ["2 different captions of 3"]
+    assert caption.note == "got 2 different captions instead of 3"
+    assert caption.to_dict()["note"] == caption.note
     assert [asked.body["temperature"] for asked in server.asked] == [0.7] * 3
     assert [asked.body.get("n") for asked in server.asked] == [3, None, None]
     assert [asked.body["seed"] for asked in server.asked] == [5, 6, 7]
@@ -419,7 +419,7 @@ def test_n_best_takes_all_choices_of_one_response(server: ChatServer, connect: A
     )
     assert [caption.text, *(a.text for a in caption.alternatives)] == ["Dog 0.", "Dog 1.", "Dog 2."]
     assert len(server.asked) == 1
-    assert caption.notes == ()
+    assert caption.note == ""
 
 
 def test_an_answer_in_another_language_is_kept_with_a_note(
@@ -429,7 +429,7 @@ def test_an_answer_in_another_language_is_kept_with_a_note(
         scene()
     )
     assert caption.text == "Ein Hund läuft auf der Wiese mit dem Ball."
-    assert caption.notes == ("the answer seems to be in German, not in English",)
+    assert caption.note == "the answer seems to be in German, not in English"
 
 
 # Waiting, and when to stop.

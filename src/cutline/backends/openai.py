@@ -30,7 +30,7 @@ from cutline.chat.answer_text import to_sentence, whole_sentences
 from cutline.chat.language import english_name, mismatch
 from cutline.chat.refusals import refusal_in
 from cutline.errors import CutlineError, OptionError, RefusalError, ServerError, ServerStoppedError
-from cutline.image import ImageSource, Limits, describe, load_image
+from cutline.image import DecodedImage, ImageSource, Limits, decode_image, describe
 from cutline.prompts import Prompt, packaged
 from cutline.regions.describe import RegionCaptioner
 from cutline.search import SearchOptions
@@ -187,7 +187,7 @@ class RemoteCaptioner(RegionCaptioner):
         self, image: ImageSource, dialogue: Dialogue[T], limits: Limits
     ) -> T | CutlineError:
         try:
-            picture = await self._load(image, limits)
+            picture = (await self._load(image, limits)).image
             request = next(dialogue)
             while True:
                 choice = await self._choice(picture, request, {})
@@ -210,8 +210,8 @@ class RemoteCaptioner(RegionCaptioner):
         search = options.search or self.search
         try:
             request = self._request(search, near if options.context_nats else "")
-            picture = await self._load(bare, options.limits)
-            answers = await self._answers(picture, request, search, options)
+            decoded = await self._load(bare, options.limits)
+            answers = await self._answers(decoded.image, request, search, options)
         except ServerStoppedError as error:
             if stops:
                 raise
@@ -219,10 +219,11 @@ class RemoteCaptioner(RegionCaptioner):
         except CutlineError as error:
             return Caption(source, model=self.name, error=error)
         best, *others = answers
-        notes = tuple(filter(None, [mismatch(best.text, self._language)]))
+        notes = [decoded.note, mismatch(best.text, self._language)]
         if len(answers) < search.n_best:
-            notes += (f"{len(answers)} different captions of {search.n_best}",)
-        return Caption(source, best.text, best.score, self.name, tuple(others), notes=notes)
+            notes.append(f"got {len(answers)} different captions instead of {search.n_best}")
+        note = "; ".join(filter(None, notes))
+        return Caption(source, best.text, best.score, self.name, tuple(others), note=note)
 
     def _request(self, search: SearchOptions, near: str) -> ChatRequest:
         system, user = self.prompt.render(
@@ -232,9 +233,9 @@ class RemoteCaptioner(RegionCaptioner):
         )
         return ChatRequest(user, system)
 
-    async def _load(self, image: ImageSource, limits: Limits) -> Image.Image:
+    async def _load(self, image: ImageSource, limits: Limits) -> DecodedImage:
         side_px = self._client.options.image_px
-        return await asyncio.to_thread(load_image, image, around_px=side_px, limits=limits)
+        return await asyncio.to_thread(decode_image, image, around_px=side_px, limits=limits)
 
     def _parameters(self, search: SearchOptions, options: CaptionOptions) -> dict[str, Any]:
         """The optional parameters that somebody set."""
