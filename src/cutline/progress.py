@@ -30,3 +30,8 @@ OnProgress: TypeAlias = Callable[[Progress], None]
 
 def ignore(progress: Progress) -> None:
     """Do nothing: the callback of a caller who wants no progress."""
+
+
+def of_step(step: str, progress: OnProgress) -> Callable[[int, int], None]:
+    """A callback for counts, done and total, that reports them as progress of a step."""
+    return lambda done, total: progress(Progress(step, done, total))

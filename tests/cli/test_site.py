@@ -146,9 +146,9 @@ def test_a_folder_goes_the_whole_way(home: Path, captioned: list[str]) -> None:
         table.writerows(rows)
     done = site("review", "--read", sheet, "--who", "Ann")
     assert done.returncode == 1
-    assert "2 reviews taken over." in done.stdout
+    assert "2 reviews read." in done.stdout
     assert "line 6: got verdict 'perhaps'; expected approved" in done.stderr
-    assert "0 reviews taken over." in site("review", "--read", sheet).stdout
+    assert "0 reviews read." in site("review", "--read", sheet).stdout
 
     before = (home / "pages/index.html").read_bytes()
     shown = site("apply", "pages")
@@ -163,15 +163,15 @@ def test_a_folder_goes_the_whole_way(home: Path, captioned: list[str]) -> None:
     assert "Written: 2 alts in 1 file." in done.stderr
     assert "&quot;own&quot;" in (home / "pages/index.html").read_text()
     again = site("apply", "pages", "--write").stderr
-    assert again == "Nothing to write. All that was approved stands in the pages.\n"
+    assert again == "Nothing to write. The pages have every approved alt.\n"
     assert json.loads(site("status", "--json").stdout)["applied"] == 2
 
     captioned.clear()
     again = site("run", "pages", "-q", "-o", "again.html")
     assert again.returncode == 1
     assert captioned == []
-    assert site("undo").stderr == "Taken back: 2 alts in 1 file.\n"
-    assert site("undo").stderr == "All that was written is taken back already.\n"
+    assert site("undo").stderr == "Undone: 2 alts in 1 file.\n"
+    assert site("undo").stderr == "Everything that was written is undone already.\n"
     assert (home / "pages/index.html").read_bytes() == before
 
 
@@ -197,7 +197,7 @@ def test_undo_takes_back_every_run_and_names_what_stands_in_changed_files(home: 
     assert done.stderr.splitlines() == [
         "kept.html: it changed since it was written; put it right by hand",
         '  kept.html:3: alt="Sand"',
-        "Taken back: 2 alts in 1 file.",
+        "Undone: 2 alts in 1 file.",
     ]
     assert (home / "pages/index.html").read_bytes() == before[home / "pages/index.html"]
 
@@ -231,7 +231,7 @@ def test_a_website_is_crawled_drafted_and_exported(home: Path, server: str) -> N
     assert len(json.loads(site("export", "--format", "json").stdout)["uses"]) == 5
     done = site("export", "-o", "alts.sh")
     assert (home / "alts.sh").read_text().startswith("#!/bin/sh")
-    assert "It gives no alt, for none is approved yet." in done.stderr
+    assert "The script sets no alt, because none is approved yet." in done.stderr
     other = site("crawl", "https://other.example/")
     assert other.returncode == 2
     assert "name another with --store" in other.stderr
@@ -255,7 +255,7 @@ def test_pages_that_cannot_be_read_are_named(home: Path, server: str) -> None:
     assert done.returncode == 1
     named = [line for line in done.stderr.splitlines() if "html: HTTP 404 Not Found" in line]
     assert len(named) == 20
-    assert "and 1 page more; the report names all" in done.stderr
+    assert "and 1 page more; the report lists all" in done.stderr
 
 
 def test_private_addresses_are_not_fetched_for_others(home: Path, server: str) -> None:
@@ -321,8 +321,8 @@ def test_lint_tells_our_suggestions_from_what_stands_in_the_pages(home: Path) ->
 
 def test_wrong_use_is_told_in_a_line(home: Path) -> None:
     for words, said in {
-        ("draft",): "got no site.cutline; expected a site's record: begin with cutline site run, ",
-        ("run", "nowhere"): "got nowhere; expected https://",
+        ("draft",): "got no site.cutline; expected a site's store: start with cutline site run, ",
+        ("run", "nowhere"): "got nowhere; expected a URL such as https://",
         ("draft", "--store", "pages/index.html"): "no site's record",
         ("report", "--store", "none"): "got no none; expected a site's record",
     }.items():
@@ -419,7 +419,7 @@ def test_ctrl_c_says_how_to_go_on(home: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Stopped; all up to here is kept. To go on: the same command." in said
+    assert "Stopped; everything so far is saved. To continue, run the same command again." in said
     assert "Traceback" not in said
 
 
@@ -439,7 +439,7 @@ def test_the_status_says_in_plain_words_how_far_a_site_has_come(home: Path) -> N
     (home / "pages/other.html").write_text('<p style="background: url(bg.png)">Sky</p>')
     site("scan", "pages", "--store", "a b")
     status = site("status", "--store", "a b").stdout
-    alts = '3 without alt, 1 with alt="", 1 with words, 1 in CSS, which takes none'
+    alts = '3 without alt, 1 with alt="", 1 with text, 1 in CSS, which has no alt'
     assert f"images in them        6  {alts}\n" in status
     assert status.endswith("Next: cutline site draft --store 'a b'\n")
     site("draft", "--store", "a b")
@@ -447,7 +447,7 @@ def test_the_status_says_in_plain_words_how_far_a_site_has_come(home: Path) -> N
         [first, *_] = store.uses(stage="drafted")
         store.put_review(first.id, Review(Verdict.EDITED, "Sand", "ann"))
     status = site("status", "--store", "a b").stdout
-    assert "different ones        2  1 could not be had" in status
+    assert "distinct              2  1 could not be fetched" in status
     assert "decided               6  3 informative, 3 left as they are" in status
     assert "suggested             1  to approve or change" in status
     assert "need words            1\n" in status
@@ -461,7 +461,7 @@ def test_what_cannot_be_done_yet_says_why(home: Path) -> None:
     assert "Nothing was written" in site("undo").stderr
     done = site("export", "--format", "wp-cli")
     assert done.returncode == 2
-    assert "without pictures on the web" in done.stderr
+    assert "without images on the web" in done.stderr
     (home / "bad.csv").write_text("what,ever\n1,2\n")
     done = site("export", "--rows", "bad.csv", "-o", "out.csv")
     assert done.returncode == 2
@@ -478,7 +478,7 @@ def test_who_reviews_may_be_nobody_that_the_system_knows(
     monkeypatch.setattr("getpass.getuser", nobody)
     site("run", "pages", "-q")
     (home / "sheet.csv").write_text("id,verdict,approved_alt\n1,,Sand\n")
-    assert "1 review taken over." in site("review", "--read", "sheet.csv").stdout
+    assert "1 review read." in site("review", "--read", "sheet.csv").stdout
 
 
 def test_refusals_name_their_flag_and_are_grouped_where_many(home: Path) -> None:
@@ -491,4 +491,4 @@ def test_refusals_name_their_flag_and_are_grouped_where_many(home: Path) -> None
     done = site("apply", "pages")
     assert done.returncode == 1
     assert done.stderr.count("--overwrite replaces them") == 1
-    assert "and 20 uses more for the same reason" in done.stderr
+    assert "and 20 images more for the same reason" in done.stderr

@@ -71,7 +71,7 @@ def says(text: str, confidence: float | None, **more: Any) -> Draft:
 def store(tmp_path: Path) -> Iterator[Store]:
     """Twelve uses on two pages: some with a suggestion, two without, one kept, one picture lost."""
     with Store(tmp_path / "site.cutline") as store:
-        store.setting("start", SITE)
+        store.put_setting("start", SITE)
         one = [shown("one", n, f"picture-{n}.jpg") for n in range(8)]
         two = [
             shown("two", 0, "picture-0.jpg", alt="A dog, said elsewhere"),

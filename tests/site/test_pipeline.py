@@ -20,14 +20,16 @@ from cutline.caption import Alternative, Caption, CaptionOptions, InContext, Lab
 from cutline.errors import CutlineError, EngineError, ImageError, OptionError
 from cutline.fetch import Fetcher, FetchOptions
 from cutline.image import load_image
+from cutline.progress import Progress
 from cutline.search import SearchOptions
+from cutline.similarity import groups, signature
 from cutline.site import pipeline
 from cutline.site.decide import alt_text as wording
 from cutline.site.decide.alt_text import WordingOptions
-from cutline.site.images import GatherOptions, groups, signature
+from cutline.site.images import DownloadOptions
 from cutline.site.model import Alt, ImageUse, Kind, Page, Purpose, Review, Verdict
 from cutline.site.pages.scan import scan
-from cutline.site.pipeline import PipelineOptions, Progress, Summary, draft_site
+from cutline.site.pipeline import DraftOptions, Summary, draft_site
 from cutline.site.store.store import Store
 
 
@@ -131,7 +133,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def run(store: Store, captioner: Any = None, **options: Any) -> Summary:
     with Fetcher(FetchOptions(retries=0, host_concurrency=8)) as fetcher:
-        chosen = PipelineOptions(**{"ocr": False, **options})
+        chosen = DraftOptions(**{"ocr": False, **options})
         return draft_site(store, captioner or Says(), chosen, fetcher=fetcher)
 
 
@@ -202,7 +204,7 @@ def test_local_files_data_uris_and_what_lies_outside(tmp_path: Path, store: Stor
     root.mkdir()
     noise(1).save(root / "in.png")
     noise(2).save(tmp_path / "out.png")
-    store.setting("root", str(root))
+    store.put_setting("root", str(root))
     inline = base64.b64encode((root / "in.png").read_bytes()).decode()
     urls = [(root / "in.png").as_uri(), (tmp_path / "out.png").as_uri(), (root / "no.png").as_uri()]
     uses = [ImageUse("p", n, Kind.IMG, url, url) for n, url in enumerate(urls)]
@@ -246,7 +248,7 @@ def test_local_pictures_of_kept_uses_are_had_too_and_errors_counted(
         '<img src="a.png" alt="A wolf"><img src="b.png" alt="IMG_1.jpg"><img src="b.png" alt="">'
         '<img src="../outside.png" alt="A fox">'
     )
-    store.setting("root", str(root))
+    store.put_setting("root", str(root))
     for page, uses in scan(root):
         store.put_page(page, uses)
     summary = run(store)
@@ -447,7 +449,7 @@ def test_small_and_plain_pictures_have_no_likeness(picture: Image.Image) -> None
 
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(OptionError, match="got threads 0; expected at least 1"):
-        GatherOptions(threads=0)
+        DownloadOptions(threads=0)
 
 
 def test_alt_states_do_not_change_by_drafting(site: Site, store: Store) -> None:
@@ -467,7 +469,7 @@ def test_an_empty_alt_is_a_gap_only_in_a_list_or_if_asked(site: Site, store: Sto
     assert read.draft.decision.purpose is Purpose.KEPT
     assert listed.draft is not None
     assert listed.draft.alt == "A dog 160 by 120."
-    assert "somebody's decision" in listed.draft.notes[0]
+    assert "may be intentional" in listed.draft.notes[0]
     assert listed.use.alt == ""
     assert run(store).drafts == 0
     run(store, fill_empty=True)

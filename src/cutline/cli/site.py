@@ -1,10 +1,10 @@
-"""`cutline site` up to the drafts: find images, draft their alts, all at once."""
+"""`cutline site` up to the drafts: find images, draft alt texts, or both with a report."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,23 +16,15 @@ from cutline.cli.app import (
     app,
     examples,
     given,
+    needing,
     wording,
     writing,
 )
-from cutline.cli.site_messages import Steps, interruptible
-from cutline.cli.site_steps import (
-    RECORD,
-    command,
-    crawl_site,
-    draft_alts,
-    import_rows,
-    is_page,
-    opened,
-    report_beside,
-    scan_site,
-    write_report,
-)
-from cutline.errors import OptionError
+from cutline.cli.site_messages import Steps, interruptible, next_command
+
+if TYPE_CHECKING:
+    from cutline.caption import Captioner
+    from cutline.site.pipeline import DraftOptions
 
 site = typer.Typer(
     cls=Commands,
@@ -42,36 +34,45 @@ site = typer.Typer(
 )
 app.add_typer(site, name="site")
 
+DEFAULT_STORE = Path("site.cutline")
 finding = partial(typer.Option, rich_help_panel="Pages", show_default=False)
 fetching = partial(typer.Option, rich_help_panel="Network", show_default=False)
-STORE = typer.Option("--store", metavar="FILE", help="The site's record.")
-QUIET = typer.Option("--quiet", "-q", help="No progress and no closing lines.")
-INCLUDE = finding("--include", metavar="PATTERN", help="Only these, such as 'blog/*'; repeatable.")
-EXCLUDE = finding("--exclude", metavar="PATTERN", help="Not these; they win. Repeatable.")
-MAX_PAGES = finding("--max-pages", min=1, help="At most so many pages; by default 10,000.")
-MAX_DEPTH = finding("--max-depth", min=0, help="At most so many links away from the start.")
-SUBDOMAINS = finding("--subdomains", help="Hosts under the start's host belong to the site too.")
-ROBOTS = fetching("--robots/--no-robots", help="Obey robots.txt; by default yes.")
-DELAY = fetching("--delay", min=0, metavar="S", help="Seconds between two requests to a host.")
-AT_ONCE = fetching("--concurrency", min=1, help="Requests to a host at a time.")
+STORE = typer.Option("--store", metavar="FILE", help="The file that holds all data of the site.")
+QUIET = typer.Option("--quiet", "-q", help="Show no progress and no summary.")
+INCLUDE = finding(
+    "--include", metavar="PATTERN", help="Read only these pages, such as 'blog/*'. Repeatable."
+)
+EXCLUDE = finding(
+    "--exclude", metavar="PATTERN", help="Skip these pages, even if included. Repeatable."
+)
+MAX_PAGES = finding("--max-pages", min=1, help="Maximum number of pages. Default: 10,000.")
+MAX_DEPTH = finding("--max-depth", min=0, help="Maximum number of links away from the start.")
+SUBDOMAINS = finding("--subdomains", help="Crawl subdomains of the start's host too.")
+ROBOTS = fetching("--robots/--no-robots", help="Obey robots.txt. Default: yes.")
+DELAY = fetching(
+    "--delay", min=0, metavar="S", help="Minimum seconds between two requests to a host."
+)
+AT_ONCE = fetching("--concurrency", min=1, help="Maximum concurrent requests to a host.")
 PRIVATE = fetching(
     "--private/--public-only",
-    help="Fetch pictures from private addresses too; by default as the crawl's start is.",
+    help="Fetch images from private addresses too. Default: only from the host where the crawl "
+    "started.",
 )
 GLOSSARY = wording(
-    "--glossary", metavar="FILE", help="The site's own words, a line each: sheep = alpaca"
+    "--glossary", metavar="FILE", help="The site's own words, one a line: sheep = alpaca"
 )
 FILL_EMPTY = wording(
     "--fill-empty/--keep-empty",
-    help='Is alt="" a gap? By default in an imported list, not on a page that was read.',
+    help='Treat alt="" as missing. Default: in an imported list, but not on a page.',
 )
-THRESHOLD = wording("--threshold", min=0, max=1, help="Suggest nothing less sure than this.")
-MAX_CHARS = wording("--max-chars", min=1, help="The longest suggestion; by default 125.")
-LANGUAGE = wording("--language", metavar="TAG", help="What the model speaks; by default en.")
+THRESHOLD = wording("--threshold", min=0, max=1, help="Minimum confidence of a suggestion.")
+MAX_CHARS = wording("--max-chars", min=1, help="Maximum length of a suggestion. Default: 125.")
+LANGUAGE = wording("--language", metavar="TAG", help="The model's language. Default: en.")
 CONTEXT = wording(
     "--context-nats",
     min=0,
-    help="Favour words near a picture as its caption is made; by default 0, once for each picture.",
+    help="How strongly words near an image bias its caption. Default: 0, which captions each image "
+    "once.",
 )
 
 
@@ -83,9 +84,10 @@ CONTEXT = wording(
     )
 )
 def group() -> None:
-    """Alt text for a whole website: find, draft, review, write back.
+    """Alt text for a whole website: find images, draft, review, write back.
 
-    Everything is kept in one file as it is made. Any command may be stopped and run again.
+    All data of a site is saved in one file as it is produced. Every command can be stopped and run
+    again.
     """
 
 
@@ -96,8 +98,8 @@ def group() -> None:
     )
 )
 def crawl(
-    url: Annotated[str, typer.Argument(metavar="URL", help="Where to begin.")],
-    store: Annotated[Path, STORE] = RECORD,
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where to start.")],
+    store: Annotated[Path, STORE] = DEFAULT_STORE,
     include: Annotated[list[str] | None, INCLUDE] = None,
     exclude: Annotated[list[str] | None, EXCLUDE] = None,
     max_pages: Annotated[int | None, MAX_PAGES] = None,
@@ -108,15 +110,16 @@ def crawl(
     concurrency: Annotated[int | None, AT_ONCE] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Find the images of a website; stopped, the same command goes on.
+    """Find the images of a website. A stopped crawl continues with the same command.
 
-    Exit codes: 0 all read; 1 some pages could not be read; 2 wrong use; 130 or 143 interrupted.
+    Connections are direct; HTTP_PROXY is ignored.
+
+    Exit codes: 0 all pages read; 1 some pages failed; 2 usage error; 130 or 143 interrupted.
     """
-    with opened(store) as record, interruptible(), Steps(quiet) as steps:
-        failed = crawl_site(
-            record,
-            url,
-            steps,
+    from cutline import site as library
+
+    with needing("site", "cutline site"), interruptible(), Steps(quiet) as steps:
+        options = library.CrawlOptions(
             include=include or (),
             exclude=exclude or (),
             subdomains=subdomains,
@@ -124,28 +127,38 @@ def crawl(
             delay_s=delay,
             **given(max_pages=max_pages, max_depth=max_depth, per_host=concurrency),
         )
-        steps.say(f"Next: {command(store, 'draft')}")
-    raise typer.Exit(1 if failed else 0)
+        found = library.crawl(store, url, options, progress=steps.show)
+        steps.crawled(found)
+        steps.say(next_command(store, "draft"))
+    raise typer.Exit(1 if found.failed else 0)
 
 
 @site.command(
     epilog=examples("cutline site scan public/", "cutline site scan docs/ --exclude 'archive/*'")
 )
 def scan(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="HTML and Markdown files.")],
-    store: Annotated[Path, STORE] = RECORD,
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A folder of HTML and Markdown files, or a file."),
+    ],
+    store: Annotated[Path, STORE] = DEFAULT_STORE,
     include: Annotated[list[str] | None, INCLUDE] = None,
     exclude: Annotated[list[str] | None, EXCLUDE] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Find the images of a folder of HTML or Markdown files.
 
-    Exit codes: 0 all read; 1 some files could not be read; 2 wrong use.
+    Exit codes: 0 all files read; 1 some files failed; 2 usage error.
     """
-    with opened(store) as record, interruptible(), Steps(quiet) as steps:
-        failed = scan_site(record, folder, steps, include=include or (), exclude=exclude or ())
-        steps.say(f"Next: {command(store, 'draft')}")
-    raise typer.Exit(1 if failed else 0)
+    from cutline import site as library
+
+    with needing("site", "cutline site"), interruptible(), Steps(quiet) as steps:
+        found = library.scan(
+            store, folder, include=include or (), exclude=exclude or (), progress=steps.show
+        )
+        steps.scanned(found)
+        steps.say(next_command(store, "draft"))
+    raise typer.Exit(1 if found.failed else 0)
 
 
 @site.command(
@@ -156,18 +169,21 @@ def scan(
     ),
 )
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="A crawler's export.")],
-    store: Annotated[Path, STORE] = RECORD,
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="A crawler's CSV export.")],
+    store: Annotated[Path, STORE] = DEFAULT_STORE,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Take the images from a crawler's export: Screaming Frog, Lumar, or any column of URLs.
+    """Import images from a crawler's export: Screaming Frog, Lumar, or any column of URLs.
 
-    Exit codes: 0 all rows understood; 1 some were not; 2 wrong use.
+    Exit codes: 0 all rows understood; 1 some rows were not; 2 usage error.
     """
-    with opened(store) as record, Steps(quiet) as steps:
-        failed = import_rows(record, file, steps)
-        steps.say(f"Next: {command(store, 'draft')}")
-    raise typer.Exit(1 if failed else 0)
+    from cutline import site as library
+
+    with needing("site", "cutline site"), Steps(quiet) as steps:
+        found = library.import_export(store, file)
+        steps.imported(found)
+        steps.say(next_command(store, "draft"))
+    raise typer.Exit(1 if found.failed else 0)
 
 
 @site.command(
@@ -178,15 +194,17 @@ def import_(
     )
 )
 def draft(
-    store: Annotated[Path, STORE] = RECORD,
+    store: Annotated[Path, STORE] = DEFAULT_STORE,
     glossary: Annotated[Path | None, GLOSSARY] = None,
     threshold: Annotated[float | None, THRESHOLD] = None,
     max_chars: Annotated[int | None, MAX_CHARS] = None,
     language: Annotated[str | None, LANGUAGE] = None,
     context_nats: Annotated[float, CONTEXT] = 0.0,
     fill_empty: Annotated[bool | None, FILL_EMPTY] = None,
-    redo: Annotated[bool, wording("--redo", help="Draft all anew that nobody reviewed.")] = False,
-    refresh: Annotated[bool, fetching("--refresh", help="Ask whether pictures changed.")] = False,
+    redo: Annotated[bool, wording("--redo", help="Redraft every unreviewed image.")] = False,
+    refresh: Annotated[
+        bool, fetching("--refresh", help="Check whether downloaded images have changed.")
+    ] = False,
     delay: Annotated[float, DELAY] = 0.0,
     concurrency: Annotated[int | None, AT_ONCE] = None,
     private: Annotated[bool | None, PRIVATE] = None,
@@ -195,30 +213,31 @@ def draft(
     threads: Annotated[int | None, THREADS] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Fetch each picture once, decide what it is for, and suggest an alt where one is missing.
+    """Fetch each image once, decide its purpose, and draft an alt text where one is missing.
 
-    A second run makes only what is missing, or what another model or wording would say otherwise.
-    What a person reviewed is left alone.
+    A second run drafts only what is missing, and what another model or other options would draft
+    differently. Reviewed images do not change. The model is loaded only if an image needs a
+    caption.
 
-    Exit codes: 0 all drafted; 1 some pictures failed; 2 wrong use; 130 or 143 interrupted.
+    Exit codes: 0 all drafted; 1 some images failed; 2 usage error; 130 or 143 interrupted.
     """
-    with opened(store, there=True) as record, interruptible(), Steps(quiet) as steps:
-        failed = draft_alts(
-            record,
-            steps,
+    from cutline import site as library
+
+    words = given(threshold=threshold, max_chars=max_chars, language=language)
+    with needing("site", "cutline site draft"), interruptible(), Steps(quiet) as steps:
+        done = library.draft(
+            store,
+            _captioner(model, engine, threads),
+            _drafting(words | {"context_nats": context_nats}, fill_empty, redo, refresh),
             glossary=glossary,
-            words=given(threshold=threshold, max_chars=max_chars, language=language)
-            | {"context_nats": context_nats},
-            fill_empty=fill_empty,
-            redo=redo,
-            refresh=refresh,
-            network=given(host_delay_s=delay, host_concurrency=concurrency),
             private=private,
-            load=partial(_load, model, engine, threads),
+            network=_network(delay, concurrency),
+            progress=steps.show,
         )
-        if record.count_uses(stage="waiting"):
-            steps.say(f"Next: {command(store, 'review')}")
-    raise typer.Exit(1 if failed else 0)
+        steps.drafted(done)
+        if done.waiting:
+            steps.say(next_command(store, "review"))
+    raise typer.Exit(1 if done.failed else 0)
 
 
 @site.command(
@@ -231,12 +250,12 @@ def draft(
 def run(
     source: Annotated[
         str,
-        typer.Argument(metavar="URL|DIR|FILE", help="The site, one page, or a crawler's export."),
+        typer.Argument(metavar="URL|DIR|FILE", help="A website, a page, or a crawler's export."),
     ],
-    store: Annotated[Path, STORE] = RECORD,
+    store: Annotated[Path, STORE] = DEFAULT_STORE,
     output: Annotated[
         Path | None,
-        writing("--output", "-o", metavar="FILE.html", help="By default as the record is named."),
+        writing("--output", "-o", metavar="FILE.html", help="Default: named after the store."),
     ] = None,
     include: Annotated[list[str] | None, INCLUDE] = None,
     exclude: Annotated[list[str] | None, EXCLUDE] = None,
@@ -251,38 +270,55 @@ def run(
     threads: Annotated[int | None, THREADS] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Find, draft and report at once; then review what it suggests.
+    """Find images, draft alt texts and write a report in one command.
 
-    Exit codes: 0 all well; 1 some pages or pictures failed; 2 wrong use; 130 or 143 interrupted.
+    Exit codes: 0 no failures; 1 some pages or images failed; 2 usage error; 130 or 143 interrupted.
     """
-    output = output or report_beside(store)
-    is_url = "://" in source
-    if not is_url and not Path(source).exists():
-        raise OptionError(f"got {source}; expected https://..., or a folder or file that is there")
-    only = {"include": include or (), "exclude": exclude or ()}
-    with opened(store) as record, interruptible(), Steps(quiet) as steps:
-        if is_url:
-            about = {"robots": robots, "delay_s": delay, **only, **given(max_pages=max_pages)}
-            failed = crawl_site(record, source, steps, **about)
-        elif Path(source).is_dir() or is_page(Path(source)):
-            failed = scan_site(record, Path(source), steps, **only)
-        else:
-            failed = import_rows(record, Path(source), steps)
-        failed += draft_alts(
-            record,
-            steps,
+    from cutline import site as library
+
+    only: dict[str, Any] = {"include": include or (), "exclude": exclude or ()}
+    with needing("site", "cutline site run"), interruptible(), Steps(quiet) as steps:
+        done = library.run(
+            source,
+            _captioner(model, engine, threads),
+            store,
+            report=output,
+            crawling=library.CrawlOptions(
+                robots=robots, delay_s=delay, **only, **given(max_pages=max_pages)
+            ),
+            drafting=_drafting(given(threshold=threshold) | {"context_nats": 0.0}),
             glossary=glossary,
-            words=given(threshold=threshold) | {"context_nats": 0.0},
-            network=given(host_delay_s=delay),
             private=private,
-            load=partial(_load, model, engine, threads),
+            network=_network(delay),
+            progress=steps.show,
+            on_step=steps.step,
         )
-        write_report(record, steps, output)
-        steps.say(f"Next: {command(store, 'review')}")
-    raise typer.Exit(1 if failed else 0)
+        steps.say(f"Report: {done.report}")
+        steps.say(next_command(store, "review"))
+    raise typer.Exit(1 if done.failed else 0)
 
 
-def _load(model: str | None, engine: str, threads: int | None) -> Any:
-    from cutline.backends import load
+def _captioner(model: str | None, engine: str, threads: int | None) -> Captioner:
+    from cutline.backends.lazy import load_lazily
 
-    return load(model, engine=engine, threads=threads)
+    return load_lazily(model, engine=engine, threads=threads)
+
+
+def _drafting(
+    words: dict[str, Any],
+    fill_empty: bool | None = None,
+    redo: bool = False,
+    refresh: bool = False,
+) -> DraftOptions:
+    from cutline.site.decide.alt_text import WordingOptions
+    from cutline.site.images import DownloadOptions
+    from cutline.site.pipeline import DraftOptions
+
+    download = DownloadOptions(max_age_s=0.0) if refresh else DownloadOptions()
+    return DraftOptions(WordingOptions(**words), download, fill_empty=fill_empty, redo=redo)
+
+
+def _network(delay: float, concurrency: int | None = None) -> Any:
+    from cutline.fetch import FetchOptions
+
+    return FetchOptions(**given(host_delay_s=delay, host_concurrency=concurrency))

@@ -1,30 +1,45 @@
-"""What a person sees of the `cutline site` commands: progress, outcomes, how a site stands."""
+"""What the `cutline site` commands print: progress, results, findings and status."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
+from cutline.terminal import printable
+
 if TYPE_CHECKING:
+    from cutline.progress import Progress
     from cutline.site.model import Finding
+    from cutline.site.outcomes import (
+        ApplyResult,
+        CrawlResult,
+        DraftResult,
+        ImportResult,
+        ScanResult,
+        UndoResult,
+    )
     from cutline.site.pipeline import Summary
     from cutline.site.store.store import Counts, StoredUse
 
+_MOST = 20  # problems of one kind that are printed
+
 
 class Steps:
-    """What a person sees of a run: a bar for each step on a terminal, its outcome in a line.
+    """Shows the steps of a run: a progress bar on a terminal, and a line for each result.
 
     Args:
-        quiet: only problems.
+        quiet: print problems only.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -34,19 +49,19 @@ class Steps:
         self._step = ""
 
     def __enter__(self) -> Self:
-        """Make a bar ready, if there is a terminal."""
+        """Start the progress bar, if standard error is a terminal."""
         if not self._quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import (
                 BarColumn,
                 MofNCompleteColumn,
-                Progress,
                 TextColumn,
                 TimeElapsedColumn,
                 TimeRemainingColumn,
             )
+            from rich.progress import Progress as Bar
 
-            self._bar = Progress(
+            self._bar = Bar(
                 TextColumn("{task.description:<10}"),
                 BarColumn(),
                 MofNCompleteColumn(),
@@ -65,34 +80,133 @@ class Steps:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, step: str, done: int, total: int | None, failed: int = 0) -> None:
-        """A step has come so far."""
+    def show(self, progress: Progress) -> None:
+        """Update the bar."""
         if self._bar is None:
             return
-        if step != self._step:
+        if progress.step != self._step:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._step = step
-            self._task = self._bar.add_task(step, total=total, failed="")
-        note = f"{failed} failed" if failed else ""
-        self._bar.update(self._task, completed=done, total=total, failed=note)
+            self._step = progress.step
+            self._task = self._bar.add_task(progress.step, total=progress.total, failed="")
+        note = f"{progress.failed} failed" if progress.failed else ""
+        self._bar.update(self._task, completed=progress.done, total=progress.total, failed=note)
 
     def say(self, line: str) -> None:
-        """A plain sentence on how a step ended."""
-        if not self._quiet:
+        """Print a result, unless quiet."""
+        if line and not self._quiet:
             self._print(line)
 
     def problem(self, line: str) -> None:
-        """Something that a person should know in any case."""
+        """Print a problem."""
         self._print(line)
 
-    def _print(self, line: str) -> None:
-        from cutline.terminal import printable
+    def step(self, result: CrawlResult | ScanResult | ImportResult | DraftResult) -> None:
+        """Print the result of a step of `cutline site run`."""
+        from cutline.site import outcomes
 
+        match result:
+            case outcomes.CrawlResult():
+                self.crawled(result)
+            case outcomes.ScanResult():
+                self.scanned(result)
+            case outcomes.ImportResult():
+                self.imported(result)
+            case _:
+                self.drafted(result)
+
+    def crawled(self, result: CrawlResult) -> None:
+        """Print what a crawl found."""
+        for url, error in result.problems[:_MOST]:
+            self.problem(f"{url}: {error}")
+        if len(result.problems) > _MOST:
+            more = several(len(result.problems) - _MOST, "page")
+            self.problem(f"and {more} more; the report lists all")
+        if result.retired:
+            self.say(f"No longer there: {several(result.retired, 'page')}.")
+        left = {
+            "could not be read": result.failed,
+            "excluded by robots.txt": result.forbidden,
+            "not requested, because --max-pages is reached": result.waiting,
+        }
+        notes = "".join(f"; {number:,} {what}" for what, number in left.items() if number)
+        where = f"on {several(result.pages, 'page')}"
+        pace = result.pages / max(result.seconds, 1e-9)
+        line = found(result.occurrences, result.images, where)
+        self.say(f"{line}{notes}; {pace:.1f} pages per second.")
+
+    def scanned(self, result: ScanResult) -> None:
+        """Print what a scan found."""
+        for path, error in result.problems:
+            self.problem(f"{path}: {error}")
+        where = f"in {several(result.pages, 'file')}"
+        self.say(f"{found(result.occurrences, result.images, where)}.")
+
+    def imported(self, result: ImportResult) -> None:
+        """Print what an import found."""
+        for number, problem in result.problems[:_MOST]:
+            self.problem(f"{result.file}, row {number + 1}: {problem}")
+        if len(result.problems) > _MOST:
+            self.problem(f"{result.file}: and {len(result.problems) - _MOST} more rows")
+        where = f"in {several(result.rows, 'row')}"
+        self.say(f"{found(result.occurrences, result.images, where)}.")
+
+    def drafted(self, result: DraftResult) -> None:
+        """Print what a run of drafts produced."""
+        for url, error in result.problems:
+            self.problem(f"{url[:200]}: {error}")
+        if result.blocked:
+            self.problem(
+                "Only public addresses, the usual ports and the host where the crawl started were "
+                "allowed; if you trust where these images are, add --private"
+            )
+        for reason in result.summary.refusals[:_MOST]:
+            self.problem(f"not captioned: {reason}")
+        self.say(drafted(result.summary))
+
+    def applied(self, result: ApplyResult, store: Path, patch: Path | None) -> None:
+        """Print what `cutline site apply` wrote, or would write."""
+        for path, why in result.outcome.failed if result.outcome else ():
+            self.problem(f"{path}: {why}")
+        for line in refusals(result.refused):
+            self.problem(line)
+        refused = len(result.refused)
+        left = f" Not changed: {several(refused, 'image')}, see above." if refused else ""
+        if result.alts:
+            done, hint = "To be written", " Add --write to write them."
+            if patch is not None:
+                hint = f" The patch: {patch}"
+            elif result.outcome is not None:
+                done, hint = "Written", f" To undo: {command(store, 'undo')}"
+            alts, files = several(result.alts, "alt"), several(result.files, "file")
+            self.say(f"{done}: {alts} in {files}.{left}{hint}")
+        elif not result.approved:
+            self.say(f"Nothing is approved yet: {command(store, 'review')}")
+        elif not (result.outcome and result.outcome.failed):
+            present = "" if refused else " The pages have every approved alt."
+            self.say(f"Nothing to write.{present}{left}")
+
+    def undone(self, result: UndoResult) -> None:
+        """Print what `cutline site undo` restored."""
+        outcome = result.outcome
+        if outcome is None:
+            self.say("Nothing was written, so there is nothing to undo.")
+            return
+        for path, why in dict.fromkeys(outcome.failed):
+            self.problem(f"{path}: {why}")
+            for line, alt in result.remaining.get(path, ()):
+                self.problem(f'  {path}:{line}: alt="{alt}"')
+        if outcome.files:
+            files = several(len(set(outcome.files)), "file")
+            self.say(f"Undone: {several(outcome.uses, 'alt')} in {files}.")
+        elif not outcome.failed:
+            self.say("Everything that was written is undone already.")
+
+    def _print(self, line: str) -> None:
         text = printable(line).encode("utf-8", "replace").decode()
         if self._bar is not None:
             self._bar.console.print(text, soft_wrap=True, markup=False)
@@ -102,15 +216,29 @@ class Steps:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """End a stopped command with a word on how to go on; all up to there is kept."""
+    """Turn Ctrl-C and SIGTERM into a message that says how to continue, and an exit code."""
     from cutline.cli.interrupts import Interrupted, Interrupts
 
     try:
         with Interrupts():
             yield
     except (Interrupted, KeyboardInterrupt) as stopped:
-        print("Stopped; all up to here is kept. To go on: the same command.", file=sys.stderr)
+        print(
+            "Stopped; everything so far is saved. To continue, run the same command again.",
+            file=sys.stderr,
+        )
         raise typer.Exit(getattr(stopped, "exit_code", 130)) from stopped
+
+
+def command(store: Path, name: str) -> str:
+    """A command on a store, as a person would type it."""
+    named = "" if store == Path("site.cutline") else f" --store {shlex.quote(str(store))}"
+    return f"cutline site {name}{named}"
+
+
+def next_command(store: Path, name: str) -> str:
+    """The line that says which command comes next."""
+    return f"Next: {command(store, name)}"
 
 
 def several(number: int, what: str) -> str:
@@ -125,16 +253,16 @@ def found(images: int, different: int, where: str) -> str:
 
 
 def drafted(summary: Summary) -> str:
-    """What came of a run of drafts."""
+    """The summary of a run of drafts."""
     if not (summary.drafts or summary.fetched or summary.failed or summary.uncaptioned):
         return "Nothing left to draft."
     suggested = summary.drafts - summary.asked - summary.kept
     asked = f"{summary.asked:,} {'needs' if summary.asked == 1 else 'need'} your words"
     if summary.abstained:
-        asked += f" ({summary.abstained:,} since the captioner was not sure enough)"
-    done = [f"{several(summary.fetched, 'picture')} fetched"]
+        asked += f" ({summary.abstained:,} because the captioner was not confident enough)"
+    done = [f"{several(summary.fetched, 'image')} fetched"]
     if summary.failed:
-        done.append(f"{summary.failed:,} could not be had")
+        done.append(f"{summary.failed:,} could not be fetched")
     if summary.uncaptioned:
         done.append(f"{summary.uncaptioned:,} could not be captioned")
     done.append(f"{summary.captioned:,} captioned")
@@ -148,13 +276,13 @@ def drafted(summary: Summary) -> str:
 
 
 def standing(site: str, counts: Counts) -> Iterator[str]:
-    """How far a site has come, a line each."""
+    """The lines of `cutline site status`."""
     reviewed = sum(counts.reviewed.values())
     decided = counts.uses - counts.found
     backgrounds = counts.uses - sum(counts.by_alt.values())
 
     def kinds(numbers: Mapping[Any, int]) -> str:
-        return ", ".join(f"{n:,} {_SAID.get(kind, kind)}" for kind, n in numbers.items() if n)
+        return ", ".join(f"{n:,} {_LABELS.get(kind, kind)}" for kind, n in numbers.items() if n)
 
     def note(number: int, what: str) -> str:
         return f"{number:,} {what}" if number else ""
@@ -162,26 +290,30 @@ def standing(site: str, counts: Counts) -> Iterator[str]:
     rows = [
         ("pages", counts.pages, note(counts.failed_pages, "could not be read")),
         ("images in them", counts.uses, kinds({**counts.by_alt, "css": backgrounds})),
-        ("different ones", counts.distinct, note(counts.failed, "could not be had")),
+        ("distinct", counts.distinct, note(counts.failed, "could not be fetched")),
         ("decided", decided, kinds(counts.by_purpose)),
         ("suggested", counts.drafted, "to approve or change" if counts.drafted else ""),
-        ("need words", counts.asked, note(counts.abstained, "since the captioner was not sure")),
+        (
+            "need text",
+            counts.asked,
+            note(counts.abstained, "with an unsure caption"),
+        ),
         ("reviewed", reviewed, kinds(counts.reviewed)),
         ("written", counts.applied, ""),
     ]
     if counts.stale:
-        rows.append(("out of date", counts.stale, "would be suggested otherwise today"))
+        rows.append(("out of date", counts.stale, "would be drafted differently now"))
     yield f"{'site':<16}{site}"
     for name, number, more in rows:
         yield f"{name:<16}{number:>7,}  {more}".rstrip()
 
 
-_SAID = {
+_LABELS = {
     "missing": "without alt",
     "empty": 'with alt=""',
-    "whitespace": "with blanks for an alt",
-    "present": "with words",
-    "css": "in CSS, which takes none",
+    "whitespace": "with only spaces as alt",
+    "present": "with text",
+    "css": "in CSS, which has no alt",
     "kept": "left as they are",
 }
 
@@ -189,16 +321,15 @@ _SAID = {
 def print_findings(
     findings: Iterable[tuple[str, Finding]], *, errors_only: bool = False, as_json: bool = False
 ) -> int:
-    """Print what lint found, and how much; returns how many errors.
+    """Print findings and their number; returns the number of errors.
 
-    As JSON it is a line each. For people, what is wrong with one image is a line, also where
-    several pages show it.
+    As JSON, each finding is a line. As text, each problem of one image is a line, even if several
+    pages show it.
     """
     from cutline.site.model import Severity
-    from cutline.terminal import printable
 
     number: Counter[str] = Counter()
-    told: list[tuple[str, Finding]] = []
+    printed: list[tuple[str, Finding]] = []
     for place, finding in findings:
         number[finding.severity] += 1
         if errors_only and finding.severity is not Severity.ERROR:
@@ -211,16 +342,16 @@ def print_findings(
             about |= {"message": finding.message, "reference": finding.reference}
             print(json.dumps(about, ensure_ascii=True))
         else:
-            told.append((place, finding))
-    for line in _folded(told):
+            printed.append((place, finding))
+    for line in _folded(printed):
         print(printable(line).encode("utf-8", "replace").decode())
-    said = ", ".join(several(number[severity], severity) for severity in Severity)
-    print(f"{said}.", file=sys.stderr)
+    totals = ", ".join(several(number[severity], severity) for severity in Severity)
+    print(f"{totals}.", file=sys.stderr)
     return number[Severity.ERROR]
 
 
 def _folded(findings: Iterable[tuple[str, Finding]]) -> Iterator[str]:
-    """A line for each gap, though two rules may tell of it, and for each image of many pages."""
+    """A line for each problem, also where two rules report it or many pages show the image."""
     gaps: list[tuple[str, Finding]] = []
     for place, finding in findings:
         last = gaps[-1][1] if gaps else finding
@@ -252,7 +383,7 @@ def _folded(findings: Iterable[tuple[str, Finding]]) -> Iterator[str]:
 
 
 def refusals(refused: Sequence[tuple[StoredUse, str]]) -> Iterator[str]:
-    """What was not written and why: each by itself, or of many the first for each reason."""
+    """What was not written and why: each one, or if there are many the first for each reason."""
     groups: dict[str, list[str]] = {}
     for each, why in refused:
         line = f"{each.use.page}: {(each.use.source or 'svg')[:80]}: {why}"
@@ -261,19 +392,27 @@ def refusals(refused: Sequence[tuple[StoredUse, str]]) -> Iterator[str]:
         shown = lines if len(refused) <= 20 else lines[:1]
         yield from shown
         if len(lines) > len(shown):
-            yield f"and {several(len(lines) - len(shown), 'use')} more for the same reason"
+            yield f"and {several(len(lines) - len(shown), 'image')} more for the same reason"
 
 
 def print_diff(diff: str) -> None:
-    """A unified diff on a terminal, in colours if it may."""
+    """Print a unified diff on a terminal, in colours unless NO_COLOR is set."""
+    lines = [printable_line(line) for line in diff.splitlines(keepends=True)]
     if os.environ.get("NO_COLOR"):
-        print(diff.encode("utf-8", "replace").decode(), end="")
+        print("".join(f"{line}\n" for line in lines), end="")
         return
     from rich.console import Console
     from rich.text import Text
 
     styles = {"+++": "bold", "---": "bold", "@@": "cyan", "+": "green", "-": "red"}
     console = Console(highlight=False)
-    for line in diff.splitlines():
+    for line in lines:
         style = next((styles[mark] for mark in styles if line.startswith(mark)), "")
-        console.print(Text(line.encode("utf-8", "replace").decode(), style=style), soft_wrap=True)
+        console.print(Text(line, style=style), soft_wrap=True)
+
+
+def printable_line(line: str) -> str:
+    """A line of a page: tabs stay, other control characters are escaped, the line's end is cut."""
+    text = line.rstrip("\r\n")
+    escaped = "\t".join(printable(part) for part in text.split("\t"))
+    return escaped.encode("utf-8", "replace").decode()

@@ -1,56 +1,65 @@
-"""`cutline site` once there are drafts: lint, review, write back, hand on, report."""
+"""`cutline site` after the drafts: lint, review, apply, undo, export, report, status."""
 
 from __future__ import annotations
 
+import io
 import shlex
 import sys
-from functools import partial
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from cutline.cli.app import examples, needing, writing
-from cutline.cli.site import QUIET, STORE, site
-from cutline.cli.site_messages import Steps, print_findings, several, standing
-from cutline.cli.site_steps import (
-    RECORD,
-    Format,
-    answer_rows,
-    apply_alts,
+from cutline.cli.site import DEFAULT_STORE, QUIET, STORE, site
+from cutline.cli.site_messages import (
+    Steps,
     command,
-    export_record,
-    journal_of,
-    lint_site,
-    opened,
-    report_beside,
-    write_out,
-    write_report,
+    next_command,
+    print_diff,
+    print_findings,
+    several,
+    standing,
 )
 from cutline.errors import OptionError
+
+if TYPE_CHECKING:
+    from cutline.site.store.store import Counts
+
+
+class Format(StrEnum):
+    """The formats of `cutline site export`."""
+
+    CSV = "csv"
+    JSON = "json"
+    WP_CLI = "wp-cli"
 
 
 @site.command(
     epilog=examples("cutline site lint", "cutline site lint --drafts --errors-only --json")
 )
 def lint(
-    store: Annotated[Path, STORE] = RECORD,
-    drafts: Annotated[bool, typer.Option("--drafts", help="Also what we suggest.")] = False,
+    store: Annotated[Path, STORE] = DEFAULT_STORE,
+    drafts: Annotated[bool, typer.Option("--drafts", help="Check the drafts too.")] = False,
     errors_only: Annotated[
-        bool, typer.Option("--errors-only", help="No warnings, no notes.")
+        bool, typer.Option("--errors-only", help="Print no warnings and no notes.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Check the alts that stand in the pages, by the rules of WCAG.
+    """Check the alt texts in the pages against WCAG.
 
-    Files that were scanned are read as they are now, and lines named; other pages as they were
-    crawled.
+    Scanned files are read as they are now, and findings name the line. Other pages are checked as
+    they were crawled.
 
-    Exit codes: 0 no error; 1 at least one error; 2 wrong use.
+    Exit codes: 0 no errors; 1 at least one error; 2 usage error.
     """
-    with opened(store, there=True) as record:
-        crawled = record.setting("crawled_at")
-        findings = lint_site(record, drafts=drafts)
+    from cutline import site as library
+
+    with needing("site", "cutline site"), library.open_store(store, must_exist=True) as opened:
+        crawled = opened.setting("crawled_at")
+        findings = library.lint(opened, drafts=drafts)
         errors = print_findings(findings, errors_only=errors_only, as_json=json)
     if crawled:
         print(f"As crawled at {crawled}; crawl again to see changes.", file=sys.stderr)
@@ -65,48 +74,49 @@ def lint(
     )
 )
 def review(
-    store: Annotated[Path, STORE] = RECORD,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 0,
-    browser: Annotated[bool, typer.Option(help="Open it in a browser.")] = True,
+    store: Annotated[Path, STORE] = DEFAULT_STORE,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 takes a free one.")
+    ] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
     who: Annotated[
-        str | None, typer.Option("--who", help="Who reviews; by default the login's name.")
+        str | None, typer.Option("--who", help="The reviewer's name. Default: the login name.")
     ] = None,
     write: Annotated[
-        Path | None, writing("--write", metavar="FILE.csv", help="For a spreadsheet instead.")
+        Path | None,
+        writing("--write", metavar="FILE.csv", help="Write a CSV file to review instead."),
     ] = None,
     read: Annotated[
-        Path | None, writing("--read", metavar="FILE.csv", help="Back from the spreadsheet.")
+        Path | None, writing("--read", metavar="FILE.csv", help="Read the reviewed CSV file.")
     ] = None,
-    force: Annotated[bool, writing("--force", help="Replace a file that exists.")] = False,
+    force: Annotated[bool, writing("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Approve, change or refuse suggestions: on a page on this machine, or in a spreadsheet.
+    """Approve, edit or reject drafts: on a local web page, or in a spreadsheet.
 
-    In the spreadsheet, give each row a verdict: approved, edited, decorative or skipped; words in
-    approved_alt without a verdict count as edited. What else it says is for reading only.
+    In the spreadsheet, set the verdict of each row: approved, edited, decorative or skipped. Text
+    in approved_alt without a verdict counts as edited. The other columns are for reading only.
 
-    Exit codes: 0 done; 1 some rows were not understood; 2 wrong use.
+    Exit codes: 0 done; 1 some rows were not understood; 2 usage error.
     """
-    who = who or _login()
-    with opened(store, there=True) as record:
-        if write is not None:
-            from cutline.site.results.review_csv import write_sheet
+    from cutline import site as library
 
-            write_out(write, force, partial(write_sheet, record), encoding="utf-8-sig")
+    who = who or _login()
+    with needing("site", "cutline site review"):
+        if write is not None:
+            _write_out(write, force, lambda to: library.write_reviews(store, to), "\ufeff")
             back = command(store, f"review --read {shlex.quote(str(write))}")
             print(f"Fill in verdict or approved_alt, then: {back}", file=sys.stderr)
         elif read is not None:
-            from cutline.site.results.review_csv import read_reviews
-
-            sheet = read_reviews(record, read, who)
-            record.put_reviews(sheet.reviews)
+            sheet = library.read_reviews(store, read, who=who)
             for line, problem in sheet.problems:
-                print(f"{read}, line {line}: {problem}", file=sys.stderr)
-            print(f"{several(len(sheet.reviews), 'review')} taken over.")
+                Steps().problem(f"{read}, line {line}: {problem}")
+            print(f"{several(len(sheet.reviews), 'review')} read.")
             raise typer.Exit(1 if sheet.problems else 0)
         else:
-            with needing("site", "cutline site review"):
+            with library.open_store(store, must_exist=True) as opened:
                 from cutline.review.app import serve
-            serve(record, port=port, browser=browser, who=who)
+
+                serve(opened, port=port, browser=browser, who=who)
 
 
 @site.command(
@@ -118,72 +128,73 @@ def review(
 )
 def apply(
     root: Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the pages.")],
-    store: Annotated[Path, STORE] = RECORD,
-    write: Annotated[bool, writing("--write", help="Write; without it, only show.")] = False,
+    store: Annotated[Path, STORE] = DEFAULT_STORE,
+    write: Annotated[
+        bool, writing("--write", help="Change the files. Without it, show the changes.")
+    ] = False,
     patch: Annotated[
         Path | None, writing("--patch", metavar="FILE", help="Write a patch for `git apply`.")
     ] = None,
     overwrite: Annotated[
-        bool, writing("--overwrite", help="Also where other words stand now.")
+        bool, writing("--overwrite", help="Replace text that somebody else wrote, too.")
     ] = False,
-    fill_empty: Annotated[
-        bool, writing("--fill-empty", help='Also where alt="" stands now.')
-    ] = False,
-    force: Annotated[bool, writing("--force", help="Replace a patch that exists.")] = False,
+    fill_empty: Annotated[bool, writing("--fill-empty", help='Replace alt="", too.')] = False,
+    force: Annotated[bool, writing("--force", help="Replace an existing patch.")] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Write approved alts into the pages; without --write, show what would change.
+    """Write approved alts into the pages; without --write, show the changes.
 
-    Nothing else in a file is touched. Nothing is written where the page changed since it was read,
-    or where a person's words stand. `cutline site undo` takes it back.
+    Nothing else in a file changes. An alt is not written where the page changed since it was read,
+    or where a person wrote other text. `cutline site undo` restores the files.
 
-    Exit codes: 0 all written; 1 some were refused; 2 wrong use.
+    Exit codes: 0 all written; 1 some alts were refused; 2 usage error.
     """
-    with opened(store, there=True) as record, Steps(quiet) as steps:
-        failed = apply_alts(
-            record,
+    from cutline import site as library
+    from cutline.atomic import refuse_existing, write_whole
+
+    if patch is not None:
+        if write:
+            raise OptionError("got --write and --patch; expected one of them")
+        if not force:
+            refuse_existing(patch)
+    with needing("site", "cutline site"), Steps(quiet) as steps:
+        result = library.apply(
+            store,
             root,
-            steps,
             write=write,
-            patch=patch,
-            force=force,
             overwrite=overwrite,
             fill_empty=fill_empty,
+            progress=steps.show,
         )
-    raise typer.Exit(1 if failed else 0)
+        if patch is not None:
+            write_whole(patch, result.patch())
+        elif not write and sys.stdout.isatty():
+            print_diff("".join(change.diff() for change in result.changes))
+        elif not write:
+            sys.stdout.buffer.write(result.patch())
+            sys.stdout.flush()
+        steps.applied(result, store, patch)
+    raise typer.Exit(1 if result.failed else 0)
 
 
 @site.command(epilog=examples("cutline site undo"))
 def undo(
-    store: Annotated[Path, STORE] = RECORD,
+    store: Annotated[Path, STORE] = DEFAULT_STORE,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Take back all that `cutline site apply --write` wrote, however many times it ran.
+    """Undo everything that `cutline site apply --write` wrote, in all its runs.
 
-    A file that was changed by hand since then is left as it is, and the alts that were written
-    into it and still stand there are named.
+    A file that was edited since then stays as it is, and the alts in it that come from Cutline are
+    listed.
 
-    Exit codes: 0 all taken back; 1 some files were left; 2 wrong use.
+    Exit codes: 0 all undone; 1 some files were left; 2 usage error.
     """
-    from cutline.site.writeback.apply import undo as take_back
-    from cutline.site.writeback.journal import standing as still_there
+    from cutline import site as library
 
-    with opened(store, there=True) as record, Steps(quiet) as steps:
-        journal = journal_of(store)
-        if not journal.is_file():
-            steps.say("Nothing was written, so there is nothing to take back.")
-            return
-        outcome = take_back(record, journal, progress=partial(steps.show, "undoing"))
-        for path, why in dict.fromkeys(outcome.failed):
-            steps.problem(f"{path}: {why}")
-            for line, alt in still_there(journal, path):
-                steps.problem(f'  {path}:{line}: alt="{alt}"')
-        files = several(len(set(outcome.files)), "file")
-        if outcome.files:
-            steps.say(f"Taken back: {several(outcome.uses, 'alt')} in {files}.")
-        elif not outcome.failed:
-            steps.say("All that was written is taken back already.")
-    raise typer.Exit(1 if outcome.failed else 0)
+    with needing("site", "cutline site"), Steps(quiet) as steps:
+        result = library.undo(store, progress=steps.show)
+        steps.undone(result)
+    raise typer.Exit(1 if result.failed else 0)
 
 
 @site.command(
@@ -195,71 +206,90 @@ def undo(
     )
 )
 def export(
-    store: Annotated[Path, STORE] = RECORD,
+    store: Annotated[Path, STORE] = DEFAULT_STORE,
     format: Annotated[
-        Format | None, writing("--format", help="By default as the output's name ends, else csv.")
+        Format | None,
+        writing("--format", help="Default: from the output file's extension, else csv."),
     ] = None,
     output: Annotated[
-        Path | None, writing("--output", "-o", metavar="FILE", help="Not to standard output.")
+        Path | None,
+        writing("--output", "-o", metavar="FILE", help="Default: standard output."),
     ] = None,
     rows: Annotated[
         Path | None,
-        writing("--rows", metavar="FILE.csv", help="This imported file, new columns beside it."),
+        writing("--rows", metavar="FILE.csv", help="Add the results to this imported file's rows."),
     ] = None,
-    force: Annotated[bool, writing("--force", help="Replace a file that exists.")] = False,
+    force: Annotated[bool, writing("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Hand the record on: as a table, as JSON, for WordPress, or as the imported file's rows."""
-    ending = output.suffix.lower() if output else ""
-    format = format or {".json": Format.JSON, ".sh": Format.WP_CLI}.get(ending, Format.CSV)
+    """Export all data as CSV, JSON or WP-CLI commands, or as new columns of an imported file."""
+    from cutline import site as library
+    from cutline.atomic import refuse_existing
+
+    suffix = output.suffix.lower() if output else ""
+    format = format or {".json": Format.JSON, ".sh": Format.WP_CLI}.get(suffix, Format.CSV)
     if rows is not None and (output is None or format is not Format.CSV):
         raise OptionError("got --rows; expected --output FILE.csv with it")
-    with opened(store, there=True) as record:
+    with needing("site", "cutline site export"):
         if rows is not None and output is not None:
-            answer_rows(record, rows, output, force)
+            if not force:
+                refuse_existing(output)
+            library.export_rows(store, rows, output)
         else:
-            export_record(record, format, output, force)
+            _write_out(output, force, lambda to: library.export(store, to, format))
+    if format is Format.WP_CLI and not _any_approved(library.status(store)):
+        print("The script sets no alt, because none is approved yet.", file=sys.stderr)
     if output is not None:
         print(f"Exported: {output}", file=sys.stderr)
 
 
 @site.command(epilog=examples("cutline site report -o report.html", "cutline site report --json"))
 def report(
-    store: Annotated[Path, STORE] = RECORD,
+    store: Annotated[Path, STORE] = DEFAULT_STORE,
     output: Annotated[
         Path | None,
-        writing("--output", "-o", metavar="FILE.html", help="By default as the record is named."),
+        writing("--output", "-o", metavar="FILE.html", help="Default: named after the store."),
     ] = None,
-    json: Annotated[bool, writing("--json", help="JSON for machines.")] = False,
-    force: Annotated[bool, writing("--force", help="Replace a file that exists.")] = False,
+    json: Annotated[bool, writing("--json", help="Write JSON instead of HTML.")] = False,
+    force: Annotated[bool, writing("--force", help="Replace an existing file.")] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Say how a site stands: coverage before and after, kinds of images, problems, a gallery.
+    """Report coverage before and after, kinds of images, problems, and a gallery.
 
-    The report of site.cutline is site-report.html, one file with all in it; an earlier one there is
-    replaced.
+    The report of site.cutline is site-report.html, a single file. An earlier report is replaced.
     """
-    from cutline.atomic import refuse_existing
+    from cutline import site as library
+    from cutline.atomic import refuse_existing, write_whole
 
-    with opened(store, there=True) as record, Steps(quiet) as steps:
+    with needing("site", "cutline site"), Steps(quiet) as steps:
         if output is None and not json:
-            output = store.with_name(f"{store.stem}-report.html") if force else report_beside(store)
+            default = store.with_name(f"{store.stem}-report.html")
+            output = default if force else library.report_path(store)
         elif output is not None and not force:
             refuse_existing(output)
-        write_report(record, steps, output, as_json=json)
+        if output is None:
+            print(library.report(store, progress=steps.show).to_json())
+            return
+        if json:
+            write_whole(output, library.report(store, progress=steps.show).to_json())
+        else:
+            library.write_report(store, output, progress=steps.show)
+        steps.say(f"Report: {output}")
 
 
 @site.command(epilog=examples("cutline site status", "cutline site status --json"))
 def status(
-    store: Annotated[Path, STORE] = RECORD,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    store: Annotated[Path, STORE] = DEFAULT_STORE,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say how far a site has come."""
+    """Show how many images are found, drafted, reviewed and written."""
     from dataclasses import asdict
     from json import dumps
 
-    with opened(store, there=True) as record:
-        counts = record.counts()
-        source = record.setting("start") or ""
+    from cutline import site as library
+
+    with needing("site", "cutline site"), library.open_store(store, must_exist=True) as opened:
+        counts = library.status(opened)
+        source = opened.setting("start") or ""
     if json:
         print(dumps({"source": source} | asdict(counts), indent=2))
         return
@@ -268,11 +298,34 @@ def status(
     step = "review" if counts.drafted or counts.asked else ""
     step = "draft" if counts.found or counts.stale else step
     if step:
-        print(f"Next: {command(store, step)}")
+        print(next_command(store, step))
+
+
+def _write_out(
+    output: Path | None, force: bool, write: Callable[[TextIO], None], mark: str = ""
+) -> None:
+    """Write to a file atomically, or to standard output; `mark` begins a file."""
+    from cutline.atomic import refuse_existing, write_whole
+
+    if output is None:
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="")  # type: ignore[union-attr]
+        write(sys.stdout)
+        return
+    if not force:
+        refuse_existing(output)
+    text = io.StringIO(newline="")
+    write(text)
+    write_whole(output, mark + text.getvalue())
+
+
+def _any_approved(counts: Counts) -> bool:
+    from cutline.site.model import Verdict
+
+    return bool(counts.reviewed[Verdict.APPROVED] or counts.reviewed[Verdict.EDITED])
 
 
 def _login() -> str:
-    """The login's name; "" where the system knows none, as in some containers."""
+    """The login name; "" if the system has none, as in some containers."""
     import getpass
 
     try:

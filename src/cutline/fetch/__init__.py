@@ -4,7 +4,8 @@ With `public_only`, what keeps a request out of one's own network (OWASP, Server
 Forgery Prevention) is decided where the connection is made, not where the URL is read: each name is
 resolved once, every address it gives must be a public one, and the socket is opened to that very
 address, so neither a redirect nor a name that changes its mind in between leads elsewhere. TLS
-and the Host header keep the name. There is no proxy, no cookie, no credential, no environment.
+and the Host header keep the name. Connections are direct: HTTP_PROXY, HTTPS_PROXY and ALL_PROXY are
+ignored, because a proxy would choose the address. There is no cookie, no credential.
 """
 
 from __future__ import annotations
@@ -29,15 +30,28 @@ from cutline.fetch.ssrf import (
     BUSY,
     Backend,
     Clock,
+    PrivateHost,
     Refusal,
     Resolve,
     is_address,
     is_public,
+    private_host,
     system_resolver,
 )
 from cutline.media_type import HEAD_BYTES, identify, sniff
 
-__all__ = ["PUBLIC_PORTS", "FetchOptions", "Fetched", "Fetcher", "Resolve", "is_public", "sniff"]
+__all__ = [
+    "PUBLIC_PORTS",
+    "FetchOptions",
+    "Fetched",
+    "Fetcher",
+    "PrivateHost",
+    "Resolve",
+    "is_address",
+    "is_public",
+    "private_host",
+    "sniff",
+]
 
 PUBLIC_PORTS = frozenset({80, 443, 8080, 8443})
 MAX_URL_CHARS = 8000
@@ -64,6 +78,9 @@ class FetchOptions:
 
     public_only: bool = False
     """Refuse whatever is not on the public internet, and ports other than 80, 443, 8080, 8443."""
+
+    private_host: PrivateHost | None = None
+    """The one host that `public_only` allows on a private network, see `fetch.private_host`."""
 
     images_only: bool = True
     """Refuse what does not begin as a picture does, whatever the server calls it."""
@@ -148,7 +165,12 @@ class Fetcher:
         )
         self._clock = Clock()
         self._robots: dict[str, Any] = {}
-        backend: Any = Backend(resolve or system_resolver, self._clock, self.options.public_only)
+        backend: Any = Backend(
+            resolve or system_resolver,
+            self._clock,
+            self.options.public_only,
+            self.options.private_host,
+        )
         self._pool = httpcore.ConnectionPool(
             ssl_context=_tls(),
             max_connections=None,
@@ -251,7 +273,9 @@ class Fetcher:
             raise Refusal("url", "got no valid host and port; expected http://host/ or the like")
         if self.options.public_only:
             port = parsed.port or (443 if parsed.scheme == "https" else 80)
-            if port not in PUBLIC_PORTS:
+            trusted = self.options.private_host
+            own = trusted is not None and (trusted.name, trusted.port) == (host.lower(), port)
+            if port not in PUBLIC_PORTS and not own:
                 ports = ", ".join(map(str, sorted(PUBLIC_PORTS)))
                 raise Refusal("port", f"got port {port}; expected one of {ports}")
             last = host.rstrip(".").rpartition(".")[2]

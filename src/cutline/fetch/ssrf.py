@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 Resolve: TypeAlias = Callable[[str, int], Iterable[str]]
 """A name and a port to the addresses it has; raises OSError if there are none."""
@@ -21,9 +23,13 @@ _NOT_PUBLIC = tuple(
         ipaddress.ip_network,
         """0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24
         192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24
-        224.0.0.0/3 2001::/23 2001:db8::/32 2002::/16 3fff::/20""".split(),
+        168.63.129.16/32 224.0.0.0/3 2001::/23 2001:db8::/32 2002::/16 3fff::/20""".split(),
     )
 )
+"""Not public: the special networks of the IANA registries, and the address at which a virtual
+machine in Azure reaches its host."""
+_NEVER = tuple(map(ipaddress.ip_network, "169.254.0.0/16 168.63.129.16/32 fe80::/10".split()))
+"""Where cloud providers answer with credentials: no name makes these trusted."""
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
@@ -58,6 +64,53 @@ def is_public(address: str) -> bool:
     return parsed.is_global and not special
 
 
+@dataclass(frozen=True)
+class PrivateHost:
+    """A host that may be connected to although its addresses are not public.
+
+    Attributes:
+        name: as in a URL, lower case.
+        port: of the URL that was trusted; the usual ports are allowed too.
+        addresses: the only ones that it is trusted at.
+    """
+
+    name: str
+    port: int
+    addresses: frozenset[str]
+
+
+def private_host(url: str, resolve: Resolve | None = None) -> PrivateHost | None:
+    """The host of a URL that a person chose, with the addresses that it has now.
+
+    Args:
+        url: absolute, http or https.
+        resolve: for names, instead of the system's resolver.
+
+    Returns:
+        None unless every address is a private one: a name with a public address among them is not
+        trusted, since whoever owns it could add the addresses of other people's machines.
+    """
+    try:
+        parts = urlsplit(url)
+        name, port = (parts.hostname or "").lower(), parts.port
+    except ValueError:
+        return None
+    port = port or (443 if parts.scheme == "https" else 80)
+    addresses = [name] if is_address(name) else []
+    if name and not addresses:
+        with suppress(OSError):
+            addresses = list((resolve or system_resolver)(name, port))
+    if not addresses or any(is_public(each) or _is_never_trusted(each) for each in addresses):
+        return None
+    return PrivateHost(name, port, frozenset(addresses))
+
+
+def _is_never_trusted(address: str) -> bool:
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    return any(parsed in network for network in _NEVER if network.version == parsed.version)
+
+
 class Clock(threading.local):
     """When the attempt that this thread makes must be over, seconds on the monotonic clock."""
 
@@ -74,12 +127,19 @@ class Clock(threading.local):
 class Backend:
     """How connections are made: an httpcore network backend."""
 
-    def __init__(self, resolve: Resolve, clock: Clock, public_only: bool) -> None:
+    def __init__(
+        self,
+        resolve: Resolve,
+        clock: Clock,
+        public_only: bool,
+        trusted: PrivateHost | None = None,
+    ) -> None:
         from httpcore import SyncBackend
 
         self._resolve = resolve
         self._clock = clock
         self._public_only = public_only
+        self._trusted = trusted
         self._connect = SyncBackend().connect_tcp
 
     def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> _Stream:
@@ -104,11 +164,17 @@ class Backend:
         addresses = [host] if is_address(host) else self._resolved(host, port)
         if self._public_only:
             for address in addresses:
-                if not is_public(address):
+                if not (is_public(address) or self._is_trusted(host, address)):
                     raise Refusal(
                         "address", f"{host} is at {address}; expected a public address only"
                     )
         return addresses
+
+    def _is_trusted(self, host: str, address: str) -> bool:
+        trusted = self._trusted
+        return trusted is not None and (
+            host.lower() == trusted.name and address in trusted.addresses
+        )
 
     def _resolved(self, host: str, port: int) -> list[str]:
         """Resolve within the time left; the system's resolver knows no limit of its own."""

@@ -1,1 +1,122 @@
-"""Alt text for whole websites: find images, decide, caption, review, write back."""
+"""Alt text for a whole website, from Python.
+
+    from cutline import load, site
+
+    site.crawl("site.cutline", "https://example.org/")
+    site.draft("site.cutline", load())
+    print(site.status("site.cutline").drafted)
+
+Every function takes the site's store: an open `Store`, or the path of its file. `run` finds the
+images, drafts alt texts and writes a report in one call. Each name is imported when it is first
+used, so that `import cutline.site` is fast and needs neither an inference engine nor the extra
+`cutline[site]`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from cutline.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from cutline.progress import Progress
+    from cutline.site.images import DownloadOptions
+    from cutline.site.model import Verdict
+    from cutline.site.opening import open_store
+    from cutline.site.outcomes import (
+        ApplyResult,
+        CrawlResult,
+        DraftResult,
+        ExportFormat,
+        ImportResult,
+        RunResult,
+        ScanResult,
+        UndoResult,
+    )
+    from cutline.site.pages.crawl_types import CrawlOptions
+    from cutline.site.pipeline import DraftOptions
+    from cutline.site.review_workflow import (
+        apply,
+        export,
+        export_rows,
+        lint,
+        read_reviews,
+        report,
+        report_path,
+        review,
+        status,
+        undo,
+        write_report,
+        write_reviews,
+    )
+    from cutline.site.store.store import Store
+    from cutline.site.workflow import crawl, draft, import_export, run, scan
+
+_MODULES = {
+    "cutline.progress": "Progress",
+    "cutline.site.images": "DownloadOptions",
+    "cutline.site.model": "Verdict",
+    "cutline.site.opening": "open_store",
+    "cutline.site.outcomes": "ApplyResult CrawlResult DraftResult ExportFormat ImportResult "
+    "RunResult ScanResult UndoResult",
+    "cutline.site.pages.crawl_types": "CrawlOptions",
+    "cutline.site.pipeline": "DraftOptions",
+    "cutline.site.review_workflow": "apply export export_rows lint read_reviews report "
+    "report_path review status undo write_report write_reviews",
+    "cutline.site.store.store": "Store",
+    "cutline.site.workflow": "crawl draft import_export run scan",
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = [
+    "ApplyResult",
+    "CrawlOptions",
+    "CrawlResult",
+    "DownloadOptions",
+    "DraftOptions",
+    "DraftResult",
+    "ExportFormat",
+    "ImportResult",
+    "Progress",
+    "RunResult",
+    "ScanResult",
+    "Store",
+    "UndoResult",
+    "Verdict",
+    "apply",
+    "crawl",
+    "draft",
+    "export",
+    "export_rows",
+    "import_export",
+    "lint",
+    "open_store",
+    "read_reviews",
+    "report",
+    "report_path",
+    "review",
+    "run",
+    "scan",
+    "status",
+    "undo",
+    "write_report",
+    "write_reviews",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cutline.site' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "cutline").partition(".")[0] == "cutline":
+            raise
+        raise MissingExtraError("cutline.site", "site") from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

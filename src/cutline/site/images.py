@@ -1,7 +1,7 @@
-"""Every picture a site shows, fetched once and kept: from the network, the folder, or the page.
+"""Downloading the images of a site: from the network, the scanned folder, or data URIs.
 
-Bytes from the network go into the store's cache under their digest, by a temporary name, so that
-a file there is whole. Local files stay where they are. What looks the same is grouped.
+Each image is fetched once. Bytes from the network are written atomically into the store's cache
+under their SHA-256; local files stay where they are. Near-duplicates are grouped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -21,8 +21,6 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from cutline.atomic import replacing
@@ -37,36 +35,36 @@ from cutline.errors import (
 )
 from cutline.fetch import Fetcher, sniff
 from cutline.image import load_image
+from cutline.progress import OnProgress, Progress, ignore
+from cutline.similarity import groups, signature
 from cutline.site.decide.image_stats import measure
 from cutline.site.model import Pixels
 from cutline.site.store.store import Content, Store, StoredImage
 
 SVG = "image/svg+xml"
-GUARDED = frozenset({"address", "port"})
-"""Why only a public fetcher fails."""
+BLOCKED = frozenset({"address", "port"})
+"""The error codes of images that are refused because they are not on the public internet."""
 
 _TRANSIENT = frozenset({"dns", "connect", "timeout", "protocol", "unreadable"})
 _BUSY = re.compile(r"\b(429|5\d\d) ")
-_ALIKE_PX = 64
-_ALIKE_BITS, _ALIKE_MEAN, _ALIKE_MOST = 12, 4, 24
 
 
 @dataclass(frozen=True)
-class GatherOptions:
-    """How pictures are had.
+class DownloadOptions:
+    """How images are fetched.
 
     Raises:
         OptionError: a number is out of its range.
     """
 
     threads: int = 8
-    """How many are fetched or read at once, from different hosts; see `FetchOptions` for one."""
+    """Images fetched at once, over all hosts; see `FetchOptions` for the limit of one host."""
 
     max_bytes: int = 20_000_000
-    """The largest local file or data URI."""
+    """Size limit of a local file or data URI."""
 
     max_age_s: float = 7 * 86400.0
-    """After so long a server is asked whether a picture has changed, or is back."""
+    """Age after which a server is asked whether an image has changed, or exists again."""
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
@@ -76,50 +74,50 @@ class GatherOptions:
 
 
 @dataclass
-class Gathered:
-    """How many pictures were fetched or read, were still what they had been, could not be had."""
+class Downloaded:
+    """How many images were fetched or read, had not changed, and could not be fetched."""
 
     fetched: int = 0
     unchanged: int = 0
     failed: int = 0
 
 
-def gather(
+def download(
     store: Store,
     wanted: Iterable[int],
-    options: GatherOptions,
+    options: DownloadOptions,
     fetcher: Fetcher,
-    progress: Callable[[int, int, int], None],
-) -> Gathered:
-    """Have each wanted picture's bytes, unless they are there and fresh; then group those alike.
+    progress: OnProgress = ignore,
+) -> Downloaded:
+    """Fetch the images that are missing or out of date, and group those that look the same.
 
     Args:
-        store: the site's; it is told of each picture at once.
-        wanted: ids of images.
-        options: how.
-        fetcher: for what is on the network.
-        progress: called with how many are done, of how many, and how many of these failed.
+        store: the site's store; each image is saved as soon as it is fetched.
+        wanted: the ids of the images.
+        options: how to fetch.
+        fetcher: for images on the network.
+        progress: called after every image, with the step "fetching".
     """
     ids = set(wanted)
     root = store.setting("root")
     job = _Job(store, options, fetcher, Path(root).resolve() if root else None)
     due = [image.id for image in store.images() if image.id in ids and job.due(image)]
-    found = Gathered()
-    progress(0, len(due), 0)
+    found = Downloaded()
+    progress(Progress("fetching", 0, len(due)))
     with closing(job.run(due)) as outcomes:
         for done, outcome in enumerate(outcomes, start=1):
             setattr(found, outcome, getattr(found, outcome) + 1)
-            progress(done, len(due), found.failed)
+            progress(Progress("fetching", done, len(due), found.failed))
     signatures = store.signatures()
     if store.setting("grouped") != str(len(signatures)):  # none is ever taken away
         store.put_groups(groups(signatures))
-        store.setting("grouped", str(len(signatures)))
+        store.put_setting("grouped", str(len(signatures)))
     return found
 
 
 class _Job:
     def __init__(
-        self, store: Store, options: GatherOptions, fetcher: Fetcher, root: Path | None
+        self, store: Store, options: DownloadOptions, fetcher: Fetcher, root: Path | None
     ) -> None:
         self._store = store
         self._options = options
@@ -129,22 +127,22 @@ class _Job:
         self._decoding = threading.BoundedSemaphore(2)  # whole pictures in memory
 
     def due(self, image: StoredImage) -> bool:
-        """Whether a picture must be looked at (again)."""
+        """Whether an image must be fetched or read (again)."""
         if image.status == "new":
             return True
         if image.url.startswith("file:"):
             return image.etag != _stamp(_local(image.url))
-        if image.status == "failed" and _may_pass(image):
+        if image.status == "failed" and _is_temporary(image):
             return True
-        if image.code in GUARDED and not self._fetcher.options.public_only:
+        if image.code in BLOCKED and not self._fetcher.options.public_only:
             return True
-        if image.status == "ok" and not self._kept(image):
+        if image.status == "ok" and not self._has_bytes(image):
             return True
-        return self._old(image) and not image.url.startswith("data:")
+        return self._is_old(image) and not image.url.startswith("data:")
 
     def run(self, ids: list[int]) -> Generator[str, None, None]:
-        """Look at pictures, a few at a time; closing the iterator ends it soon."""
-        pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="gather")
+        """Fetch images, a few at a time; closing the iterator stops it soon."""
+        pool = ThreadPoolExecutor(self._options.threads, thread_name_prefix="download")
         pending: deque[Future[str]] = deque()
         finished = False
         try:
@@ -164,7 +162,7 @@ class _Job:
     def _one(self, id: int) -> str:
         image = self._store.image(id)
         try:
-            return self._look(image)
+            return self._fetch(image)
         except FetchError as error:
             code, reason = error.code, error.reason
         except ImageError as error:
@@ -173,35 +171,35 @@ class _Job:
             code, reason = codes.get(type(error), "unreadable"), error.reason
         if self._stop.is_set():
             return "unchanged"
-        if image.status == "ok" and code in _TRANSIENT and self._kept(image):
-            return "unchanged"  # better the picture we have than none
+        if image.status == "ok" and code in _TRANSIENT and self._has_bytes(image):
+            return "unchanged"  # the image in the cache is better than none
         etag = _stamp(_local(image.url)) if image.url.startswith("file:") else ""
         self._store.put_failure(id, code, reason, etag=etag)
         return "failed"
 
-    def _look(self, image: StoredImage) -> str:
+    def _fetch(self, image: StoredImage) -> str:
         if image.url.startswith("file:"):
             path = _local(image.url)
             content = self._read(image.url, path)
-            self._put(image, content, path=str(path), etag=_stamp(path))
+            self._save(image, content, path=str(path), etag=_stamp(path))
         elif image.url.startswith("data:"):
             sources = [each.use.source for each in self._store.uses(image=image.id, limit=1)]
             if not sources:
                 raise FetchError(image.url, "missing", "its page is gone")
             content = _data(sources[0], self._options.max_bytes)
-            self._put(image, content)
+            self._save(image, content)
         else:
             asked = {"etag": image.etag, "last_modified": image.last_modified}
-            fetched = self._fetcher.fetch(image.url, **(asked if self._kept(image) else {}))
+            fetched = self._fetcher.fetch(image.url, **(asked if self._has_bytes(image) else {}))
             if fetched.not_modified:
                 self._store.put_unchanged(image.id)
                 return "unchanged"
-            self._put(
+            self._save(
                 image, fetched.content, etag=fetched.etag, last_modified=fetched.last_modified
             )
         return "fetched"
 
-    def _put(
+    def _save(
         self,
         image: StoredImage,
         content: bytes,
@@ -210,17 +208,17 @@ class _Job:
         etag: str = "",
         last_modified: str = "",
     ) -> None:
-        """Keep a picture, if it is one."""
+        """Save an image, if the content is one."""
         sha256 = hashlib.sha256(content).hexdigest()
         media_type = sniff(content)
         if media_type == SVG:
             found = Content(sha256, SVG, len(content), _svg_pixels(content))
         else:
             with self._decoding:
-                pixels, signature = _seen(content)
+                pixels, signature = _measured(content)
             found = Content(sha256, media_type, len(content), pixels, signature)
         if not path:
-            _keep(self._store.cached(sha256), content)
+            _cache(self._store.cached(sha256), content)
         self._store.put_content(image.id, found, path=path, etag=etag, last_modified=last_modified)
 
     def _read(self, url: str, path: Path) -> bytes:
@@ -244,79 +242,19 @@ class _Job:
         except (OSError, ValueError) as error:
             raise FetchError(url, "unreadable", f"cannot be read: {error}") from error
 
-    def _kept(self, image: StoredImage) -> bool:
-        """Whether we have the bytes of a picture from the network."""
+    def _has_bytes(self, image: StoredImage) -> bool:
+        """Whether the bytes of an image from the network are in the cache."""
         try:
             return image.path is not None and image.path.stat().st_size == image.bytes
         except OSError:
             return False
 
-    def _old(self, image: StoredImage) -> bool:
+    def _is_old(self, image: StoredImage) -> bool:
         age_s = time.time() - datetime.fromisoformat(image.checked_at).timestamp()
         return age_s > self._options.max_age_s
 
 
-def groups(found: Iterable[tuple[int, str, int, int, bytes]]) -> dict[int, int]:
-    """Which pictures look the same: each id -> that of the first, and largest, of its group.
-
-    Two are alike if of the 128 signs of their brightness gradients (dHash, Krawetz 2013, "Kind of
-    like that", along rows and columns) at most 12 differ, and if the colours of 8 x 8 patches are
-    4 levels apart on average and 24 at most. Of 60 photographs shrunk to between 800 and 64 px at
-    JPEG or WebP qualities of 90 to 30, 99 % are known again; of the 18 million pairs of 6,000
-    Flickr8k photographs only two identical ones are taken for each other.
-
-    Args:
-        found: id, sha256, width, height and signature of each.
-
-    Returns:
-        The ids of those that are alike another one, and of the first of each group.
-    """
-    ordered = sorted(found, key=lambda row: (-row[2] * row[3], row[1]))
-    firsts: list[tuple[int, float]] = []
-    bits = np.empty((len(ordered), 128), np.uint8)
-    patches = np.empty((len(ordered), 192), np.int16)
-    same: dict[int, int] = {}
-    for id, _, width, height, signature in ordered:
-        code = np.frombuffer(signature, np.uint8)
-        own_bits, own_patches = np.unpackbits(code[:16]), code[16:].astype(np.int16)
-        number = len(firsts)
-        near = np.flatnonzero((bits[:number] != own_bits).sum(axis=1) <= _ALIKE_BITS)
-        for other in near:
-            first, shape = firsts[other]
-            apart = np.abs(patches[other] - own_patches)
-            if (
-                apart.mean() <= _ALIKE_MEAN
-                and apart.max() <= _ALIKE_MOST
-                and abs(width / height / shape - 1) < 0.03
-            ):
-                same[id] = same[first] = first
-                break
-        else:
-            bits[number], patches[number] = own_bits, own_patches
-            firsts.append((id, width / height))
-    return same
-
-
-def signature(image: Image.Image) -> bytes:
-    """What pictures alike are known by, 208 bytes; b"" if one is too small or too plain to tell.
-
-    Args:
-        image: RGB.
-    """
-    if min(image.size) < _ALIKE_PX:
-        return b""
-    gray: NDArray[np.int16] = np.asarray(
-        image.convert("L").resize((9, 9), Image.Resampling.BOX), np.int16
-    )
-    if np.ptp(gray) < 16:
-        return b""
-    along = (gray[:8, 1:] > gray[:8, :8]).ravel()
-    down = (gray[1:, :8] > gray[:8, :8]).ravel()
-    colours = np.asarray(image.resize((8, 8), Image.Resampling.BOX), np.uint8)
-    return np.packbits(np.concatenate([along, down])).tobytes() + colours.tobytes()
-
-
-def _seen(content: bytes) -> tuple[Pixels, bytes]:
+def _measured(content: bytes) -> tuple[Pixels, bytes]:
     image = load_image(content)
     width, height = image.size
     small = image
@@ -327,8 +265,8 @@ def _seen(content: bytes) -> tuple[Pixels, bytes]:
     return pixels, b"" if pixels.flat else signature(small)
 
 
-def _keep(path: Path, content: bytes) -> None:
-    """Put bytes into the cache: whole under their name, or not at all."""
+def _cache(path: Path, content: bytes) -> None:
+    """Write a file of the cache atomically."""
     with suppress(OSError):
         if path.stat().st_size == len(content):
             return
@@ -343,7 +281,7 @@ def _keep(path: Path, content: bytes) -> None:
 
 
 def _data(source: str, max_bytes: int) -> bytes:
-    """The bytes within a data URI (RFC 2397)."""
+    """The content of a data URI (RFC 2397)."""
     shown = source[:40]
     if len(source) > 3 * max_bytes:
         raise FetchError(shown, "too-large", f"expected at most {max_bytes:,} bytes")
@@ -363,7 +301,7 @@ def _data(source: str, max_bytes: int) -> bytes:
 
 
 def _svg_pixels(content: bytes) -> Pixels:
-    """The size an SVG's root element states; drawings are not rasterised."""
+    """The size that an SVG's root element declares; it is not rasterised."""
     tag = re.search(rb"<(?:\w+:)?svg\b[^>]*>", content)
     text = tag[0].decode("utf-8", "replace") if tag else ""
     sizes = [
@@ -386,7 +324,7 @@ def _local(url: str) -> Path:
 
 
 def _stamp(path: Path) -> str:
-    """What tells whether a local file has changed; "" if it is not there."""
+    """A string that changes when a local file changes; "" if it does not exist."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -394,5 +332,5 @@ def _stamp(path: Path) -> str:
     return f"{status.st_mtime_ns}-{status.st_size}"
 
 
-def _may_pass(image: StoredImage) -> bool:
+def _is_temporary(image: StoredImage) -> bool:
     return image.code in _TRANSIENT or (image.code == "status" and bool(_BUSY.search(image.error)))

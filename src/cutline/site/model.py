@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cutline.errors import OptionError
+
 
 class Kind(StrEnum):
     """What kind of element shows the image."""
@@ -255,3 +257,44 @@ class Finding:
     message: str
     reference: str = ""
     use: ImageUse | None = field(default=None, compare=False)
+
+
+def new_review(
+    draft: Draft | None,
+    verdict: Verdict | str,
+    alt: str | None = None,
+    *,
+    who: str = "",
+    when: str = "",
+) -> Review:
+    """A person's decision as a review.
+
+    Args:
+        draft: the draft that the person saw; None if there was none.
+        verdict: what the person decided.
+        alt: the text that the person approved or wrote; None takes the draft's.
+        who, when: see `Review`.
+
+    Returns:
+        A review whose verdict is "approved" if the text is the draft's, and "edited" if not.
+
+    Raises:
+        OptionError: there is no such verdict, or it needs a text.
+    """
+    try:
+        verdict = Verdict(verdict)
+    except ValueError as error:
+        raise OptionError(f"got verdict {verdict!r}; expected {', '.join(Verdict)}") from error
+    if verdict is Verdict.SKIPPED:
+        return Review(verdict, None, who, when)
+    if verdict is Verdict.DECORATIVE:
+        return Review(verdict, "", who, when)
+    suggested = draft.alt if draft else None
+    if alt is None and verdict is Verdict.APPROVED:
+        alt = suggested
+    words = " ".join((alt or "").split())
+    if alt is not None and words == suggested:
+        return Review(Verdict.APPROVED, words, who, when)
+    if not words:
+        raise OptionError('got no text; expected an alt text, or the verdict "decorative"')
+    return Review(Verdict.EDITED, words, who, when)

@@ -1,77 +1,69 @@
-"""From image uses to drafts: have the pictures, decide, caption, word; each step resumable.
+"""From image occurrences to drafts: fetch, decide, caption, word; each step can be resumed.
 
-Every picture is captioned once, whatever its URLs, sizes and uses: what looks the same shares the
-caption of the largest. The words of a page then go into the wording alone. Only if pages are to
-have a say in decoding (`WordingOptions.context_nats` above 0), a picture is captioned once for
-each different set of words that stand near it.
+Each image is captioned once, whatever its URLs, sizes and occurrences: near-duplicates share the
+caption of the largest. The text around an image then affects the wording alone. Only with
+`WordingOptions.context_nats` above 0, which lets pages bias decoding, an image is captioned once
+for each different set of words near it.
 
-Whatever is made is kept at once, so that another run makes only what is missing: drafts of new
-uses, and drafts that would come out differently today and that nobody has reviewed yet.
+Everything is saved as it is made. Another run makes only what is missing: drafts of new
+occurrences, and drafts that would come out differently now and that nobody has reviewed.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 from cutline.caption import Alternative, Caption, Captioner, CaptionOptions, InContext, Label
 from cutline.errors import CutlineError, ImageError, MissingExtraError
 from cutline.fetch import Fetcher
 from cutline.image import load_image
+from cutline.progress import OnProgress, Progress, ignore
 from cutline.site.decide.alt_text import WordingOptions, context, draft
-from cutline.site.decide.decision_tree import decide, with_text
+from cutline.site.decide.decision_tree import decide, is_kept, with_text
 from cutline.site.decide.image_stats import read_text
 from cutline.site.decide.lint import lint
-from cutline.site.images import SVG, GatherOptions, gather
+from cutline.site.images import SVG, DownloadOptions, download
 from cutline.site.model import Decision, Draft, ImageUse, Purpose, Severity
 from cutline.site.store.store import Store, StoredUse
 
-_OCR = "ocr"  # who "captions" images of text, in the store
+_OCR = "ocr"  # the "model" under which the store keeps the text of images of text
 
 
 @dataclass(frozen=True)
-class PipelineOptions:
+class DraftOptions:
     """How a site is drafted."""
 
     wording: WordingOptions = field(default_factory=lambda: WordingOptions(context_nats=0.0))
     """How captions become drafts."""
 
-    gather: GatherOptions = field(default_factory=GatherOptions)
-    """How pictures are had."""
+    download: DownloadOptions = field(default_factory=DownloadOptions)
+    """How images are fetched."""
 
     alternatives: int = 3
-    """Captions for each picture, the best included, as far as the search keeps so many."""
+    """Captions for each image, the best one included, as far as the beam is wide enough."""
 
     labels: int = 5
-    """Labels for each picture."""
+    """Labels for each image."""
 
     batch_size: int = CaptionOptions.batch_size
-    """Pictures that one thread works on together."""
+    """Images that one thread processes together."""
 
     ocr: bool = True
     """Read images of text, if `cutline[ocr]` is installed."""
 
     fill_empty: bool | None = None
-    """Whether `alt=""` is a gap. None: where an export lists the image, since whoever made the list
-    asks for alts, but not on a page that was read, where it is somebody's decision."""
+    """Whether `alt=""` counts as missing. None: in a crawler's list, whose author asks for alts,
+    but not on a page that was read, where it is intentional."""
 
     redo: bool = False
-    """Draft again whatever nobody has reviewed."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a step is: "fetching", "deciding" or "captioning"; `total` None is not known."""
-
-    step: str
-    done: int
-    total: int | None
-    failed: int = 0
+    """Draft again what nobody has reviewed."""
 
 
 @dataclass
@@ -79,11 +71,11 @@ class Summary:
     """What a run did.
 
     Attributes:
-        fetched, unchanged, failed: pictures had, asked for and still the same, not to be had.
-        captioned: pictures captioned; `uncaptioned` those that a captioner refused.
-        drafts: uses decided on; of these, `kept` are left as they are, though lint finds an error
-            at `faulty` of them; `asked` have no suggestion, and of these, `abstained` have a
-            caption that is too unsure.
+        fetched, unchanged, failed: images fetched, not modified, and not available.
+        captioned: images captioned; `uncaptioned` those that the captioner refused.
+        drafts: occurrences decided; of these, `kept` are left as they are, although lint finds an
+            error in `faulty` of them; `asked` have no suggestion, and of these, `abstained` have a
+            caption of too little confidence.
         refusals: why captioning failed, each reason once.
     """
 
@@ -104,145 +96,154 @@ class Summary:
 def draft_site(
     store: Store,
     captioner: Captioner,
-    options: PipelineOptions | None = None,
+    options: DraftOptions | None = None,
     *,
     fetcher: Fetcher,
-    progress: Callable[[Progress], None] | None = None,
+    progress: OnProgress = ignore,
 ) -> Summary:
-    """Draft every use of a site that has no draft, or one that would come out differently today.
+    """Draft every occurrence that has no draft, or one that would come out differently now.
 
-    Stop it at any time, even by force: what was made is kept, and another run goes on from there.
+    A stopped or killed run loses nothing that was made; another run continues from there.
 
     Args:
-        store: the site's.
-        captioner: who captions.
-        options: how; None is the default.
-        fetcher: for pictures on the network.
-        progress: told how far it is.
+        store: the site's store.
+        captioner: captions the images; nothing but its name is read unless there is an image to
+            caption.
+        options: how to draft; None is the default.
+        fetcher: for images on the network.
+        progress: called after every item; the steps are "fetching", "deciding" and "captioning".
 
     Raises:
         StoreError, OutputError: the disk is full, or the store is in use.
         EngineError: inference failed.
     """
-    began_s = time.monotonic()
-    run = _Run(store, captioner, options or PipelineOptions(), progress or (lambda _: None))
-    store.setting("model", captioner.name)
-    store.setting("rules", run.rules)
-    run.gather(fetcher)
-    run.caption(run.decide())
-    run.summary.elapsed_s = time.monotonic() - began_s
+    started_s = time.monotonic()
+    run = _Run(store, captioner, options or DraftOptions(), progress)
+    run.fetch(fetcher)
+    tasks = run.decide()
+    if tasks and run.is_renamed():
+        tasks = run.decide()
+    run.caption(tasks)
+    run.summary.elapsed_s = time.monotonic() - started_s
     return run.summary
 
 
 @dataclass
 class _Task:
-    """A picture to be captioned, and the uses that wait for it."""
+    """An image to caption, and the occurrences that wait for it with their decisions."""
 
     content: int
     words: str
-    uses: list[int] = field(default_factory=list)
+    waiting: list[tuple[int, Decision]] = field(default_factory=list)
 
 
 class _Run:
     def __init__(
-        self,
-        store: Store,
-        captioner: Captioner,
-        options: PipelineOptions,
-        progress: Callable[[Progress], None],
+        self, store: Store, captioner: Captioner, options: DraftOptions, progress: OnProgress
     ) -> None:
         self.store = store
         self.captioner = captioner
         self.options = options
         self.progress = progress
         self.summary = Summary()
+        self._reads_text = options.ocr
         wording = json.dumps(asdict(options.wording), sort_keys=True)
         others = f"{options.alternatives} {options.labels} {options.fill_empty}"
-        self.rules = f"{version('cutline')} {wording} {others}"
-        self._reads_text = options.ocr
+        ocr = " ocr" if options.ocr and has_ocr() else ""
+        store.put_setting("rules", f"{version('cutline')} {wording} {others}{ocr}")
+        self._put_model()
 
-    def gather(self, fetcher: Fetcher) -> None:
-        """Have the pictures on whose pixels something hangs, and those that cost no request."""
+    def _put_model(self) -> None:
+        self._model = self.captioner.name
+        self.store.put_setting("model", self._model)
+
+    def is_renamed(self) -> bool:
+        """Load the captioner, and say whether its name is not the one that it had before."""
+        _ = self.captioner.search
+        if self.captioner.name == self._model:
+            return False
+        self._put_model()
+        return True
+
+    def fetch(self, fetcher: Fetcher) -> None:
+        """Fetch the images on whose pixels a decision depends, and those that are at hand."""
         wanted = (
             each.image.id
             for each in self.store.uses()
             if each.image
             and (
-                each.image.url.startswith(("file:", "data:"))
-                or decide(self._as_gap(each)).purpose is not Purpose.KEPT
+                each.image.url.startswith(("file:", "data:")) or not is_kept(self._as_missing(each))
             )
         )
-        found = gather(
-            self.store,
-            wanted,
-            self.options.gather,
-            fetcher,
-            lambda done, total, failed: self.progress(Progress("fetching", done, total, failed)),
-        )
-        summary = self.summary
-        summary.fetched, summary.unchanged = found.fetched, found.unchanged
-        summary.failed = found.failed
+        found = download(self.store, wanted, self.options.download, fetcher, self.progress)
+        self.summary.fetched, self.summary.unchanged = found.fetched, found.unchanged
+        self.summary.failed = found.failed
 
     def decide(self) -> list[_Task]:
-        """Draft what needs no new caption; returns the pictures that need one."""
+        """Draft what needs no new caption; returns the images that need one."""
         tasks: dict[tuple[int, str], _Task] = {}
         total = self.store.count_uses()
         for done, each in enumerate(self.store.uses(), start=1):
-            if self._due(each):
-                decision, caption, content = self._decided(each)
+            if self._is_due(each):
+                occurrence = self._as_missing(each)
+                decision = decide(occurrence, each.image.pixels if each.image else None)
+                decision, caption, content = self._captioned_before(each, decision)
                 if content is None:
                     self._draft(each, decision, caption)
                 else:
                     words = self._words(each)
                     task = tasks.setdefault((content, words), _Task(content, words))
-                    task.uses.append(each.id)
+                    task.waiting.append((each.id, decision))
             self.progress(Progress("deciding", done, total))
         return list(tasks.values())
 
     def caption(self, tasks: list[_Task]) -> None:
-        """Caption pictures, and draft the uses that wait for each as soon as it is there."""
+        """Caption images, and draft the occurrences that wait for each as soon as it is done."""
+        self.progress(Progress("captioning", 0, len(tasks)))
+        if not tasks:
+            return
         search = self.captioner.search
-        several = replace(search, n_best=min(self.options.alternatives, search.beam_size))
         options = CaptionOptions(
-            several,
+            replace(search, n_best=min(self.options.alternatives, search.beam_size)),
             self.options.labels,
             self.options.batch_size,
             self.options.wording.context_nats,
         )
-        self.progress(Progress("captioning", 0, len(tasks)))
-        if not tasks:
-            return
-        found: Any = self.captioner.stream(map(self._picture, tasks), options)
-        with closing(found):
-            for done, (task, caption) in enumerate(zip(tasks, found, strict=True), start=1):
+        captions: Any = self.captioner.stream(map(self._picture, tasks), options)
+        with closing(captions):
+            for done, (task, caption) in enumerate(zip(tasks, captions, strict=True), start=1):
                 self._captioned(task, caption)
                 self.progress(Progress("captioning", done, len(tasks), self.summary.uncaptioned))
 
-    def _as_gap(self, each: StoredUse) -> ImageUse:
-        """The use, or, where its empty alt is no decision, the use as if it had none."""
+    def _as_missing(self, each: StoredUse) -> ImageUse:
+        """The occurrence; without its alt where an empty alt counts as missing."""
         fill = self.options.fill_empty
-        gap = each.use.alt == "" and (bool(each.origin) if fill is None else fill)
-        return replace(each.use, alt=None) if gap else each.use
+        missing = each.use.alt == "" and (bool(each.origin) if fill is None else fill)
+        return replace(each.use, alt=None) if missing else each.use
 
-    def _due(self, each: StoredUse) -> bool:
+    def _is_due(self, each: StoredUse) -> bool:
         if each.review is not None:
             return False
         return each.draft is None or each.stale or self.options.redo
 
-    def _decided(self, each: StoredUse) -> tuple[Decision, Caption | None, int | None]:
-        """The decision, the caption we have, and the picture that still needs one."""
+    def _captioned_before(
+        self, each: StoredUse, decision: Decision
+    ) -> tuple[Decision, Caption | None, int | None]:
+        """The decision with an image's text read, the caption in the store, the image to caption.
+
+        The last two are None where the decision needs no caption.
+        """
         image = each.image
-        decision = decide(self._as_gap(each), image.pixels if image else None)
         if image is None or image.content is None or decision.alt is not None:
             return decision, None, None
         if decision.purpose is Purpose.TEXT:
             return with_text(decision, self._text(image.content)), None, None
         if decision.purpose is not Purpose.INFORMATIVE or image.media_type == SVG:
             return decision, None, None
-        known = self.store.caption(image.content, self.captioner.name, self._recipe(each))
+        known = self.store.caption(image.content, self._model, self._recipe(each))
         if known is not None:
             return decision, _restored(known), None
-        return decision, None, image.group or image.content
+        return decision, None, self.store.largest(image.content)
 
     def _captioned(self, task: _Task, caption: Caption) -> None:
         if caption.error is not None:
@@ -255,31 +256,30 @@ class _Run:
             return  # without a draft, so that the next run tries again
         record = caption.to_dict() | {"source": ""}
         self.summary.captioned += 1
-        for number, id in enumerate(task.uses):
+        for number, (id, decision) in enumerate(task.waiting):
             each = self.store.use(id)
             if number == 0:
                 recipe = self._recipe(each)
-                self.store.put_caption(task.content, self.captioner.name, recipe, record)
-            decision = decide(self._as_gap(each), each.image.pixels if each.image else None)
+                self.store.put_caption(task.content, self._model, recipe, record)
             self._draft(each, decision, _restored(record))
 
     def _draft(self, each: StoredUse, decision: Decision, caption: Caption | None) -> None:
-        use, image = self._as_gap(each), each.image
-        found = draft(use, decision, caption, self.options.wording)
-        if use is not each.use:
-            found = _noted(found, 'its alt is "" today, which may be somebody\'s decision')
+        occurrence, image = self._as_missing(each), each.image
+        made = draft(occurrence, decision, caption, self.options.wording)
+        if occurrence is not each.use:
+            made = _noted(made, 'its alt is "" now, which may be intentional')
         if decision.alt is None and image is not None and decision.purpose is not Purpose.KEPT:
             if image.status == "failed":
-                found = _noted(found, f"its picture could not be had: {image.error}")
+                made = _noted(made, f"its image could not be fetched: {image.error}")
             elif image.media_type == SVG:
-                found = _noted(found, "a drawing (SVG), which no captioner reads: describe it")
-        self.store.put_draft(each.id, found)
+                made = _noted(made, "a drawing (SVG), which no captioner reads: describe it")
+        self.store.put_draft(each.id, made)
         self.summary.drafts += 1
         kept = decision.purpose is Purpose.KEPT
         self.summary.kept += kept
         self.summary.faulty += kept and is_faulty(each.use)
-        self.summary.asked += found.alt is None and not kept
-        self.summary.abstained += found.abstained
+        self.summary.asked += made.alt is None and not kept
+        self.summary.abstained += made.abstained
 
     def _picture(self, task: _Task) -> Any:
         path = self.store.picture(task.content)
@@ -289,12 +289,12 @@ class _Run:
         return context(each.use) if self.options.wording.context_nats else ""
 
     def _recipe(self, each: StoredUse) -> str:
-        """The same text for the same caption: how we search and which words stand nearby."""
+        """Equal for equal captions: the search options, and the words near the image."""
         nats = float(self.options.wording.context_nats)
         return json.dumps([self.options.alternatives, self.options.labels, nats, self._words(each)])
 
     def _text(self, content: int) -> str:
-        """What an image of text says; "" if it can't be read here."""
+        """The text in an image of text; "" if it cannot be read."""
         known = self.store.caption(content, _OCR, "")
         if known is None and self._reads_text:
             try:
@@ -308,8 +308,15 @@ class _Run:
         return str(known["text"]) if known else ""
 
 
+def has_ocr() -> bool:
+    """Whether images of text can be read here, because `cutline[ocr]` is installed."""
+    if "rapidocr" in sys.modules:
+        return sys.modules["rapidocr"] is not None
+    return find_spec("rapidocr") is not None
+
+
 def is_faulty(use: ImageUse) -> bool:
-    """Whether lint finds an error in what a use says today."""
+    """Whether lint finds an error in the alt that an occurrence has now."""
     return any(found.severity is Severity.ERROR for found in lint([use]))
 
 
@@ -319,7 +326,7 @@ def _noted(found: Draft, note: str) -> Draft:
 
 
 def _restored(record: dict[str, Any]) -> Caption:
-    """A caption from what `Caption.to_dict` says."""
+    """A caption from the result of `Caption.to_dict`."""
     return Caption(
         record["source"],
         record["caption"],

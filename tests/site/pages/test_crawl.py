@@ -18,8 +18,8 @@ import pytest
 
 from cutline.errors import DataError, OptionError
 from cutline.site.model import ImageUse, Page
-from cutline.site.pages.crawl import CrawlOptions, CrawlSummary, crawl
-from cutline.site.pages.spider import on_site
+from cutline.site.pages.crawl import crawl
+from cutline.site.pages.crawl_types import CrawlOptions, CrawlSummary, on_site
 
 QUICK = CrawlOptions(throttle=False, retries=0, timeout_s=5)
 
@@ -233,7 +233,7 @@ def test_a_kill_ends_both_processes_and_loses_nothing(site: Site, tmp_path: Path
         textwrap.dedent(f"""
             import multiprocessing, sys
             from pathlib import Path
-            from cutline.site.crawl import CrawlOptions, crawl
+            from cutline.site.pages.crawl import CrawlOptions, crawl
 
             def sink(page, uses):
                 children = [child.pid for child in multiprocessing.active_children()]

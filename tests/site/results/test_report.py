@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
             root / f"{number}.png"
         )
     store = Store(tmp_path / "zoo.cutline")
-    store.setting("root", str(root))
+    store.put_setting("root", str(root))
     for page, uses in scan(root):
         store.put_page(page, uses)
     store.put_page(Page("b.html", error="no permission"), [])
@@ -104,7 +104,7 @@ def test_a_share_is_rounded_but_never_to_all_or_nothing(share: float, shown: str
 
 def test_no_path_of_this_machine_is_handed_on(store: Store, tmp_path: Path) -> None:
     root = tmp_path / "zoo"
-    store.setting("start", str(root))
+    store.put_setting("start", str(root))
     uri = root.as_uri()
     why = f"all there is in the link to {uri}/search%20it.html"
     store.put_draft(10, Draft(Decision(Purpose.FUNCTIONAL, "link", why), None))

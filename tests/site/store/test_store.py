@@ -215,8 +215,8 @@ def test_a_group_is_one_distinct_picture_and_shares_its_caption(store: Store) ->
 
 
 def test_drafts_are_stale_when_use_model_or_rules_change(store: Store) -> None:
-    store.setting("model", "m-v1")
-    store.setting("rules", "1")
+    store.put_setting("model", "m-v1")
+    store.put_setting("rules", "1")
     ids = put(store, shown("a.jpg"), shown("b.jpg", before="x"))
     store.put_draft(ids[0], SUGGESTION)
     store.put_draft(ids[1], replace(SUGGESTION, model=""))
@@ -225,10 +225,10 @@ def test_drafts_are_stale_when_use_model_or_rules_change(store: Store) -> None:
         return [each.id for each in store.uses(stage=Stage.STALE)]
 
     assert stale() == []
-    store.setting("model", "m-v2")
+    store.put_setting("model", "m-v2")
     assert stale() == [ids[0]]
     assert store.use(ids[0]).stale
-    store.setting("rules", "2")
+    store.put_setting("rules", "2")
     assert stale() == ids
     for id in ids:
         store.put_draft(id, replace(SUGGESTION, model="m-v2"))
@@ -433,7 +433,7 @@ def test_a_writer_that_holds_on_is_told(store: Store, monkeypatch: pytest.Monkey
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with Store(store.path) as third, pytest.raises(StoreError, match="another program"):
-        third.setting("a", "b")
+        third.put_setting("a", "b")
     other.close()
 
 

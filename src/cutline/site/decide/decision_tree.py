@@ -25,12 +25,13 @@ from cutline.site.url_words import (
     tail,
 )
 
-__all__ = ["RULES", "Rule", "decide", "measure", "read_text", "with_text"]
+__all__ = ["RULES", "Rule", "decide", "is_kept", "measure", "read_text", "with_text"]
 
 TEXT_LIKE = CHART_LIKE = 0.7  # from here on `Pixels` count as text, or as a chart,
 DRAWN = 0.5  # and from here on as drawn by a program
 _TUTORIAL = "https://www.w3.org/WAI/tutorials/images/"
 _SMALL_PX = 32  # an icon
+_KEEPING = ("css-background", "has-alt", "empty-alt", "named")  # a person has decided
 _SEEN = ("text", "complex", "title", "drawing")  # the questions on what a picture shows
 
 
@@ -90,6 +91,11 @@ def decide(use: ImageUse, pixels: Pixels | None = None) -> Decision:
     return Decision(
         Purpose.INFORMATIVE, "informative", "nothing says that it is decorative, or does something"
     )
+
+
+def is_kept(use: ImageUse) -> bool:
+    """Whether a person has decided already, so that neither pixels nor further rules matter."""
+    return any(rule.ask(use, Pixels()) is not None for rule in RULES if rule.name in _KEEPING)
 
 
 def with_text(decision: Decision, text: str) -> Decision:

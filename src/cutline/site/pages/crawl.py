@@ -1,8 +1,8 @@
-"""Crawling a site: which page next, which was seen before, and where to go on after a stop.
+"""Crawling a website: which page comes next, which are known, and where to continue after a stop.
 
-The fetching is Scrapy's, in a process of its own (`spider.py`). Here stands the frontier: what was
-found and what is done, in a log that holds after `kill -9`. A page is done only once the sink has
-taken it, so that at most the pages in flight are fetched again.
+Scrapy does the fetching in a separate process (`spider.py`). This module holds the frontier: the
+URLs found and finished, in a log that survives `kill -9`. A page is finished only when the sink has
+returned, so that at most the pages in flight are fetched again.
 """
 
 from __future__ import annotations
@@ -15,97 +15,20 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from cutline.errors import DataError, MissingExtraError, OptionError, OutputError
+from cutline.progress import OnProgress, Progress, ignore
 from cutline.site.model import ImageUse, Page
+from cutline.site.pages.crawl_types import Answer, CrawlOptions, CrawlSummary, Task, host, on_site
 from cutline.site.urls import normalise_url
-
-if TYPE_CHECKING:
-    from cutline.site.pages.spider import Answer, Task
 
 Sink = Callable[[Page, list[ImageUse]], None]
 _LOG_NAME = "crawl.jsonl"
 _INDEX = re.compile(r"/index\.(html?|xhtml|php)\Z")
-
-
-@dataclass(frozen=True)
-class CrawlOptions:
-    """How to crawl.
-
-    Attributes:
-        max_pages: how many pages at most, dead ones included.
-        max_depth: how many links away from the start at most; None for no limit.
-        include: patterns of the URLs or paths to read, such as "/blog/*"; none means all. The
-            start is always read for its links.
-        exclude: patterns of what not to read; they win.
-        subdomains: whether hosts under the start's host belong to the site; "www." always does.
-        robots: whether to obey robots.txt, its Crawl-delay included.
-        sitemaps: whether to read the sitemaps that robots.txt names, or /sitemap.xml.
-        throttle: whether to slow down as the server does (Scrapy's AutoThrottle).
-        delay_s: least pause between two requests to a host.
-        concurrency, per_host: requests at a time, in all and to one host.
-        timeout_s: how long to wait for a page.
-        retries: how often to try again what failed for now.
-        max_bytes: size of the largest page read.
-        user_agent: the name under which to ask.
-        job: folder to remember the crawl in, so that it can be stopped and resumed.
-        log: whether to show Scrapy's log.
-    """
-
-    max_pages: int = 10_000
-    max_depth: int | None = None
-    include: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    subdomains: bool = False
-    robots: bool = True
-    sitemaps: bool = True
-    throttle: bool = True
-    delay_s: float = 0.0
-    concurrency: int = 16
-    per_host: int = 8
-    timeout_s: float = 30.0
-    retries: int = 2
-    max_bytes: int = 16 << 20
-    user_agent: str = "Cutline"
-    job: Path | None = None
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("max_pages", "concurrency", "per_host", "timeout_s", "max_bytes"):
-            if getattr(self, name) <= 0:
-                raise OptionError(f"got {name}={getattr(self, name)}; expected more than 0")
-        if self.delay_s < 0 or self.retries < 0 or (self.max_depth or 0) < 0:
-            raise OptionError("got a negative delay, retries or depth; expected 0 or more")
-
-
-@dataclass(frozen=True)
-class CrawlSummary:
-    """How far a crawl has come, earlier runs of the same job included.
-
-    Attributes:
-        pages: read, with `uses` image uses.
-        dead: pages that gave an error or no answer.
-        forbidden: kept away from by robots.txt.
-        skipped: no HTML, or off the site.
-        duplicates: pages that are another page by redirect, by their canonical URL, or as / and
-            /index.html are.
-        waiting: found and not yet asked for; 0 when the crawl is complete.
-        seconds: of this run.
-    """
-
-    pages: int = 0
-    uses: int = 0
-    dead: int = 0
-    forbidden: int = 0
-    skipped: int = 0
-    duplicates: int = 0
-    waiting: int = 0
-    seconds: float = 0.0
 
 
 def crawl(
@@ -113,21 +36,22 @@ def crawl(
     options: CrawlOptions,
     sink: Sink,
     *,
-    progress: Callable[[CrawlSummary], None] | None = None,
+    progress: OnProgress = ignore,
 ) -> CrawlSummary:
-    """Read the pages of a site and hand each, with its image uses, to the sink.
+    """Read the pages of a site and pass each, with its image occurrences, to the sink.
 
-    Ctrl-C ends it between two pages. With a job folder, the same call goes on where it was, after
-    a kill too, and repeats at most the pages then in flight; a finished job starts anew.
+    Ctrl-C ends it between two pages. With a job folder, the same call continues there, after a kill
+    too, and repeats at most the pages then in flight; a finished job starts again.
 
     Args:
         start: the first page's URL; https if it has no scheme.
-        sink: called in this process, a page at a time; pages that are dead come with an error and
-            no uses. Called again for pages that a stop cut short.
+        options: how to crawl.
+        sink: called in this process for one page after the other; pages that could not be read
+            have an error and no occurrences. Called again for pages in flight when a crawl stopped.
         progress: called after every page.
 
     Raises:
-        OptionError: the start is no URL of the web.
+        OptionError: the start is not an HTTP URL.
         DataError: the job folder holds another site's unfinished crawl, or the fetching process
             died.
         MissingExtraError: Scrapy is not installed.
@@ -139,7 +63,7 @@ def crawl(
     if importlib.util.find_spec("scrapy") is None:
         raise MissingExtraError("crawling", "site")
     with _Frontier(url, options.job) as frontier, _Fetcher(options, frontier.hosts) as fetcher:
-        return _Crawl(options, frontier, fetcher, sink, progress or (lambda summary: None)).run()
+        return _Crawl(options, frontier, fetcher, sink, progress).run()
 
 
 class _Crawl:
@@ -151,7 +75,7 @@ class _Crawl:
         frontier: _Frontier,
         fetcher: _Fetcher,
         sink: Sink,
-        progress: Callable[[CrawlSummary], None],
+        progress: OnProgress,
     ) -> None:
         self._options, self._frontier, self._fetcher = options, frontier, fetcher
         self._sink, self._progress = sink, progress
@@ -174,7 +98,7 @@ class _Crawl:
             answer = self._fetcher.answer()
             self._flying.remove(answer.task)
             self._take(answer)
-            self._progress(self._summary())
+            self._report()
         if not self._frontier.waiting:
             self._frontier.end()
         return self._summary()
@@ -262,8 +186,6 @@ class _Crawl:
     def _find(self, urls: Sequence[str], depth: int) -> None:
         if self._options.max_depth is not None and depth > self._options.max_depth:
             return
-        from cutline.site.pages.spider import on_site
-
         for url in urls:
             ours = on_site(url, self._frontier.hosts, self._options.subdomains)
             if ours and self._is_wanted(url):
@@ -278,6 +200,12 @@ class _Crawl:
         included = not self._options.include or matches(self._options.include)
         return included and not matches(self._options.exclude)
 
+    def _report(self) -> None:
+        counts = self._frontier.counts
+        done = counts["read"] + counts["dead"]
+        waiting = self._frontier.waiting
+        self._progress(Progress("crawling", done, done + waiting, counts["dead"]))
+
     def _summary(self) -> CrawlSummary:
         counts = self._frontier.counts
         return CrawlSummary(
@@ -289,6 +217,7 @@ class _Crawl:
             duplicates=counts["duplicates"],
             waiting=self._frontier.waiting,
             seconds=time.monotonic() - self._began,
+            hosts=tuple(self._frontier.hosts),
         )
 
 
@@ -305,9 +234,6 @@ class _Frontier:
     """
 
     def __init__(self, start: str, job: Path | None) -> None:
-        from cutline.site.pages.spider import Task, host
-
-        self._task = Task
         self.start = start
         self.hosts = [host(start)]
         self.titles: dict[str, str] = {}
@@ -364,14 +290,12 @@ class _Frontier:
         if not self._queue:
             return None
         what, url = self._queue.popleft()
-        return self._task(url, what, first=what == "page" and url == self.start)
+        return Task(url, what, first=what == "page" and url == self.start)
 
     def again(self, task: Task) -> None:
         self._queue.append((task.what, task.url))
 
     def add_host(self, url: str) -> None:
-        from cutline.site.pages.spider import host
-
         if host(url) not in self.hosts:
             self.hosts.append(host(url))
             self._note("host", host(url))

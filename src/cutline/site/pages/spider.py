@@ -1,8 +1,10 @@
-"""The crawler's other process: fetches what it is told with Scrapy, and reads what comes.
+"""The crawler's fetching process: requests pages with Scrapy and parses the responses.
 
-Scrapy's reactor runs once per process, so it gets one of its own. Here nothing is remembered and
-nothing decided: requests come through a pipe, answers go back through it, and when the pipe breaks,
-because the parent was killed, this process ends.
+Scrapy's reactor can run only once per process, so it has a process of its own. This one keeps no
+state and decides nothing: tasks come through a pipe, answers go back through it, and when the pipe
+breaks because the parent was killed, the process ends.
+
+Connections are direct: HTTP_PROXY and its relatives are ignored, as for pictures (`cutline.fetch`).
 """
 
 from __future__ import annotations
@@ -12,83 +14,48 @@ import hashlib
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from http import HTTPStatus
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import ada_url
 import scrapy
+from lxml import etree  # type: ignore[import-untyped]
 from protego import Protego
 from scrapy import signals
 from scrapy.crawler import CrawlerProcess
 from scrapy.exceptions import IgnoreRequest, StopDownload
 from scrapy.extensions.throttle import AutoThrottle
 from scrapy.http import HtmlResponse, Response
-from scrapy.linkextractors import LinkExtractor
+from scrapy.linkextractors import IGNORED_EXTENSIONS
 from scrapy.utils.gz import gunzip, gzip_magic_number
+from scrapy.utils.url import url_has_any_extension
 from twisted.python.failure import Failure
 from w3lib.encoding import http_content_type_encoding
+from w3lib.url import safe_url_string
 
-from cutline.site.model import ImageUse, Page
+from cutline.site.model import Page
+from cutline.site.pages.crawl_types import (
+    DEAD,
+    FORBIDDEN,
+    PAGE,
+    READ,
+    ROBOTS,
+    SITEMAP,
+    SKIPPED,
+    Answer,
+    CrawlOptions,
+    Task,
+    host,
+    on_site,
+)
 from cutline.site.pages.scan import decode, uses_in_html
 from cutline.site.urls import normalise_url
 
-if TYPE_CHECKING:
-    from cutline.site.pages.crawl import CrawlOptions
-
-PAGE, ROBOTS, SITEMAP = "page", "robots", "sitemap"
-READ, DEAD, FORBIDDEN, SKIPPED = "read", "dead", "forbidden", "skipped"
-
-
-@dataclass(frozen=True)
-class Task:
-    """What to fetch.
-
-    Attributes:
-        what: "page", "robots" or "sitemap".
-        first: whether it is where the crawl starts, and may lead to another host.
-    """
-
-    url: str
-    what: str = PAGE
-    first: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of a task.
-
-    Attributes:
-        outcome: "read", "dead" (no such page, or no answer), "forbidden" (by robots.txt) or
-            "skipped" (no HTML, or off the site).
-        page: of what was read or is dead; its URL is where redirects ended.
-        links: the pages it leads to, absolute and normalised; of robots.txt: the sitemaps.
-        sitemaps: of a sitemap index: the sitemaps.
-        canonical: what the page says its own URL is; "" if nothing.
-        uses: the page's images.
-    """
-
-    task: Task
-    outcome: str
-    page: Page
-    links: tuple[str, ...] = ()
-    sitemaps: tuple[str, ...] = ()
-    canonical: str = ""
-    uses: tuple[ImageUse, ...] = ()
-
-
-def host(url: str) -> str:
-    """Host and port of a normalised URL, without "www."."""
-    return url.partition("://")[2].partition("/")[0].rpartition("@")[2].removeprefix("www.")
-
-
-def on_site(url: str, hosts: Sequence[str], subdomains: bool) -> bool:
-    """Whether a normalised URL belongs to one of the hosts, or to a host under one of them."""
-    own = host(url)
-    return url.startswith(("http:", "https:")) and any(
-        own == one or (subdomains and own.endswith(f".{one}")) for one in hosts
-    )
+_NO_PAGES = frozenset(f".{suffix}" for suffix in IGNORED_EXTENSIONS)
 
 
 def serve(pipe: Connection, options: CrawlOptions, hosts: Sequence[str]) -> None:
@@ -114,6 +81,7 @@ def _settings(options: CrawlOptions) -> dict[str, Any]:
         "DOWNLOAD_TIMEOUT": options.timeout_s,
         "DOWNLOAD_WARNSIZE": 0,
         "HTTPERROR_ALLOW_ALL": True,
+        "HTTPPROXY_ENABLED": False,
         "LOG_ENABLED": options.log,
         "LOG_LEVEL": "INFO",
         "MEMUSAGE_ENABLED": False,
@@ -148,7 +116,6 @@ class _Spider(scrapy.Spider):
     def __init__(self, pipe: Connection, hosts: list[str], options: CrawlOptions) -> None:
         super().__init__()
         self._pipe, self._hosts, self._options = pipe, hosts, options
-        self._links = LinkExtractor(canonicalize=False, tags=("a", "area"))
 
     @classmethod
     def from_crawler(cls, crawler: Any, *args: Any, **kwargs: Any) -> _Spider:
@@ -233,22 +200,25 @@ class _Spider(scrapy.Spider):
         text, _ = decode(response.body, http_content_type_encoding(media) or "")
         page, uses = uses_in_html(text, page=url, xhtml="xhtml" in media.lower())
         checksum = hashlib.sha256(response.body).hexdigest()
+        base = _base_of(response, url)
         canonical = response.xpath("//link[@rel='canonical']/@href").get("")
         return Answer(
             task,
             READ,
             replace(page, sha256=checksum, status=response.status),
-            tuple(dict.fromkeys(self._links_of(response))),
-            canonical=normalise_url(canonical, url),
+            tuple(dict.fromkeys(self._links_of(response, base))),
+            canonical=normalise_url(canonical, base) if canonical else "",
             uses=tuple(uses),
         )
 
-    def _links_of(self, response: HtmlResponse) -> list[str]:
-        return [
-            url
-            for link in self._links.extract_links(response)
-            if (url := normalise_url(link.url)) and self.on_site(url)
-        ]
+    def _links_of(self, response: HtmlResponse, base: str) -> Iterator[str]:
+        """The pages of the site that a page links to."""
+        for href in response.xpath("//a/@href | //area/@href").getall():
+            url = ""
+            with suppress(ValueError):
+                url = normalise_url(safe_url_string(href.strip(), response.encoding), base)
+            if url and self.on_site(url) and not url_has_any_extension(url, _NO_PAGES):
+                yield url
 
     def _read_robots(self, task: Task, response: Response) -> Answer:
         text = response.body.decode("utf-8", "replace") if response.status == 200 else ""
@@ -275,12 +245,14 @@ class _Spider(scrapy.Spider):
             return Answer(task, SKIPPED, page)
         if gzip_magic_number(response):
             body = gunzip(body, max_size=self._options.max_bytes)
-        root = scrapy.Selector(text=body.decode("utf-8", "replace"), type="xml")
-        root.remove_namespaces()
-        found = [normalise_url(one.strip()) for one in root.xpath("//loc/text()").getall()]
-        urls = tuple(url for url in found if url and self.on_site(url))
-        index = bool(root.xpath("/sitemapindex"))
-        return Answer(task, READ, page, () if index else urls, urls if index else ())
+        pages, sitemaps = read_sitemap(body, task.url)
+        return Answer(
+            task,
+            READ,
+            page,
+            tuple(filter(self.on_site, pages)),
+            tuple(filter(self.on_site, sitemaps)),
+        )
 
 
 _READERS = {
@@ -295,3 +267,48 @@ def _phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
+
+
+def read_sitemap(body: bytes, url: str) -> tuple[list[str], list[str]]:
+    """The pages that a sitemap lists, and the sitemaps that a sitemap index lists.
+
+    Understands the formats of sitemaps.org and of search engines: XML, an index of sitemaps, RSS
+    2.0, Atom, and text with one URL a line. Images and videos that an entry names are not pages.
+
+    Args:
+        body: the sitemap, decompressed.
+        url: its own URL.
+    """
+    text = body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text.startswith((b"<", b"\xff\xfe", b"\xfe\xff")):
+        return _absolute(text.decode("utf-8", "replace").splitlines(), ""), []
+    parser = etree.XMLParser(recover=True, resolve_entities=False, no_network=True)
+    try:
+        root = etree.fromstring(text, parser)
+    except (etree.XMLSyntaxError, ValueError):
+        root = None
+    if root is None:
+        return [], []
+
+    def found(path: str) -> list[str]:
+        """Texts or attributes at a path of local names, whatever the namespace."""
+        steps = [
+            step if step.startswith("@") or step == "text()" else f"*[local-name()='{step}']"
+            for step in path.split("/")
+        ]
+        return _absolute(map(str, root.xpath("//" + "/".join(steps))), url)
+
+    pages = found("url/loc/text()") + found("item/link/text()") + found("entry/link/@href")
+    return pages, found("sitemap/loc/text()")
+
+
+def _absolute(urls: Iterable[str], base: str) -> list[str]:
+    return [found for url in urls if (found := normalise_url(url.strip(), base))]
+
+
+def _base_of(response: HtmlResponse, url: str) -> str:
+    """What a page's relative URLs are relative to: its first `<base href>`, wherever it is."""
+    base: str = response.xpath("//base[@href][1]/@href").get("")
+    with suppress(ValueError):
+        return str(ada_url.join_url(url, base.strip()))
+    return url

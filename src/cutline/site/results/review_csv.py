@@ -112,7 +112,7 @@ def answer_export(store: Store, rows: Path, target: Path) -> None:
     """
     export = read_export(rows)
     answers: dict[int, dict[str, str]] = {}
-    for stored in store.uses(origin=rows.name):
+    for stored in store.uses(origin=store.origin(rows)):
         if stored.line is None:
             continue
         answer = _answer(stored)

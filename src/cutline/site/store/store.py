@@ -66,6 +66,7 @@ class _Ledger(NamedTuple):
 
 
 _REVIEWS = _Ledger("reviews", "review_id", "verdict, record")
+_IMPORTED = "imported:"  # settings: where an imported file was
 _WRITTEN = _Ledger("applied", "applied_id", "alt")
 
 
@@ -232,12 +233,38 @@ class Store:
         raise StoreError(f"{self.path}: got image {id}; expected the id of one there")
 
     def picture(self, content: int) -> Path:
-        """The file with a distinct picture's bytes, see `StoredImage.content`."""
-        sql = """SELECT c.sha256, max(i.path) AS path FROM contents c
-            LEFT JOIN images i ON i.content_id = c.id WHERE c.id = ? GROUP BY c.id"""
+        """The file with the bytes of a distinct image, see `StoredImage.content`.
+
+        Of several files with the same bytes it is one that still exists, if any does; the cache's
+        file, if the image was downloaded.
+
+        Raises:
+            StoreError: there is no image with this id.
+        """
+        sql = """SELECT c.sha256, i.path FROM contents c
+            LEFT JOIN images i ON i.content_id = c.id AND i.path <> ''
+            WHERE c.id = ? ORDER BY i.id DESC"""
+        rows = self._database.rows(sql, (content,))
+        if not rows:
+            raise StoreError(f"{self.path}: got image {content}; expected the id of one in it")
+        cached = self.cached(rows[0]["sha256"])
+        paths = [Path(row["path"]) for row in rows if row["path"]]
+        found = next((path for path in [*paths, cached] if path.is_file()), None)
+        return found or (paths[0] if paths else cached)
+
+    def largest(self, content: int) -> int:
+        """The largest image that looks the same as this one and whose file still exists.
+
+        Args:
+            content: a distinct image, see `StoredImage.content`.
+        """
+        sql = """SELECT c.id FROM contents c WHERE c.id = ?1 OR c.group_id =
+                (SELECT group_id FROM contents WHERE id = ?1)
+            ORDER BY c.width_px * c.height_px DESC, c.sha256"""
         for row in self._database.rows(sql, (content,)):
-            return Path(row["path"]) if row["path"] else self.cached(row["sha256"])
-        raise StoreError(f"{self.path}: got picture {content}; expected the id of one there")
+            if self.picture(row["id"]).is_file():
+                return int(row["id"])
+        return content
 
     def cached(self, sha256: str) -> Path:
         """Where the cache keeps the bytes with this digest."""
@@ -445,17 +472,58 @@ class Store:
         """How far the site has come."""
         return count(self._database)
 
-    def setting(self, name: str, value: str | None = None) -> str | None:
-        """What the site is called by a name; with a value, set it first."""
-        if value is not None:
-            with self._database.writing() as connection:
-                connection.execute(
-                    """INSERT INTO settings VALUES (?, ?) ON CONFLICT (name)
-                       DO UPDATE SET value = excluded.value WHERE value <> excluded.value""",
-                    (name, plain(value)),
-                )
+    def setting(self, name: str) -> str | None:
+        """A setting of the site; None if it was never set."""
         rows = self._database.rows("SELECT value FROM settings WHERE name = ?", (name,))
         return str(rows[0]["value"]) if rows else None
+
+    def put_setting(self, name: str, value: str) -> None:
+        """Set a setting of the site."""
+        with self._database.writing() as connection:
+            connection.execute(
+                """INSERT INTO settings VALUES (?, ?) ON CONFLICT (name)
+                   DO UPDATE SET value = excluded.value WHERE value <> excluded.value""",
+                (name, plain(value)),
+            )
+
+    def add_origin(self, file: Path) -> str:
+        """The name under which an imported file's rows are kept: the same for the same file.
+
+        It is the file's name, or, if a file of that name from another folder was imported before,
+        its path as far as needed to tell the two apart.
+        """
+        known = self._origins()
+        path = str(file.resolve())
+        for name, imported in known.items():
+            if imported == path:
+                return name
+        parts = file.resolve().parts
+        for number in range(1, len(parts) + 1):
+            name = "/".join(parts[-number:])
+            if name not in known or known[name] is None:
+                self.put_setting(f"{_IMPORTED}{name}", path)
+                return name
+        return path
+
+    def origin(self, file: Path) -> str:
+        """The name under which `add_origin` keeps a file's rows; its own name if it knows none.
+
+        A file that was moved since its import is found by its name.
+        """
+        path = str(file.resolve())
+        known = self._origins()
+        found = next((name for name, imported in known.items() if imported == path), None)
+        return found or file.name
+
+    def _origins(self) -> dict[str, str | None]:
+        """Imported files: name -> path; None for one that version 0.1 imported."""
+        names = self._database.rows("SELECT DISTINCT origin FROM pages WHERE origin <> ''")
+        known: dict[str, str | None] = {row["origin"]: None for row in names}
+        paths = self._database.rows(
+            "SELECT name, value FROM settings WHERE substr(name, 1, ?) = ?",
+            (len(_IMPORTED), _IMPORTED),
+        )
+        return known | {row["name"].removeprefix(_IMPORTED): row["value"] for row in paths}
 
     @property
     def site(self) -> str:

@@ -1,0 +1,338 @@
+"""The steps after the drafts, as functions: lint, review, apply, undo, report, export.
+
+See `workflow` for the steps before, and for what all of them have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from cutline.atomic import refuse_existing, write_whole
+from cutline.errors import OptionError
+from cutline.progress import OnProgress, ignore, of_step
+from cutline.site.model import Finding, Review, Severity, Verdict, new_review
+from cutline.site.opening import StoreOrPath, open_store
+from cutline.site.outcomes import ApplyResult, ExportFormat, UndoResult
+from cutline.site.store.store import Counts, now
+
+if TYPE_CHECKING:
+    from cutline.site.results.report import Report
+    from cutline.site.results.review_csv import Sheet
+
+_NOWHERE = "/nonexistent"
+
+
+def lint(store: StoreOrPath, *, drafts: bool = False) -> Iterator[tuple[str, Finding]]:
+    """Check the alt texts in the pages against WCAG.
+
+    Files of a scanned folder are read as they are now; other pages are checked as they were
+    crawled.
+
+    Args:
+        store: the site's store.
+        drafts: check the drafts too.
+
+    Yields:
+        A place and a finding. The place is `page:line` in a file; elsewhere the page and the
+        number of the image on it.
+
+    Raises:
+        OptionError: there is no such store.
+    """
+    from cutline.site.decide.lint import lint as lint_page
+    from cutline.site.decide.lint import lint_alt
+
+    with open_store(store, must_exist=True) as opened:
+        root = Path(opened.setting("root") or _NOWHERE)
+        without_images = dict.fromkeys(
+            page.url for page in opened.pages() if (root / page.url).is_file()
+        )
+        for url, group in groupby(opened.uses(), key=lambda each: each.use.page):
+            stored = list(group)
+            if url in without_images:
+                del without_images[url]
+                yield from _lint_file(root, url)
+            else:
+                for finding in lint_page([each.use for each in stored]):
+                    number = f", image {finding.use.position + 1}" if finding.use else ""
+                    yield f"{url}{number}", finding
+            for each in stored if drafts else ():
+                if each.draft is not None and each.draft.alt:
+                    for finding in lint_alt(each.draft.alt, each.use):
+                        message = f"our suggestion: {finding.message}"
+                        yield url, replace(finding, message=message, use=each.use)
+        for url in without_images:
+            yield from _lint_file(root, url)
+
+
+def review(
+    store: StoreOrPath,
+    occurrence: int,
+    verdict: Verdict | str,
+    alt: str | None = None,
+    *,
+    who: str = "",
+) -> Review:
+    """Record a person's decision about one image occurrence.
+
+    Args:
+        store: the site's store.
+        occurrence: its id, see `StoredUse.id`.
+        verdict: "approved" (the draft, or `alt` if it is given), "edited" (with `alt`),
+            "decorative" or "skipped".
+        alt: the alt text.
+        who: the person's name.
+
+    Returns:
+        The review as it was recorded: approved if `alt` is the draft, else edited.
+
+    Raises:
+        OptionError: there is no such store or verdict, or the verdict needs an alt text.
+        StoreError: the store has no such occurrence.
+    """
+    with open_store(store, must_exist=True) as opened:
+        stored = opened.use(occurrence)
+        made = new_review(stored.draft, verdict, alt, who=who, when=now())
+        opened.put_review(occurrence, made)
+        return made
+
+
+def write_reviews(store: StoreOrPath, stream: TextIO) -> None:
+    """Write a CSV file in which a person can review every draft in a spreadsheet.
+
+    Args:
+        store: the site's store.
+        stream: opened with `newline=""`, and with `encoding="utf-8-sig"` for Excel.
+    """
+    from cutline.site.results.review_csv import write_sheet
+
+    with open_store(store, must_exist=True) as opened:
+        write_sheet(opened, stream)
+
+
+def read_reviews(store: StoreOrPath, file: Path | str, *, who: str = "") -> Sheet:
+    """Record the reviews of a CSV file that `write_reviews` wrote and a person filled in.
+
+    Args:
+        store: the site's store.
+        file: the CSV file.
+        who: the person's name.
+
+    Returns:
+        The reviews recorded, and the rows that were not understood.
+
+    Raises:
+        OptionError: there is no such store.
+        DataError: the file cannot be read, or has other columns.
+    """
+    from cutline.site.results.review_csv import read_reviews as read_sheet
+
+    with open_store(store, must_exist=True) as opened:
+        sheet = read_sheet(opened, Path(file), who)
+        opened.put_reviews(sheet.reviews)
+        return sheet
+
+
+# Writing into pages
+
+
+def apply(
+    store: StoreOrPath,
+    root: Path | str,
+    *,
+    write: bool = False,
+    overwrite: bool = False,
+    fill_empty: bool = False,
+    progress: OnProgress = ignore,
+) -> ApplyResult:
+    """Write the approved alts into the pages; without `write`, only say what would change.
+
+    Args:
+        store: the site's store.
+        root: the folder that was scanned, or a local copy of the site that was crawled.
+        write: change the files. `undo` restores them.
+        overwrite: replace text that somebody else wrote.
+        fill_empty: replace an empty alt.
+        progress: called after every file.
+
+    Raises:
+        OptionError: there is no such store or folder.
+        OutputError: the journal cannot be written, so that nothing more is written.
+    """
+    from cutline.site.writeback.apply import apply as write_changes
+    from cutline.site.writeback.apply import plan
+
+    with open_store(store, must_exist=True) as opened:
+        changes = plan(
+            opened,
+            Path(root),
+            overwrite=overwrite,
+            fill_empty=fill_empty,
+            progress=of_step("comparing", progress),
+        )
+        outcome = None
+        if write:
+            outcome = write_changes(
+                opened,
+                changes,
+                journal=journal_path(opened.path),
+                progress=of_step("writing", progress),
+            )
+        return ApplyResult(tuple(changes), outcome, opened.count_uses(stage="reviewed") > 0)
+
+
+def undo(store: StoreOrPath, *, progress: OnProgress = ignore) -> UndoResult:
+    """Restore every file that `apply` wrote, unless somebody changed it since.
+
+    Args:
+        store: the site's store.
+        progress: called after every file.
+
+    Raises:
+        OptionError: there is no such store, or its journal is some other file.
+        OutputError: the journal cannot be written.
+    """
+    from cutline.site.writeback.apply import undo as restore
+    from cutline.site.writeback.journal import standing
+
+    with open_store(store, must_exist=True) as opened:
+        journal = journal_path(opened.path)
+        if not journal.is_file():
+            return UndoResult(None, {})
+        outcome = restore(opened, journal, progress=of_step("undoing", progress))
+        remaining = {path: tuple(standing(journal, path)) for path, _ in outcome.failed}
+        return UndoResult(outcome, remaining)
+
+
+def journal_path(store: Path) -> Path:
+    """The file in which `apply` notes what it wrote, for `undo`."""
+    return store.with_name(f"{store.name}-applied.jsonl")
+
+
+# Results
+
+
+def report(store: StoreOrPath, *, progress: OnProgress = ignore) -> Report:
+    """Coverage before and after, purposes, problems and a gallery; see `Report.to_html`.
+
+    Args:
+        store: the site's store.
+        progress: called after every page.
+
+    Raises:
+        OptionError: there is no such store.
+    """
+    from cutline.site.results.report import report as make_report
+
+    with open_store(store, must_exist=True) as opened:
+        return make_report(opened, progress=of_step("reporting", progress))
+
+
+def write_report(store: StoreOrPath, output: Path, *, progress: OnProgress = ignore) -> None:
+    """Write the report as one HTML file.
+
+    Args:
+        store: the site's store.
+        output: the file; it is replaced if it exists.
+        progress: called after every page and thumbnail.
+
+    Raises:
+        OptionError: there is no such store.
+        OutputError: the file cannot be written.
+    """
+    made = report(store, progress=progress)
+    write_whole(output, made.to_html(progress=of_step("reporting", progress)))
+
+
+def report_path(store: Path) -> Path:
+    """Where a store's report is written by default; an earlier report there may be replaced.
+
+    Raises:
+        OptionError: some other file exists there.
+    """
+    from cutline.site.results.report import TITLE
+
+    path = store.with_name(f"{store.stem}-report.html")
+    if not (path.is_file() and TITLE.encode() in path.read_bytes()[:1000]):
+        refuse_existing(path)
+    return path
+
+
+def export(
+    store: StoreOrPath, stream: TextIO, format: ExportFormat | str = ExportFormat.CSV
+) -> None:
+    """Write every occurrence with its draft and review: as CSV, JSON or WP-CLI commands.
+
+    Args:
+        store: the site's store.
+        stream: opened with `newline=""`.
+        format: see `ExportFormat`.
+
+    Raises:
+        OptionError: there is no such store or format, or no image has a URL by which WordPress
+            could find it.
+    """
+    from cutline.site.results import export as results
+
+    try:
+        chosen = ExportFormat(format)
+    except ValueError as error:
+        raise OptionError(f"got format {format!r}; expected {', '.join(ExportFormat)}") from error
+    with open_store(store, must_exist=True) as opened:
+        if chosen is ExportFormat.CSV:
+            results.write_csv(opened, stream)
+        elif chosen is ExportFormat.JSON:
+            results.write_json(opened, stream)
+        elif any(each.url.startswith(("http://", "https://")) for each in opened.images()):
+            stream.write(results.wp_cli(opened))
+        else:
+            raise OptionError(
+                "got a store without images on the web; expected one of a crawl or an import, "
+                "because WordPress finds images by their URLs"
+            )
+
+
+def export_rows(store: StoreOrPath, rows: Path | str, output: Path | str) -> None:
+    """Write an imported CSV file again with the results in new columns.
+
+    Args:
+        store: the site's store.
+        rows: the file that was imported.
+        output: the file to write; it is replaced if it exists.
+
+    Raises:
+        OptionError: there is no such store, or the file was not imported into it.
+        DataError: the file cannot be read.
+        OutputError: the output cannot be written.
+    """
+    from cutline.site.results.review_csv import answer_export
+
+    with open_store(store, must_exist=True) as opened:
+        answer_export(opened, Path(rows), Path(output))
+
+
+def status(store: StoreOrPath) -> Counts:
+    """How many pages, images, drafts and reviews a store holds.
+
+    Raises:
+        OptionError: there is no such store.
+    """
+    with open_store(store, must_exist=True) as opened:
+        return opened.counts()
+
+
+def _lint_file(root: Path, page: str) -> Iterator[tuple[str, Finding]]:
+    from cutline.site.decide.lint import lint as lint_page
+    from cutline.site.pages.scan import read_file
+
+    read, occurrences, text = read_file(root / page, root)
+    if read.error:
+        yield page, Finding("unreadable", Severity.ERROR, f"it cannot be read: {read.error}")
+    for finding in lint_page(occurrences):
+        offset = finding.use.offset if finding.use else -1
+        line = f":{text.count(chr(10), 0, offset) + 1}" if offset >= 0 else ""
+        yield f"{page}{line}", finding
