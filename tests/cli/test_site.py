@@ -324,7 +324,7 @@ def test_wrong_use_is_told_in_a_line(home: Path) -> None:
         ("draft",): "got no site.cutline; expected a site's store: start with cutline site run, ",
         ("run", "nowhere"): "got nowhere; expected a URL such as https://",
         ("draft", "--store", "pages/index.html"): "no site's record",
-        ("report", "--store", "none"): "got no none; expected a site's record",
+        ("report", "--store", "none"): "got no none; expected a site's store",
     }.items():
         done = site(*words)
         assert done.returncode in (1, 2)
@@ -450,7 +450,7 @@ def test_the_status_says_in_plain_words_how_far_a_site_has_come(home: Path) -> N
     assert "distinct              2  1 could not be fetched" in status
     assert "decided               6  3 informative, 3 left as they are" in status
     assert "suggested             1  to approve or change" in status
-    assert "need words            1\n" in status
+    assert "need text             1\n" in status
     assert "reviewed              1  1 edited" in status
     assert status.endswith("Next: cutline site review --store 'a b'\n")
 

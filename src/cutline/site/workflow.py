@@ -45,7 +45,7 @@ from cutline.site.review_workflow import report_path, write_report
 from cutline.site.store.store import Store, now
 
 if TYPE_CHECKING:
-    from cutline.caption import Captioner
+    from cutline import caption
     from cutline.fetch import FetchOptions
     from cutline.site.pages.crawl_types import CrawlOptions
     from cutline.site.pipeline import DraftOptions
@@ -136,7 +136,7 @@ def scan(
     Args:
         store: the site's store, created if it does not exist.
         folder: the folder, or one file.
-        include: patterns of the paths to read, such as "blog/*"; none means all.
+        include: patterns of the paths to read, such as `"blog/*"`; none means all.
         exclude: patterns of the paths not to read; they take precedence.
         progress: called after every file.
 
@@ -219,7 +219,7 @@ def import_export(store: StoreOrPath, file: Path | str) -> ImportResult:
 
 def draft(
     store: StoreOrPath,
-    captioner: Captioner,
+    captioner: caption.Captioner,
     options: DraftOptions | None = None,
     *,
     glossary: Path | str | None = None,
@@ -278,7 +278,7 @@ def draft(
 
 def run(
     source: str | Path,
-    captioner: Captioner,
+    captioner: caption.Captioner,
     store: StoreOrPath = DEFAULT_STORE,
     *,
     report: Path | None = None,

@@ -20,7 +20,7 @@ class CrawlOptions:
     Attributes:
         max_pages: maximum number of pages, those that fail included.
         max_depth: maximum number of links between the start and a page; None for no limit.
-        include: patterns of the URLs or paths to read, such as "/blog/*"; none means all. The
+        include: patterns of the URLs or paths to read, such as `"/blog/*"`; none means all. The
             start is always read for its links.
         exclude: patterns of the URLs or paths not to read; they take precedence.
         subdomains: whether subdomains of the start's host belong to the site; "www." always does.
