@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 from cutline.errors import FetchError, OptionError
-from cutline.fetch import Fetched, Fetcher, FetchOptions, is_public, sniff
+from cutline.fetch import (
+    Fetched,
+    Fetcher,
+    FetchOptions,
+    PrivateHost,
+    is_public,
+    private_host,
+    sniff,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(600)
 PUBLIC = "93.184.216.34"
@@ -466,3 +474,87 @@ def test_options_out_of_range_are_refused() -> None:
         FetchOptions(timeout_s=0)
     with pytest.raises(OptionError, match="got retries -1"):
         FetchOptions(retries=-1)
+
+
+# The one private host that a person chose
+
+
+def resolving(**names: list[str]) -> Callable[[str, int], list[str]]:
+    return lambda host, port: names[host.partition(".")[0]]
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses", "expected"),
+    [
+        ("http://wiki.corp/", ["10.0.0.7"], frozenset({"10.0.0.7"})),
+        ("http://127.0.0.1:8000/", [], frozenset({"127.0.0.1"})),
+        ("http://[::1]:8000/", [], frozenset({"::1"})),
+        ("http://wiki.corp/", [PUBLIC], None),
+        ("http://wiki.corp/", [PUBLIC, "127.0.0.1"], None),
+        ("http://wiki.corp/", ["10.0.0.7", "169.254.169.254"], None),
+        ("http://169.254.169.254/", [], None),
+        ("http://[::ffff:169.254.169.254]/", [], None),
+        ("http://168.63.129.16/", [], None),
+        ("http://wiki.corp/", [], None),
+        ("/srv/pages", [], None),
+        ("http://[broken/", [], None),
+    ],
+)
+def test_a_start_host_is_trusted_only_if_all_its_addresses_are_private(
+    url: str, addresses: list[str], expected: frozenset[str] | None
+) -> None:
+    host = private_host(url, lambda name, port: addresses)
+    assert (host and host.addresses) == expected
+
+
+def test_a_name_without_an_address_is_not_trusted() -> None:
+    def fails(name: str, port: int) -> list[str]:
+        raise OSError("no such name")
+
+    assert private_host("http://wiki.corp/", fails) is None
+
+
+def test_azure_answers_machines_at_an_address_that_is_not_public() -> None:
+    assert not is_public("168.63.129.16")
+    assert is_public("168.63.129.17")
+
+
+def test_only_the_start_host_is_exempt_at_the_addresses_that_it_had(server: Server) -> None:
+    server.routes["/a.png"] = reply()
+    start = PrivateHost("127.0.0.1", server.port, frozenset({"127.0.0.1"}))
+    resolve = resolving(localhost=["127.0.0.1"], start=["127.0.0.1"])
+    options = FetchOptions(public_only=True, private_host=start, retries=0)
+    with Fetcher(options, resolve=resolve) as fetcher:
+        assert fetcher.fetch(f"{server.url}/a.png").content == PNG
+        for url in (
+            f"http://localhost:{server.port}/a.png",
+            f"http://127.0.0.1:{server.port + 1}/a.png",
+            "http://10.0.0.1/a.png",
+            "http://169.254.169.254/a.png",
+        ):
+            with pytest.raises(FetchError) as caught:
+                fetcher.fetch(url)
+            assert caught.value.code in ("address", "port")
+        server.routes["/away"] = redirect("http://169.254.169.254/latest")
+        with pytest.raises(FetchError, match="expected a public address"):
+            fetcher.fetch(f"{server.url}/away")
+
+
+def test_a_start_host_that_moves_to_another_private_address_is_refused(server: Server) -> None:
+    start = PrivateHost("start.corp", server.port, frozenset({"10.0.0.7"}))
+    options = FetchOptions(public_only=True, private_host=start, retries=0)
+    with Fetcher(options, resolve=resolving(start=["127.0.0.1"])) as fetcher:
+        with pytest.raises(FetchError) as caught:
+            fetcher.fetch(f"http://start.corp:{server.port}/")
+        assert caught.value.code == "address"
+    assert not server.requests
+
+
+def test_proxies_of_the_environment_are_ignored(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/")
+    server.routes["/a.png"] = reply()
+    with Fetcher() as fetcher:
+        assert fetcher.fetch(f"{server.url}/a.png").content == PNG

@@ -250,8 +250,11 @@ class _Job:
             return False
 
     def _is_old(self, image: StoredImage) -> bool:
-        age_s = time.time() - datetime.fromisoformat(image.checked_at).timestamp()
-        return age_s > self._options.max_age_s
+        try:
+            checked_s = datetime.fromisoformat(image.checked_at).timestamp()
+        except ValueError:
+            return True
+        return time.time() - checked_s > self._options.max_age_s
 
 
 def _measured(content: bytes) -> tuple[Pixels, bytes]:

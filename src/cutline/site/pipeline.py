@@ -12,6 +12,7 @@ occurrences, and drafts that would come out differently now and that nobody has 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from contextlib import closing
@@ -241,8 +242,9 @@ class _Run:
         if decision.purpose is not Purpose.INFORMATIVE or image.media_type == SVG:
             return decision, None, None
         known = self.store.caption(image.content, self._model, self._recipe(each))
-        if known is not None:
-            return decision, _restored(known), None
+        caption = None if known is None else _restored(known)
+        if caption is not None:
+            return decision, caption, None
         return decision, None, self.store.largest(image.content)
 
     def _captioned(self, task: _Task, caption: Caption) -> None:
@@ -305,7 +307,7 @@ class _Run:
                 known = {"text": ""}
             if known is not None:
                 self.store.put_caption(content, _OCR, "", known)
-        return str(known["text"]) if known else ""
+        return str(known.get("text", "")) if known else ""
 
 
 def has_ocr() -> bool:
@@ -325,13 +327,26 @@ def _noted(found: Draft, note: str) -> Draft:
     return replace(found, notes=(note, *notes))
 
 
-def _restored(record: dict[str, Any]) -> Caption:
-    """A caption from the result of `Caption.to_dict`."""
-    return Caption(
-        record["source"],
-        record["caption"],
-        record["score"],
-        record["model"],
-        tuple(Alternative(each["caption"], each["score"]) for each in record["alternatives"]),
-        tuple(Label(each["name"], each["probability"]) for each in record["labels"]),
-    )
+def _restored(record: dict[str, Any]) -> Caption | None:
+    """A caption from the result of `Caption.to_dict`; None if it is damaged."""
+    try:
+        return Caption(
+            str(record["source"]),
+            str(record["caption"]),
+            _score(record["score"]),
+            str(record["model"]),
+            tuple(
+                Alternative(str(each["caption"]), _score(each["score"]))
+                for each in record["alternatives"]
+            ),
+            tuple(
+                Label(str(each["name"]), float(each["probability"])) for each in record["labels"]
+            ),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _score(value: Any) -> float:
+    """A score from JSON, where None is a captioner without scores."""
+    return math.nan if value is None else float(value)

@@ -20,6 +20,7 @@ from cutline.errors import DataError, OptionError
 from cutline.site.model import ImageUse, Page
 from cutline.site.pages.crawl import crawl
 from cutline.site.pages.crawl_types import CrawlOptions, CrawlSummary, on_site
+from cutline.site.pages.spider import read_sitemap
 
 QUICK = CrawlOptions(throttle=False, retries=0, timeout_s=5)
 
@@ -299,3 +300,78 @@ def test_the_first_page_is_read_once_under_both_its_names(site: Site) -> None:
     summary = crawl(f"{site.url}/", QUICK, lambda page, uses: read.append(page.url))
     assert sorted(read) == [f"{site.url}/", f"{site.url}/a/index.html"]
     assert summary.duplicates == 1
+
+
+SITEMAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
+
+
+@pytest.mark.parametrize(
+    ("body", "pages", "sitemaps"),
+    [
+        (
+            f"<urlset xmlns='{SITEMAP}' xmlns:image='http://www.google.com/schemas/sitemap-image/1.1'>"
+            "<url><loc> https://a.example/1 </loc><image:image><image:loc>https://a.example/1.png"
+            "</image:loc></image:image></url></urlset>",
+            ["https://a.example/1"],
+            [],
+        ),
+        (
+            f"<urlset xmlns='{SITEMAP}' xmlns:video='http://www.google.com/schemas/sitemap-video/1.1'>"
+            "<url><loc>https://a.example/1</loc><video:video><video:content_loc>https://a.example/v"
+            "</video:content_loc></video:video></url></urlset>",
+            ["https://a.example/1"],
+            [],
+        ),
+        (
+            f"<sitemapindex xmlns='{SITEMAP}'><sitemap><loc>https://a.example/s.xml</loc></sitemap>"
+            "</sitemapindex>",
+            [],
+            ["https://a.example/s.xml"],
+        ),
+        (
+            "\ufeffhttps://a.example/1\r\nhttps://a.example/2 \n\nnot a URL\n",
+            ["https://a.example/1", "https://a.example/2"],
+            [],
+        ),
+        (
+            "<rss version='2.0'><channel><link>https://a.example/</link><item><link>"
+            "https://a.example/1</link></item></channel></rss>",
+            ["https://a.example/1"],
+            [],
+        ),
+        (
+            "<feed xmlns='http://www.w3.org/2005/Atom'><entry><link href='/1'/></entry></feed>",
+            ["https://a.example/1"],
+            [],
+        ),
+        ("<urlset><url><loc>https://a.example/1</loc></url", ["https://a.example/1"], []),
+        ("", [], []),
+        ("<", [], []),
+        ("<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><x>&e;</x>", [], []),
+    ],
+    ids="images videos index text rss atom cut-off empty broken entity".split(),
+)
+def test_sitemaps_of_every_form_name_pages_only(
+    body: str, pages: list[str], sitemaps: list[str]
+) -> None:
+    assert read_sitemap(body.encode(), "https://a.example/sitemap") == (pages, sitemaps)
+
+
+def test_a_text_sitemap_is_followed_and_a_late_base_counts_for_links(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/")
+    padding = f"<style>/* {'x' * 6000} */</style>"
+    site.pages = {
+        "/robots.txt": (200, {"Content-Type": "text/plain"}, f"Sitemap: {site.url}/map.txt\n"),
+        "/map.txt": (200, {"Content-Type": "text/plain"}, f"{site.url}/listed\n"),
+        "/listed": page("listed"),
+        "/": page(links("one", "a.pdf") + '<img src="x.png">', f"{padding}<base href='/deep/'>"),
+        "/deep/one": page("one"),
+    }
+    summary, found = run(f"{site.url}/")
+    assert {url.removeprefix(site.url) for url in found} == {"/", "/listed", "/deep/one"}
+    assert found[f"{site.url}/"][1][0].url == f"{site.url}/deep/x.png"
+    assert (summary.dead, summary.hosts) == (0, (site.url.removeprefix("http://"),))
+    assert "/deep/a.pdf" not in site.asked

@@ -1,25 +1,14 @@
-"""Which uses are asked for, as SQL, and what comes back, as records."""
+"""SQL: which occurrences are selected, and how they are counted."""
 
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypedDict
 
 from cutline.errors import OptionError
-from cutline.site.model import Alt, Kind, Pixels, Purpose, Verdict
-from cutline.site.store.rows import (
-    Counts,
-    Stage,
-    StoredImage,
-    StoredUse,
-    decode_draft,
-    decode_review,
-    decode_use,
-    plain,
-)
+from cutline.site.model import Alt, Kind, Purpose, Verdict
+from cutline.site.store.rows import Counts, Stage, plain
 from cutline.site.store.schema import Database
 
 STALE = """(
@@ -70,7 +59,7 @@ _SEARCHED = {
     "d": "alt",
     "r": "alt",
 }
-_SAID = " || char(10) || ".join(
+_SEARCHED_TEXT = " || char(10) || ".join(
     f"ifnull(json_extract({table}.record, '$.{name}'), '')"
     for table, names in _SEARCHED.items()
     for name in names.split()
@@ -78,7 +67,7 @@ _SAID = " || char(10) || ".join(
 
 
 class Only(TypedDict, total=False):
-    """Which uses are asked for: those that fit everything given; None fits all."""
+    """A selection of occurrences: those that match every value given; None matches all."""
 
     page: str | None
     """Its URL, or its path in the folder scanned."""
@@ -93,7 +82,7 @@ class Only(TypedDict, total=False):
     """Of the review, see `Verdict`."""
 
     stage: str | None
-    """How far it has come, see `Stage`."""
+    """Its stage, see `Stage`."""
 
     image: int | None
     """The id of its image."""
@@ -105,8 +94,8 @@ class Only(TypedDict, total=False):
     """The export that names it; "" is of pages that were read."""
 
     search: str | None
-    """Words that all stand in its page's address, its source, the text around it, its alt, draft
-    or review, in any order; capitals matter only beyond ASCII."""
+    """Words that all occur in its page's URL, its source, the text around it, its alt, draft or
+    review, in any order; case-insensitive for ASCII."""
 
     least: float | None
     """The draft's confidence is this or more."""
@@ -116,7 +105,7 @@ class Only(TypedDict, total=False):
 
 
 def select_use(where: str) -> str:
-    """The query for uses with all that is known of them."""
+    """The query for occurrences with everything that is stored about them."""
     return f"""SELECT u.id, u.line, u.record AS use_record, u.original, p.origin,
         d.record AS draft_record, r.record AS review_record, {APPLIED} AS is_applied,
         {STALE} AS is_stale, {_IMAGE}
@@ -124,7 +113,7 @@ def select_use(where: str) -> str:
 
 
 def selected(only: Only) -> tuple[str, list[Any]]:
-    """The condition that the uses asked for fulfil, and its values.
+    """The condition of a selection, and its values.
 
     Raises:
         OptionError: there is no such state, purpose, verdict or stage.
@@ -137,7 +126,7 @@ def selected(only: Only) -> tuple[str, list[Any]]:
         elif name == "search":
             for word in str(value or "").split():
                 escaped = re.sub(r"([\\%_])", r"\\\1", plain(word))
-                conditions.append(f"({_SAID}) LIKE ? ESCAPE '\\'")
+                conditions.append(f"({_SEARCHED_TEXT}) LIKE ? ESCAPE '\\'")
                 values.append(f"%{escaped}%")
         elif name in ("least", "most") and value is not None:
             conditions.append(f"{SURE} >= ?" if name == "least" else f"ifnull({SURE}, 0) < ?")
@@ -158,7 +147,7 @@ def _one_of(kind: Any, value: object) -> str:
 
 
 def count(database: Database) -> Counts:
-    """How far a site has come."""
+    """Count a site's pages, images, drafts and reviews."""
 
     def number(sql: str) -> int:
         return int(database.rows(sql)[0][0])
@@ -206,52 +195,3 @@ def count(database: Database) -> Counts:
         applied=int(stages["applied"]),
         stale=int(stages["stale"]),
     )
-
-
-def stored_use(row: sqlite3.Row, cache: Path) -> StoredUse:
-    """A use from a row of `select_use`; `cache` is the folder with what was fetched."""
-    return StoredUse(
-        id=row["id"],
-        use=decode_use(row["use_record"]),
-        image=None if row["image_id"] is None else stored_image(row, cache),
-        draft=None if row["draft_record"] is None else decode_draft(row["draft_record"]),
-        review=None if row["review_record"] is None else decode_review(row["review_record"]),
-        applied=bool(row["is_applied"]),
-        stale=bool(row["is_stale"]),
-        origin=row["origin"],
-        line=row["line"],
-        original=None if row["original"] is None else decode_use(row["original"]),
-    )
-
-
-def stored_image(row: sqlite3.Row, cache: Path) -> StoredImage:
-    """An image from a row of `SELECT_IMAGE`; `cache` is the folder with what was fetched."""
-    known = {name: row[name] for name in ("url", "status", "code", "error", "etag")}
-    known |= {name: row[name] for name in ("last_modified", "checked_at")}
-    if row["content_id"] is None:
-        return StoredImage(row["image_id"], **known)
-    pixels = Pixels(
-        row["width_px"],
-        row["height_px"],
-        bool(row["flat"]),
-        row["text_like"],
-        row["chart_like"],
-    )
-    return StoredImage(
-        row["image_id"],
-        **known,
-        sha256=row["sha256"],
-        media_type=row["media_type"],
-        bytes=row["bytes"],
-        width_px=pixels.width_px,
-        height_px=pixels.height_px,
-        group=row["group_id"],
-        path=Path(row["path"]) if row["path"] else cached(cache, row["sha256"]),
-        pixels=pixels,
-        content=row["content_id"],
-    )
-
-
-def cached(cache: Path, sha256: str) -> Path:
-    """Where a cache keeps the bytes with this digest."""
-    return cache / sha256[:2] / sha256

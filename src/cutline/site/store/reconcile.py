@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from cutline.site.model import ImageUse, Kind
 from cutline.site.pages.alt_markup import NAMED, clean
-from cutline.site.store.rows import decode_use, digest, encode, plain, told
+from cutline.site.store.rows import decode, digest, encode, non_defaults, plain
 
 
 def replace_uses(
@@ -74,7 +74,7 @@ def restore_use(connection: sqlite3.Connection, use_id: int) -> None:
     ).fetchone()
     if row is None:
         return
-    use = replace(decode_use(row["original"]), position=row["position"])
+    use = replace(decode(ImageUse, row["original"]), position=row["position"])
     connection.execute(
         """UPDATE uses SET key = ?, place = ?, seen = ?, alt_state = ?, record = ?, original = NULL
            WHERE id = ?""",
@@ -109,7 +109,7 @@ def _identify(line: int | None, use: ImageUse) -> tuple[str, str, str]:
     place = (use.link, use.link_text, use.caption, use.heading, use.before, use.after)
     seen = {
         name: value
-        for name, value in told(use).items()
+        for name, value in non_defaults(use).items()
         if name not in ("page", "position", "markup", "offset")
     }
     return (

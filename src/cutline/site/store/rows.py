@@ -1,57 +1,51 @@
-"""What the store gives back, and how records become text in it."""
+"""What the store returns, and how it becomes rows and JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from cutline.site.model import (
-    Alt,
-    Decision,
-    Draft,
-    ImageUse,
-    Kind,
-    Origin,
-    Pixels,
-    Purpose,
-    Review,
-    Verdict,
-)
+from cutline.site.model import Alt, Draft, ImageUse, Pixels, Purpose, Review, Verdict
 from cutline.site.pages.alt_markup import NAMED, clean
+
+T = TypeVar("T")
 
 
 class Stage(StrEnum):
-    """How far a use has come, to choose uses by; a use may be in several."""
+    """How far an occurrence has come; it may be in several stages."""
 
     FOUND = "found"  # no draft yet
-    DRAFTED = "drafted"  # a suggestion waits for a person
-    ASKED = "asked"  # there is none: a person must write it
-    WAITING = "waiting"  # either of these two
+    DRAFTED = "drafted"  # a suggestion waits for a review
+    ASKED = "asked"  # no suggestion: a person must write one
+    WAITING = "waiting"  # drafted or asked
     REVIEWED = "reviewed"
     APPLIED = "applied"
-    FAILED = "failed"  # its picture could not be had
-    STALE = "stale"  # its draft would come out differently today
+    FAILED = "failed"  # its image could not be fetched
+    STALE = "stale"  # its draft would come out differently now
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A picture that a URL leads to.
+    """The image at a URL.
 
     Attributes:
         url: as in `ImageUse.url`; for a data URI "data:" and its digest.
-        status: "new" (not looked at), "ok" or "failed".
+        status: "new" (not fetched yet), "ok" or "failed".
         code, error: why it failed: a short, stable word and a sentence; "" otherwise.
-        sha256: of its bytes; "" if they were never had, as for the five after it.
-        group: the same number for pictures that look the same, in other sizes or files.
-        path: the file with its bytes, of the site itself or of the cache; None if there is none.
-        etag, last_modified: as the server gave them, for asking whether it has changed.
-        checked_at: when it was last fetched or asked for, ISO 8601 in UTC.
+        sha256: of its bytes; "" if they were never fetched, like the five after it.
+        group: the same number for near-duplicates, such as other sizes.
+        path: the file with its bytes: the site's own, or one in the cache; None if there is none.
+        etag, last_modified: the response headers, for a conditional request.
+        checked_at: when it was last requested, ISO 8601 in UTC.
     """
 
     id: int
@@ -75,17 +69,18 @@ class StoredImage:
 
 @dataclass(frozen=True)
 class StoredUse:
-    """A use with all that is known of it.
+    """An image occurrence with everything that is stored about it.
 
     Attributes:
-        id: the same over scans.
+        id: stays the same over scans.
         image: None if there is nothing to fetch.
-        review: the newest that was not taken back.
-        applied: what the review says stands in the page, by our own hand.
-        stale: the draft was made from another version of the use, picture, model or rules.
-        origin: the export that names it; "" if its page was read.
-        line: the number of its row there, as `tables.Export` counts.
-        original: the use as people had left it, where our own alt stands in `use`; else None.
+        review: the newest that was not undone.
+        applied: whether the reviewed alt was written into the page.
+        stale: whether the draft was made from another version of the occurrence, image, model or
+            rules.
+        origin: the imported file that lists it; "" if its page was read.
+        line: the number of its row there, as in `crawler_csv.Export`.
+        original: the occurrence before Cutline wrote an alt into its page; None if it did not.
     """
 
     id: int
@@ -101,12 +96,12 @@ class StoredUse:
 
     @property
     def as_found(self) -> ImageUse:
-        """The use as people had left it, without what we wrote into its page."""
+        """The occurrence without the alt that Cutline wrote into its page."""
         return self.original or self.use
 
     @property
     def refused(self) -> bool:
-        """Whether `apply` would, if not told otherwise, leave another's alt where it stands."""
+        """Whether `apply` leaves the present alt in place, because somebody else wrote it."""
         review, there = self.review, stands(self.use)
         if review is None or review.alt is None or self.applied or self.original or self.origin:
             return False
@@ -116,20 +111,20 @@ class StoredUse:
 
 @dataclass(frozen=True)
 class Counts:
-    """How far a site has come; `drafted`, `asked` and `stale` count uses without a review.
+    """The numbers of a site; `drafted`, `asked` and `stale` count occurrences without a review.
 
     Attributes:
-        pages, failed_pages: all, and those that could not be read.
-        uses: all; `by_alt` splits them by the state of their alt, but for CSS backgrounds, which
-            take none; `by_purpose` by their draft.
-        images: distinct URLs; `distinct` are distinct pictures, near duplicates counted once.
-        fetched, failed: of the images.
-        captions: made so far, by any model.
-        found: uses without a draft.
-        drafted: with a suggestion; `asked` are those where a person must write, `abstained` of
-            these had a caption that was too unsure. Neither counts what is kept as it is.
-        reviewed: uses by verdict.
-        applied: uses whose reviewed alt was written.
+        pages, failed_pages: all pages, and those that could not be read.
+        uses: image occurrences; `by_alt` counts them by the state of their alt, except CSS
+            backgrounds, which have none; `by_purpose` by their draft.
+        images: distinct URLs; `distinct` counts near-duplicates once.
+        fetched, failed: images that were fetched, and that could not be.
+        captions: captions made so far, by any model.
+        found: occurrences without a draft.
+        drafted: those with a suggestion; `asked` are those that a person must write, `abstained`
+            of these had a caption of too little confidence. Neither includes what is kept.
+        reviewed: occurrences by verdict.
+        applied: occurrences whose reviewed alt was written.
     """
 
     pages: int
@@ -153,10 +148,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class Content:
-    """A distinct picture, as `put_content` takes it.
+    """A distinct image, for `Store.put_content`.
 
     Attributes:
-        signature: what near duplicates are told by; b"" for one that has none.
+        signature: its perceptual hash; b"" if it has none.
     """
 
     sha256: str
@@ -167,60 +162,140 @@ class Content:
 
 
 def stands(use: ImageUse) -> str | None:
-    """The words that stand where an alt would be written; None if there are none."""
+    """The text that is now where an alt would be written; None if there is none."""
     return use.name or None if use.alt is None and use.kind in NAMED else use.alt
 
 
 def now() -> str:
-    """This moment, ISO 8601 in UTC, to the second."""
+    """The current time, ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def digest(text: str) -> str:
-    """A short name for a text."""
+    """A short hash of a text."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def plain(text: str) -> str:
-    """Text that SQLite takes: undecodable bytes of file names as escapes."""
+    """Text that SQLite can store: undecodable bytes of file names as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def told(record: Any) -> dict[str, Any]:
-    """The fields of a record that have another value than their default, by name."""
-    found = {each.name: (getattr(record, each.name), each.default) for each in fields(record)}
-    return {name: value for name, (value, default) in found.items() if value != default}
+def non_defaults(record: Any) -> dict[str, Any]:
+    """The fields of a record whose values are not the default, by name."""
+    values = {each.name: (getattr(record, each.name), each.default) for each in fields(record)}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def encode(record: Any) -> str:
-    """A flat record as JSON, all ASCII, without the fields that have their default."""
-    return json.dumps(told(record), separators=(",", ":"))
+    """A record as JSON, all ASCII, without the fields that have their default."""
+    return json.dumps(non_defaults(record), separators=(",", ":"))
 
 
-def decode_use(text: str) -> ImageUse:
-    """A use from its JSON."""
-    record = json.loads(text)
-    candidates = tuple(record.pop("candidates", ()))
-    return ImageUse(kind=Kind(record.pop("kind")), candidates=candidates, **record)
+def decode(kind: type[T], text: str) -> T:
+    """A record from its JSON, every field checked against its type.
 
-
-def decode_review(text: str) -> Review:
-    """A review from its JSON."""
-    record = json.loads(text)
-    return Review(Verdict(record.pop("verdict")), **record)
+    Raises:
+        ValueError: it is not such a record; the message says why.
+    """
+    try:
+        return cast(T, _from_json(kind, json.loads(text)))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"not a {kind.__name__}: {error}") from error
 
 
 def encode_draft(draft: Draft) -> str:
     """A draft as JSON."""
-    return json.dumps(told(draft) | {"decision": told(draft.decision)}, separators=(",", ":"))
+    return json.dumps(
+        non_defaults(draft) | {"decision": non_defaults(draft.decision)}, separators=(",", ":")
+    )
 
 
-def decode_draft(text: str) -> Draft:
-    """A draft from its JSON."""
-    record = json.loads(text)
-    decision = record.pop("decision")
-    words = tuple((word, Origin(origin)) for word, origin in record.pop("words", ()))
-    for name in ("alternatives", "labels", "notes"):
-        record[name] = tuple(record.get(name, ()))
-    purpose = Purpose(decision.pop("purpose"))
-    return Draft(Decision(purpose, **decision), words=words, **record)
+def stored_use(row: sqlite3.Row, cache: Path) -> StoredUse:
+    """An occurrence from a row of `queries.select_use`.
+
+    Args:
+        row: the row.
+        cache: the folder of downloaded images.
+
+    Raises:
+        ValueError: a part of the row is damaged.
+    """
+    return StoredUse(
+        id=row["id"],
+        use=decode(ImageUse, row["use_record"]),
+        image=None if row["image_id"] is None else stored_image(row, cache),
+        draft=None if row["draft_record"] is None else decode(Draft, row["draft_record"]),
+        review=None if row["review_record"] is None else decode(Review, row["review_record"]),
+        applied=bool(row["is_applied"]),
+        stale=bool(row["is_stale"]),
+        origin=row["origin"],
+        line=row["line"],
+        original=None if row["original"] is None else decode(ImageUse, row["original"]),
+    )
+
+
+def stored_image(row: sqlite3.Row, cache: Path) -> StoredImage:
+    """An image from a row of `queries.SELECT_IMAGE`; the rest as for `stored_use`."""
+    known = {name: row[name] for name in ("url", "status", "code", "error", "etag")}
+    known |= {name: row[name] for name in ("last_modified", "checked_at")}
+    if row["content_id"] is None:
+        return StoredImage(row["image_id"], **known)
+    pixels = Pixels(
+        int(row["width_px"]),
+        int(row["height_px"]),
+        bool(row["flat"]),
+        float(row["text_like"]),
+        float(row["chart_like"]),
+    )
+    return StoredImage(
+        row["image_id"],
+        **known,
+        sha256=str(row["sha256"]),
+        media_type=row["media_type"],
+        bytes=int(row["bytes"]),
+        width_px=pixels.width_px,
+        height_px=pixels.height_px,
+        group=row["group_id"],
+        path=Path(row["path"]) if row["path"] else cached(cache, row["sha256"]),
+        pixels=pixels,
+        content=row["content_id"],
+    )
+
+
+def cached(cache: Path, sha256: str) -> Path:
+    """The file of a cache that has the bytes with this SHA-256."""
+    return cache / sha256[:2] / sha256
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _from_json(hint: Any, value: Any) -> Any:
+    """A value of this type from its JSON form; only the types that the records use."""
+    if is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise ValueError(f"got {value!r:.40}; expected an object ({hint.__name__})")
+        known = {name: kind for name, kind in _hints(hint).items() if name in value}
+        return hint(**{name: _from_json(kind, value[name]) for name, kind in known.items()})
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        if value is None and NoneType in arguments:
+            return None
+        [hint] = [each for each in arguments if each is not NoneType]
+        return _from_json(hint, value)
+    if origin is tuple and isinstance(value, list):
+        if arguments[-1] is Ellipsis:
+            return tuple(_from_json(arguments[0], item) for item in value)
+        if len(value) == len(arguments):
+            return tuple(map(_from_json, arguments, value))
+    elif isinstance(hint, type) and issubclass(hint, StrEnum):
+        if isinstance(value, str) and value in tuple(hint):
+            return hint(value)
+    elif hint is float and type(value) in (int, float):
+        return float(value)
+    elif type(value) is hint:
+        return value
+    raise ValueError(f"got {value!r:.40}; expected {getattr(hint, '__name__', hint)}")

@@ -1,90 +1,73 @@
-"""The record of one site: a single SQLite file, and all the questions asked of it.
+"""The store of one site: pages, image occurrences, images, captions, drafts and reviews in SQLite.
 
-Everything is committed as it comes, so that a killed process loses at most what it had in hand.
+Everything is committed as it comes, so that a killed process loses at most what was in progress.
 Three rules keep a person's work safe:
 
-- A use keeps its id over scans (`matching.py`). What a page no longer shows is marked as gone, not
-  deleted, and comes back with its review.
-- Reviews and applications are only ever added; taking one back is an addition too.
-- A draft remembers what it was made from (the use, the picture, the model, the rules), so one that
-  would come out differently today is `stale`.
+- An occurrence keeps its id over scans (`reconcile.py`). What a page no longer shows is marked as
+  gone, not deleted, and returns with its review.
+- Reviews and written alts are only added (`ledger.py`); undoing one is an addition too.
+- A draft stores what it was made from (the occurrence, the image, the model, the rules), so that
+  one that would come out differently now is `stale`.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import posixpath
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, Unpack
-from urllib.parse import urlsplit
+from typing import Any, Self, Unpack
 
 from cutline.errors import StoreError
-from cutline.site.model import Draft, ImageUse, Page, Review
+from cutline.site.model import Draft, ImageUse, Page
+from cutline.site.store.ledger import Ledger
 from cutline.site.store.queries import (
     FROM,
     LIVE,
     SELECT_IMAGE,
     SURE,
     Only,
-    cached,
     count,
     select_use,
     selected,
-    stored_image,
-    stored_use,
 )
-from cutline.site.store.reconcile import replace_uses, restore_use
+from cutline.site.store.reconcile import replace_uses
 from cutline.site.store.rows import (
     Content,
     Counts,
     Stage,
     StoredImage,
     StoredUse,
-    decode_review,
+    cached,
+    decode,
     digest,
     encode,
     encode_draft,
     now,
     plain,
+    stored_image,
+    stored_use,
 )
-from cutline.site.store.schema import Database
+from cutline.site.store.settings import Settings
 
 __all__ = ["Content", "Counts", "Only", "Stage", "Store", "StoredImage", "StoredUse", "now"]
 
 
-class _Ledger(NamedTuple):
-    """A table that is only added to, in which an entry may take another back."""
-
-    table: str
-    standing: str  # the column of `uses` with the entry that counts
-    copied: str  # the columns that the entry which takes another back repeats
-
-
-_REVIEWS = _Ledger("reviews", "review_id", "verdict, record")
-_IMPORTED = "imported:"  # settings: where an imported file was
-_WRITTEN = _Ledger("applied", "applied_id", "alt")
-
-
-class Store:
-    """One site's record; safe to use from several threads and processes at once.
+class Store(Settings, Ledger):
+    """One site's store; safe to use from several threads and processes at once.
 
     Args:
-        path: the file; made if it is not there. Pictures from the network are kept in a folder
-            beside it, `cache`.
+        path: the file; created if it does not exist. Downloaded images are in a folder beside it,
+            `cache`.
 
     Raises:
         StoreError: it is some other file, of a newer Cutline, damaged, or cannot be opened.
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        super().__init__(Path(path))
         self.cache = self.path.with_name(self.path.name + "-images")
-        self._database = Database(self.path)
 
     def __enter__(self) -> Self:
         """Nothing: the store is open."""
@@ -157,7 +140,7 @@ class Store:
         for row in self._database.in_chunks(
             sql, (), "SELECT id, record FROM pages WHERE id IN ({})"
         ):
-            yield Page(**json.loads(row["record"]))
+            yield self._page(row)
 
     def uses(
         self, *, limit: int | None = None, offset: int = 0, **only: Unpack[Only]
@@ -177,7 +160,7 @@ class Store:
             sql += " LIMIT ? OFFSET ?"
             values += [-1 if limit is None else limit, offset]
         for row in self._database.in_chunks(sql, values, select_use("u.id IN ({})")):
-            yield stored_use(row, self.cache)
+            yield self._occurrence(row)
 
     def count_uses(self, **only: Unpack[Only]) -> int:
         """How many uses `uses` would give."""
@@ -204,7 +187,7 @@ class Store:
             StoreError: there is no use with this id.
         """
         for row in self._database.rows(select_use("u.id = ?"), (id,)):
-            return stored_use(row, self.cache)
+            return self._occurrence(row)
         raise StoreError(f"{self.path}: got use {id}; expected the id of one there")
 
     # Images
@@ -220,7 +203,7 @@ class Store:
                         WHERE u.image_id = i.id AND {LIVE}) ORDER BY i.id"""
         select = f"{SELECT_IMAGE} WHERE i.id IN ({{}})"
         for row in self._database.in_chunks(sql, {"status": status}, select):
-            yield stored_image(row, self.cache)
+            yield self._image(row)
 
     def image(self, id: int) -> StoredImage:
         """One image.
@@ -229,7 +212,7 @@ class Store:
             StoreError: there is no image with this id.
         """
         for row in self._database.rows(f"{SELECT_IMAGE} WHERE i.id = ?", (id,)):
-            return stored_image(row, self.cache)
+            return self._image(row)
         raise StoreError(f"{self.path}: got image {id}; expected the id of one there")
 
     def picture(self, content: int) -> Path:
@@ -332,7 +315,7 @@ class Store:
             tuple(row)
             for row in self._database.rows(
                 """SELECT id, sha256, width_px, height_px, signature FROM contents
-                   WHERE length(signature) > 0 ORDER BY sha256"""
+                   WHERE typeof(signature) = 'blob' AND length(signature) = 208 ORDER BY sha256"""
             )
         ]
 
@@ -359,8 +342,11 @@ class Store:
                 (SELECT group_id FROM contents WHERE id = ?1))
             ORDER BY c.id <> ?1, c.sha256 LIMIT 1"""
         for row in self._database.rows(sql, (content, model, digest(recipe))):
-            found: dict[str, Any] = json.loads(row["record"])
-            return found
+            try:
+                found = json.loads(row["record"])
+            except (ValueError, TypeError, RecursionError):
+                return None  # damaged: make it again
+            return found if isinstance(found, dict) else None
         return None
 
     def put_caption(
@@ -394,165 +380,27 @@ class Store:
             )
             self._expect(written, use_id)
 
-    # What people did
-
-    def put_review(self, use_id: int, review: Review) -> None:
-        """Add what a person made of a use; the newest counts."""
-        with self._database.writing() as connection:
-            self._add_review(connection, use_id, review)
-
-    def put_reviews(self, reviews: Iterable[tuple[int, Review]]) -> None:
-        """Add what a person made of several uses, all or none."""
-        with self._database.writing() as connection:
-            for use_id, review in reviews:
-                self._add_review(connection, use_id, review)
-
-    def undo_review(self, use_id: int | None = None) -> int | None:
-        """Take back the newest review that was not taken back yet.
-
-        Args:
-            use_id: of this use; None is of any.
-
-        Returns:
-            The use's id; None if there was nothing to take back.
-        """
-        with self._database.writing() as connection:
-            return self._undo(connection, _REVIEWS, use_id, now())
-
-    def undo_newest(self) -> list[int]:
-        """Take back what a person did last: the newest review and all of the same moment.
-
-        Returns:
-            The uses' ids; none if there was nothing to take back.
-        """
-        standing = """FROM reviews t WHERE undoes IS NULL
-            AND NOT EXISTS (SELECT 1 FROM reviews u WHERE u.undoes = t.id)"""
-        with self._database.writing() as connection:
-            newest = connection.execute(f"SELECT at {standing} ORDER BY id DESC").fetchone()
-            if newest is None:
-                return []
-            sql = f"SELECT DISTINCT use_id {standing} AND at = ? ORDER BY use_id"
-            found = [int(row[0]) for row in connection.execute(sql, (newest["at"],)).fetchall()]
-            for use_id in found:
-                self._undo(connection, _REVIEWS, use_id, now())
-            return found
-
-    def history(self, use_id: int) -> list[Review]:
-        """Every review that a use ever had, oldest first, those taken back included."""
-        sql = "SELECT verdict, record FROM reviews WHERE use_id = ? AND undoes IS NULL ORDER BY id"
-        return [decode_review(row["record"]) for row in self._database.rows(sql, (use_id,))]
-
-    def put_applied(self, use_id: int, alt: str, when: str) -> None:
-        """Add that an alt was written into a use's page.
-
-        Args:
-            use_id: of the use.
-            alt: what was written.
-            when: ISO 8601 in UTC.
-        """
-        with self._database.writing() as connection:
-            added = connection.execute(
-                "INSERT INTO applied (use_id, alt, at) SELECT id, ?, ? FROM uses WHERE id = ?",
-                (plain(alt), when, use_id),
-            )
-            self._expect(added, use_id)
-            connection.execute(
-                "UPDATE uses SET applied_id = ? WHERE id = ?", (added.lastrowid, use_id)
-            )
-
-    def undo_applied(self, use_id: int, when: str) -> None:
-        """Add that the newest application to a use was taken back; none is nothing to do."""
-        with self._database.writing() as connection:
-            self._undo(connection, _WRITTEN, use_id, when)
-            restore_use(connection, use_id)
-
     # The whole
 
     def counts(self) -> Counts:
         """How far the site has come."""
         return count(self._database)
 
-    def setting(self, name: str) -> str | None:
-        """A setting of the site; None if it was never set."""
-        rows = self._database.rows("SELECT value FROM settings WHERE name = ?", (name,))
-        return str(rows[0]["value"]) if rows else None
+    # Reading rows
 
-    def put_setting(self, name: str, value: str) -> None:
-        """Set a setting of the site."""
-        with self._database.writing() as connection:
-            connection.execute(
-                """INSERT INTO settings VALUES (?, ?) ON CONFLICT (name)
-                   DO UPDATE SET value = excluded.value WHERE value <> excluded.value""",
-                (name, plain(value)),
-            )
+    def _occurrence(self, row: sqlite3.Row) -> StoredUse:
+        with self._reading(f"occurrence {row['id']}"):
+            return stored_use(row, self.cache)
 
-    def add_origin(self, file: Path) -> str:
-        """The name under which an imported file's rows are kept: the same for the same file.
+    def _image(self, row: sqlite3.Row) -> StoredImage:
+        with self._reading(f"image {row['id']}"):
+            return stored_image(row, self.cache)
 
-        It is the file's name, or, if a file of that name from another folder was imported before,
-        its path as far as needed to tell the two apart.
-        """
-        known = self._origins()
-        path = str(file.resolve())
-        for name, imported in known.items():
-            if imported == path:
-                return name
-        parts = file.resolve().parts
-        for number in range(1, len(parts) + 1):
-            name = "/".join(parts[-number:])
-            if name not in known or known[name] is None:
-                self.put_setting(f"{_IMPORTED}{name}", path)
-                return name
-        return path
+    def _page(self, row: sqlite3.Row) -> Page:
+        with self._reading(f"page {row['id']}"):
+            return decode(Page, row["record"])
 
-    def origin(self, file: Path) -> str:
-        """The name under which `add_origin` keeps a file's rows; its own name if it knows none.
-
-        A file that was moved since its import is found by its name.
-        """
-        path = str(file.resolve())
-        known = self._origins()
-        found = next((name for name, imported in known.items() if imported == path), None)
-        return found or file.name
-
-    def _origins(self) -> dict[str, str | None]:
-        """Imported files: name -> path; None for one that version 0.1 imported."""
-        names = self._database.rows("SELECT DISTINCT origin FROM pages WHERE origin <> ''")
-        known: dict[str, str | None] = {row["origin"]: None for row in names}
-        paths = self._database.rows(
-            "SELECT name, value FROM settings WHERE substr(name, 1, ?) = ?",
-            (len(_IMPORTED), _IMPORTED),
-        )
-        return known | {row["name"].removeprefix(_IMPORTED): row["value"] for row in paths}
-
-    @property
-    def site(self) -> str:
-        """What the site is called: its address, or the name of its folder or file."""
-        start = self.setting("start") or self.setting("root") or self.path.stem
-        return start if "://" in start else Path(start).name or start
-
-    def named(self, text: str) -> str:
-        """A URL or a sentence as it is shown: files by their paths from the folder scanned."""
-        root = self.setting("root")
-        if not root or ("file:" not in text and root not in text):
-            return text
-        folder = Path(root).resolve()
-
-        def relative(found: re.Match[str]) -> str:
-            url = found[0].rstrip("…")
-            if folder.as_uri().startswith(url):  # cut short
-                return "…"
-            start = url.removeprefix(f"{folder.as_uri()}/")
-            if start == url:
-                start = posixpath.relpath(
-                    url.removeprefix("file://"), urlsplit(folder.as_uri()).path
-                )
-            return start + found[0][len(url) :]
-
-        text = re.sub(r"file:///[^\s\"'<>]*", relative, text)
-        return text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
-
-    # Below: how it is done
+    # Writing rows
 
     def _page_id(self, connection: sqlite3.Connection, page: Page, origin: str) -> int:
         record = encode(page)
@@ -575,40 +423,3 @@ class Store:
         left = [(row["id"],) for row in rows if row["url"] not in there]
         connection.executemany("UPDATE pages SET gone = 1 WHERE id = ?", left)
         return len(left)
-
-    def _add_review(self, connection: sqlite3.Connection, use_id: int, review: Review) -> None:
-        added = connection.execute(
-            """INSERT INTO reviews (use_id, verdict, record, at)
-               SELECT id, ?, ?, ? FROM uses WHERE id = ?""",
-            (review.verdict, encode(review), review.when or now(), use_id),
-        )
-        self._expect(added, use_id)
-        connection.execute("UPDATE uses SET review_id = ? WHERE id = ?", (added.lastrowid, use_id))
-
-    def _undo(
-        self, connection: sqlite3.Connection, ledger: _Ledger, use_id: int | None, when: str
-    ) -> int | None:
-        table, pointer, copied = ledger
-        standing = f"""FROM {table} t WHERE undoes IS NULL
-            AND NOT EXISTS (SELECT 1 FROM {table} u WHERE u.undoes = t.id)"""
-        newest = connection.execute(
-            f"SELECT id, use_id {standing} AND (?1 IS NULL OR use_id = ?1) ORDER BY id DESC",
-            (use_id,),
-        ).fetchone()
-        if newest is None:
-            return None
-        connection.execute(
-            f"""INSERT INTO {table} (use_id, undoes, {copied}, at)
-                SELECT use_id, id, {copied}, ? FROM {table} WHERE id = ?""",
-            (when, newest["id"]),
-        )
-        connection.execute(
-            f"""UPDATE uses SET {pointer} = (SELECT max(id) {standing} AND use_id = ?1)
-                WHERE id = ?1""",
-            (newest["use_id"],),
-        )
-        return int(newest["use_id"])
-
-    def _expect(self, written: sqlite3.Cursor, use_id: int) -> None:
-        if written.rowcount != 1:
-            raise StoreError(f"{self.path}: got use {use_id}; expected the id of one there")

@@ -1,0 +1,138 @@
+"""Reviews and written alts: tables that are only added to, in which an entry can undo another."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from cutline.errors import StoreError
+from cutline.site.model import Review
+from cutline.site.store.reconcile import restore_use
+from cutline.site.store.rows import decode, encode, now, plain
+from cutline.site.store.tables import Tables
+
+
+class _Ledger(NamedTuple):
+    """A table that is only added to, in which an entry may take another back."""
+
+    table: str
+    standing: str  # the column of `uses` with the entry that counts
+    copied: str  # the columns that the entry which takes another back repeats
+
+
+_REVIEWS = _Ledger("reviews", "review_id", "verdict, record")
+_WRITTEN = _Ledger("applied", "applied_id", "alt")
+
+
+class Ledger(Tables):
+    """The part of a store that records what people decided and what was written into pages."""
+
+    def put_review(self, use_id: int, review: Review) -> None:
+        """Add what a person made of a use; the newest counts."""
+        with self._database.writing() as connection:
+            self._add_review(connection, use_id, review)
+
+    def put_reviews(self, reviews: Iterable[tuple[int, Review]]) -> None:
+        """Add what a person made of several uses, all or none."""
+        with self._database.writing() as connection:
+            for use_id, review in reviews:
+                self._add_review(connection, use_id, review)
+
+    def undo_review(self, use_id: int | None = None) -> int | None:
+        """Take back the newest review that was not taken back yet.
+
+        Args:
+            use_id: of this use; None is of any.
+
+        Returns:
+            The use's id; None if there was nothing to take back.
+        """
+        with self._database.writing() as connection:
+            return self._undo(connection, _REVIEWS, use_id, now())
+
+    def undo_newest(self) -> list[int]:
+        """Take back what a person did last: the newest review and all of the same moment.
+
+        Returns:
+            The uses' ids; none if there was nothing to take back.
+        """
+        standing = """FROM reviews t WHERE undoes IS NULL
+            AND NOT EXISTS (SELECT 1 FROM reviews u WHERE u.undoes = t.id)"""
+        with self._database.writing() as connection:
+            newest = connection.execute(f"SELECT at {standing} ORDER BY id DESC").fetchone()
+            if newest is None:
+                return []
+            sql = f"SELECT DISTINCT use_id {standing} AND at = ? ORDER BY use_id"
+            found = [int(row[0]) for row in connection.execute(sql, (newest["at"],)).fetchall()]
+            for use_id in found:
+                self._undo(connection, _REVIEWS, use_id, now())
+            return found
+
+    def history(self, use_id: int) -> list[Review]:
+        """Every review that a use ever had, oldest first, those taken back included."""
+        sql = "SELECT verdict, record FROM reviews WHERE use_id = ? AND undoes IS NULL ORDER BY id"
+        rows = self._database.rows(sql, (use_id,))
+        with self._reading(f"a review of occurrence {use_id}"):
+            return [decode(Review, row["record"]) for row in rows]
+
+    def put_applied(self, use_id: int, alt: str, when: str) -> None:
+        """Add that an alt was written into a use's page.
+
+        Args:
+            use_id: of the use.
+            alt: what was written.
+            when: ISO 8601 in UTC.
+        """
+        with self._database.writing() as connection:
+            added = connection.execute(
+                "INSERT INTO applied (use_id, alt, at) SELECT id, ?, ? FROM uses WHERE id = ?",
+                (plain(alt), when, use_id),
+            )
+            self._expect(added, use_id)
+            connection.execute(
+                "UPDATE uses SET applied_id = ? WHERE id = ?", (added.lastrowid, use_id)
+            )
+
+    def undo_applied(self, use_id: int, when: str) -> None:
+        """Add that the newest application to a use was taken back; none is nothing to do."""
+        with self._database.writing() as connection:
+            self._undo(connection, _WRITTEN, use_id, when)
+            restore_use(connection, use_id)
+
+    def _add_review(self, connection: sqlite3.Connection, use_id: int, review: Review) -> None:
+        added = connection.execute(
+            """INSERT INTO reviews (use_id, verdict, record, at)
+               SELECT id, ?, ?, ? FROM uses WHERE id = ?""",
+            (review.verdict, encode(review), review.when or now(), use_id),
+        )
+        self._expect(added, use_id)
+        connection.execute("UPDATE uses SET review_id = ? WHERE id = ?", (added.lastrowid, use_id))
+
+    def _undo(
+        self, connection: sqlite3.Connection, ledger: _Ledger, use_id: int | None, when: str
+    ) -> int | None:
+        table, pointer, copied = ledger
+        standing = f"""FROM {table} t WHERE undoes IS NULL
+            AND NOT EXISTS (SELECT 1 FROM {table} u WHERE u.undoes = t.id)"""
+        newest = connection.execute(
+            f"SELECT id, use_id {standing} AND (?1 IS NULL OR use_id = ?1) ORDER BY id DESC",
+            (use_id,),
+        ).fetchone()
+        if newest is None:
+            return None
+        connection.execute(
+            f"""INSERT INTO {table} (use_id, undoes, {copied}, at)
+                SELECT use_id, id, {copied}, ? FROM {table} WHERE id = ?""",
+            (when, newest["id"]),
+        )
+        connection.execute(
+            f"""UPDATE uses SET {pointer} = (SELECT max(id) {standing} AND use_id = ?1)
+                WHERE id = ?1""",
+            (newest["use_id"],),
+        )
+        return int(newest["use_id"])
+
+    def _expect(self, written: sqlite3.Cursor, use_id: int) -> None:
+        if written.rowcount != 1:
+            raise StoreError(f"{self.path}: got use {use_id}; expected the id of one there")
