@@ -20,6 +20,7 @@ from cutline.terminal import printable
 
 if TYPE_CHECKING:
     from cutline.progress import Progress
+    from cutline.site.lint_workflow import Location
     from cutline.site.model import Finding
     from cutline.site.outcomes import (
         ApplyResult,
@@ -348,6 +349,25 @@ def print_findings(
     totals = ", ".join(several(number[severity], severity) for severity in Severity)
     print(f"{totals}.", file=sys.stderr)
     return number[Severity.ERROR]
+
+
+def print_lint(
+    findings: Iterable[tuple[Location, Finding]], form: str, *, errors_only: bool = False
+) -> int:
+    """Print the findings of files as text, json, sarif or github; returns the number of errors."""
+    from cutline.site.model import Severity
+    from cutline.site.results.lint_formats import to_github, to_sarif
+
+    if form in ("text", "json"):
+        pairs = ((str(location), finding) for location, finding in findings)
+        return print_findings(pairs, errors_only=errors_only, as_json=form == "json")
+    listed = [each for each in findings if not errors_only or each[1].severity is Severity.ERROR]
+    if form == "sarif":
+        print(to_sarif(listed))
+    else:
+        for line in to_github(listed):
+            print(printable(line))
+    return sum(finding.severity is Severity.ERROR for _, finding in listed)
 
 
 def _folded(findings: Iterable[tuple[str, Finding]]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from cutline.cli.site_messages import (
     next_command,
     print_diff,
     print_findings,
+    print_lint,
     several,
     standing,
 )
@@ -37,30 +38,80 @@ class Format(StrEnum):
     WP_CLI = "wp-cli"
 
 
+class LintFormat(StrEnum):
+    """The formats of `cutline site lint`."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
+
+
+DEFAULT_BASELINE = Path("cutline-lint.json")
+
+
 @site.command(
-    epilog=examples("cutline site lint", "cutline site lint --drafts --errors-only --json")
+    epilog=examples(
+        "cutline site lint",
+        "cutline site lint public/ --errors-only",
+        "cutline site lint docs/ --format sarif > lint.sarif",
+        "cutline site lint docs/ --changed-since origin/main --format github",
+        "cutline site lint docs/ --baseline lint.json --write-baseline",
+    )
 )
 def lint(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PATH]...", help="Files or folders to check without a store."),
+    ] = None,
     store: Annotated[Path, STORE] = DEFAULT_STORE,
     drafts: Annotated[bool, typer.Option("--drafts", help="Check the drafts too.")] = False,
     errors_only: Annotated[
         bool, typer.Option("--errors-only", help="Print no warnings and no notes.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    format_: Annotated[
+        LintFormat, writing("--format", help="text, json, sarif or github (annotations).")
+    ] = LintFormat.TEXT,
+    changed_since: Annotated[
+        str, typer.Option("--changed-since", metavar="REV", help="Only files changed since REV.")
+    ] = "",
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", metavar="FILE", help="Known findings, which are not reported."),
+    ] = None,
+    write_baseline: Annotated[
+        bool, typer.Option("--write-baseline", help="Write all findings to the baseline file.")
+    ] = False,
 ) -> None:
-    """Check the alt texts in the pages against WCAG.
+    """Check the alt texts in pages against WCAG.
 
-    Scanned files are read as they are now, and findings name the line. Other pages are checked as
-    they were crawled.
+    With PATHs, HTML and Markdown files are checked as they are. Without, the pages of the store
+    are checked: scanned files as they are now, other pages as they were crawled.
 
     Exit codes: 0 no errors; 1 at least one error; 2 usage error.
     """
     from cutline import site as library
 
-    with needing("site", "cutline site"), library.open_store(store, must_exist=True) as opened:
-        crawled = opened.setting("crawled_at")
-        findings = library.lint(opened, drafts=drafts)
-        errors = print_findings(findings, errors_only=errors_only, as_json=json)
+    form = LintFormat.JSON if json else format_
+    if not paths and (changed_since or baseline or form in (LintFormat.SARIF, LintFormat.GITHUB)):
+        raise OptionError("--format sarif or github, --changed-since and --baseline need a PATH")
+    with needing("site", "cutline site"):
+        if paths:
+            found = library.lint_files(paths, changed_since=changed_since)
+            if write_baseline:
+                number = library.Baseline.write(target := baseline or DEFAULT_BASELINE, found)
+                print(f"{several(number, 'finding')} written to {target}.", file=sys.stderr)
+                raise typer.Exit(0)
+            known = library.Baseline.read(baseline) if baseline else library.Baseline()
+            errors = print_lint(known.new(found), form, errors_only=errors_only)
+            raise typer.Exit(1 if errors else 0)
+        with library.open_store(store, must_exist=True) as opened:
+            crawled = opened.setting("crawled_at")
+            findings = library.lint(opened, drafts=drafts)
+            errors = print_findings(
+                findings, errors_only=errors_only, as_json=form is LintFormat.JSON
+            )
     if crawled:
         print(f"As crawled at {crawled}; crawl again to see changes.", file=sys.stderr)
     raise typer.Exit(1 if errors else 0)

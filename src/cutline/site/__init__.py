@@ -22,6 +22,7 @@ from cutline.errors import MissingExtraError
 if TYPE_CHECKING:
     from cutline.progress import Progress
     from cutline.site.images import DownloadOptions
+    from cutline.site.lint_workflow import Baseline, Location, changed_files, lint_files
     from cutline.site.model import Verdict
     from cutline.site.opening import open_store
     from cutline.site.outcomes import (
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "cutline.progress": "Progress",
     "cutline.site.images": "DownloadOptions",
+    "cutline.site.lint_workflow": "Baseline Location changed_files lint_files",
     "cutline.site.model": "Verdict",
     "cutline.site.opening": "open_store",
     "cutline.site.outcomes": "ApplyResult CrawlResult DraftResult ExportFormat ImportResult "
@@ -71,6 +73,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names.s
 
 __all__ = [
     "ApplyResult",
+    "Baseline",
     "CrawlOptions",
     "CrawlResult",
     "DownloadOptions",
@@ -78,6 +81,7 @@ __all__ = [
     "DraftResult",
     "ExportFormat",
     "ImportResult",
+    "Location",
     "Progress",
     "RunResult",
     "ScanResult",
@@ -85,12 +89,14 @@ __all__ = [
     "UndoResult",
     "Verdict",
     "apply",
+    "changed_files",
     "crawl",
     "draft",
     "export",
     "export_rows",
     "import_export",
     "lint",
+    "lint_files",
     "open_store",
     "read_reviews",
     "report",

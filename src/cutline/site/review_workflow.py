@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from cutline.atomic import refuse_existing, write_whole
 from cutline.errors import OptionError
 from cutline.progress import OnProgress, ignore, of_step
-from cutline.site.model import Finding, Review, Severity, Verdict, new_review
+from cutline.site.model import Finding, Review, Verdict, new_review
 from cutline.site.opening import StoreOrPath, open_store
 from cutline.site.outcomes import ApplyResult, ExportFormat, UndoResult
 from cutline.site.store.store import Counts, now
@@ -45,6 +45,7 @@ def lint(store: StoreOrPath, *, drafts: bool = False) -> Iterator[tuple[str, Fin
     """
     from cutline.site.decide.lint import lint as lint_page
     from cutline.site.decide.lint import lint_alt
+    from cutline.site.lint_workflow import lint_file
 
     with open_store(store, must_exist=True) as opened:
         root = Path(opened.setting("root") or _NOWHERE)
@@ -55,7 +56,7 @@ def lint(store: StoreOrPath, *, drafts: bool = False) -> Iterator[tuple[str, Fin
             stored = list(group)
             if url in without_images:
                 del without_images[url]
-                yield from _lint_file(root, url)
+                yield from lint_file(root, url)
             else:
                 for finding in lint_page([each.use for each in stored]):
                     number = f", image {finding.use.position + 1}" if finding.use else ""
@@ -66,7 +67,7 @@ def lint(store: StoreOrPath, *, drafts: bool = False) -> Iterator[tuple[str, Fin
                         message = f"our suggestion: {finding.message}"
                         yield url, replace(finding, message=message, use=each.use)
         for url in without_images:
-            yield from _lint_file(root, url)
+            yield from lint_file(root, url)
 
 
 def review(
@@ -323,16 +324,3 @@ def status(store: StoreOrPath) -> Counts:
     """
     with open_store(store, must_exist=True) as opened:
         return opened.counts()
-
-
-def _lint_file(root: Path, page: str) -> Iterator[tuple[str, Finding]]:
-    from cutline.site.decide.lint import lint as lint_page
-    from cutline.site.pages.scan import read_file
-
-    read, occurrences, text = read_file(root / page, root)
-    if read.error:
-        yield page, Finding("unreadable", Severity.ERROR, f"it cannot be read: {read.error}")
-    for finding in lint_page(occurrences):
-        offset = finding.use.offset if finding.use else -1
-        line = f":{text.count(chr(10), 0, offset) + 1}" if offset >= 0 else ""
-        yield f"{page}{line}", finding

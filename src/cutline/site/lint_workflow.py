@@ -1,0 +1,181 @@
+"""Linting files without a store: for editors, pre-commit hooks and continuous integration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cutline.atomic import write_whole
+from cutline.errors import DataError
+from cutline.site.decide.lint import lint as lint_page
+from cutline.site.model import Finding, Severity
+from cutline.site.pages.scan import HTML_SUFFIXES, MARKDOWN_SUFFIXES, read_file, scan
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a finding is.
+
+    Attributes:
+        file: the path of the file, relative to the working directory if it is in it.
+        line: from 1; 0 if the whole file is meant.
+    """
+
+    file: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+def lint_files(
+    paths: Sequence[Path | str], *, root: Path | str | None = None, changed_since: str = ""
+) -> Iterator[tuple[Location, Finding]]:
+    """Check the alt texts of HTML and Markdown files as they are now.
+
+    Args:
+        paths: files and folders; a file that is neither HTML nor Markdown is skipped.
+        root: the folder that root-relative sources such as `/logo.png` refer to. The default is
+            the folder itself, or the working directory for a file.
+        changed_since: a git revision, such as `origin/main`; only files that differ from it, or
+            are new, are checked.
+
+    Yields:
+        A location and a finding.
+
+    Raises:
+        DataError: a path does not exist, or git does not know the revision.
+    """
+    changed = None if not changed_since else changed_files(changed_since)
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError(f"got {path}; expected an existing file or folder")
+        for file, top in _files(path, root):
+            if changed is None or file in changed:
+                yield from _lint_file(file, top)
+
+
+def lint_file(root: Path, page: str) -> Iterator[tuple[str, Finding]]:
+    """Check one file of a scanned folder.
+
+    Args:
+        root: the folder, absolute.
+        page: the file's path in it.
+
+    Yields:
+        `page:line` and a finding.
+    """
+    for location, finding in _lint_file(root / page, root):
+        yield f"{page}:{location.line}" if location.line else page, finding
+
+
+def changed_files(revision: str) -> set[Path]:
+    """The files, absolute, that differ from a git revision or are untracked.
+
+    Raises:
+        DataError: this is no git repository, or git does not know the revision.
+    """
+    top = Path(_git("rev-parse", "--show-toplevel").strip())
+    names = _git("diff", "--name-only", "-z", "--diff-filter=d", revision, "--")
+    untracked = _git("ls-files", "--others", "--exclude-standard", "-z", "--full-name", f"{top}")
+    return {(top / name).resolve() for name in (names + untracked).split("\0") if name}
+
+
+class Baseline:
+    """Known findings, which do not fail a run: a JSON file to commit.
+
+    A finding is recognised by its file, rule, source and message, not by its line, so that edits
+    elsewhere in the file do not matter.
+
+    Args:
+        known: how often each finding is known.
+    """
+
+    def __init__(self, known: dict[str, int] | None = None) -> None:
+        self._left = Counter(known or {})
+
+    @classmethod
+    def read(cls, path: Path) -> Baseline:
+        """Read a baseline file.
+
+        Raises:
+            DataError: it is missing or not a baseline.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            known = {str(key): int(number) for key, number in content["findings"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: not a baseline of cutline site lint ({error})") from error
+        return cls(known)
+
+    @staticmethod
+    def write(path: Path, findings: Iterable[tuple[Location, Finding]]) -> int:
+        """Write a baseline file of all findings; returns their number.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        known = Counter(_fingerprint(*each) for each in findings)
+        content = {"version": 1, "findings": dict(sorted(known.items()))}
+        write_whole(path, json.dumps(content, indent=1) + "\n")
+        return known.total()
+
+    def new(
+        self, findings: Iterable[tuple[Location, Finding]]
+    ) -> Iterator[tuple[Location, Finding]]:
+        """Yield the findings that the baseline does not know."""
+        for location, finding in findings:
+            key = _fingerprint(location, finding)
+            if self._left[key] > 0:
+                self._left[key] -= 1
+            else:
+                yield location, finding
+
+
+def _fingerprint(location: Location, finding: Finding) -> str:
+    use = finding.use
+    source = (use.source or use.markup) if use else ""
+    parts = (location.file, finding.rule, source, finding.message)
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:24]
+
+
+def _files(path: Path, root: Path | str | None) -> Iterator[tuple[Path, Path]]:
+    if path.is_dir():
+        top = Path(root or path).resolve()
+        for page, _ in scan(path):
+            yield (path.resolve() / page.url), top
+    elif path.suffix.lower() in HTML_SUFFIXES | MARKDOWN_SUFFIXES:
+        file = path.resolve()
+        top = Path(root or Path.cwd()).resolve()
+        yield file, top if file.is_relative_to(top) else file.parent
+
+
+def _lint_file(file: Path, top: Path) -> Iterator[tuple[Location, Finding]]:
+    top = top if file.is_relative_to(top) else file.parent
+    name = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    read, occurrences, text = read_file(file, top)
+    if read.error:
+        message = f"it cannot be read: {read.error}"
+        yield Location(name.as_posix()), Finding("unreadable", Severity.ERROR, message)
+    for finding in lint_page(occurrences):
+        offset = finding.use.offset if finding.use else -1
+        line = text.count("\n", 0, offset) + 1 if offset >= 0 else 0
+        yield Location(name.as_posix(), line), finding
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True, timeout=60
+        )
+    except FileNotFoundError as error:
+        raise DataError("got no git; expected it on the path for --changed-since") from error
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        lines = str(getattr(error, "stderr", "") or error).strip().splitlines()
+        raise DataError(f"git: {lines[-1] if lines else 'failed'}") from error
+    return done.stdout
