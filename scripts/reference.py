@@ -86,7 +86,7 @@ def _context(command: Any) -> Any:
 def _option_row(option: Any) -> str:
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
     default = option.default
-    shown = "" if default in (None, False, (), [], ...) or callable(default) else f"`{default}`"
+    shown = "" if default in (None, False, "", (), [], ...) or callable(default) else f"`{default}`"
     return f"| {names} | {shown} | {_cell(option.help or '')} |"
 
 
