@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from cutline.terminal import printable
+
 
 @cache
 def _templates() -> Environment:
@@ -18,9 +20,17 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_visible,
     )
     environment.globals["look"] = Markup(asset("look.css"))  # our own file, never a stranger's
     return environment
+
+
+def _visible(value: Any) -> Any:
+    """Escape invisible characters in text that is put into a page: they could reorder it."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value, keep="\t\n\r")
+    return value
 
 
 def asset(name: str) -> str:

@@ -15,10 +15,19 @@ _UNPRINTABLE = re.compile(
 )
 
 
-def printable(text: str) -> str:
-    r"""Return the text on one line, with invisible characters as escapes: a newline reads `\n`.
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Return the text with invisible characters as escapes: a newline reads `\n`.
 
     Control characters, bidirectional overrides and their like would otherwise change what a
-    terminal shows. Letters of every script stay as they are.
+    terminal or a page shows. Letters of every script stay as they are.
+
+    Args:
+        text: any text.
+        keep: characters to leave as they are, such as "\t\n" for text of several lines.
     """
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+    def escaped(match: re.Match[str]) -> str:
+        character = match[0]
+        return character if character in keep else character.encode("unicode_escape").decode()
+
+    return _UNPRINTABLE.sub(escaped, text)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -24,6 +25,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cutline import captioner, cli
+from cutline import site as library
+from cutline.cli import site_messages, site_review
 from cutline.site.model import Decision, Draft, Purpose, Review, Verdict
 from cutline.site.store.store import Store
 
@@ -492,3 +495,63 @@ def test_refusals_name_their_flag_and_are_grouped_where_many(home: Path) -> None
     assert done.returncode == 1
     assert done.stderr.count("--overwrite replaces them") == 1
     assert "and 20 images more for the same reason" in done.stderr
+
+
+ODD = "\x1b]0;owned\x07\x9b\u202egpj.exe\u2066"
+
+
+def odd_site(home: Path) -> None:
+    """A page whose every text holds control and bidirectional characters."""
+    (home / "pages/index.html").write_text(
+        f"<title>{ODD}</title><h1>{ODD}</h1><p>{ODD}<img src='1.png'>{ODD}</p>"
+        f'<img src="2.png" alt="{ODD}.jpg">'
+        f'<a href="/{ODD}"><img src="gone{ODD}.png" title="{ODD}"></a>',
+        encoding="utf-8",
+    )
+
+
+def test_what_a_page_holds_reaches_no_terminal_raw(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd_site(home)
+    printed = [site("run", "pages"), site("lint"), site("status"), site("lint", "--json")]
+    with Store(home / "site.cutline") as store:
+        for each in store.uses(state="missing"):
+            store.put_review(each.id, Review(Verdict.EDITED, f"Words {ODD}"))
+    changes = library.apply("site.cutline", "pages").changes
+    for colours in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", colours)
+        site_messages.print_diff("".join(change.diff() for change in changes))
+    diff = capsys.readouterr().out
+    assert "gpj.exe" in diff
+    shown = "".join(done.stdout + done.stderr for done in printed) + diff
+    assert not set(shown) & set("\x1b\x07\x9b\u202e\u2066")
+    report = (home / "site-report.html").read_text("utf-8")
+    assert "\\u202egpj.exe" in report
+    assert not set(report) & set("\x1b\x07\x9b\u202e\u2066")
+
+
+def test_an_export_to_a_terminal_is_escaped_and_to_a_file_is_not(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd_site(home)
+    site("scan", "pages")
+    site("export", "-o", "all.csv")
+    assert "\u202e" in (home / "all.csv").read_text("utf-8")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    library_export(None)
+    assert "\\u202egpj.exe" in terminal.getvalue()
+    assert not set(terminal.getvalue()) & set("\x1b\x07\x9b\u202e\u2066")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def reconfigure(self, **_: Any) -> None:
+        pass
+
+
+def library_export(output: Path | None) -> None:
+    site_review._write_out(output, False, lambda to: library.export("site.cutline", to))

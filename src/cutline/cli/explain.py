@@ -9,6 +9,7 @@ import typer
 
 from cutline.cli.app import ENGINE, MODEL, THREADS, app, examples, given, wording, writing
 from cutline.errors import OptionError
+from cutline.terminal import printable
 
 
 @app.command(
@@ -61,7 +62,7 @@ def explain(
     search = replace(captioner.search, n_best=n_best, **given(beam_size=beam or width))
     caption = captioner.caption(picture, CaptionOptions(search))
     rgb = load_image(picture, around_px=1200)
-    print(candidates(caption))
+    print(printable(candidates(caption), keep="\n"))
     for target in targets:
         if target.suffix.lower() == ".png":
             write_whole(target, png(storyboard(rgb, caption)))

@@ -17,6 +17,7 @@ from cutline.cli.app import (
     writing,
 )
 from cutline.errors import BundleError, BundleNotFoundError
+from cutline.terminal import printable
 
 _JSON = typer.Option("--json", help="As JSON.")
 
@@ -55,7 +56,7 @@ def models(json: Annotated[bool, _JSON] = False) -> None:
             }
         )
     for problem in damaged:
-        print(f"cutline: {problem}", file=sys.stderr)
+        print(f"cutline: {printable(str(problem))}", file=sys.stderr)
     if json:
         _print_json(found)
         raise typer.Exit(1 if damaged else 0)
@@ -113,7 +114,7 @@ def doctor(
             )
         _print_table(lines)
     for problem in health.problems:
-        print(f"cutline: {problem}", file=sys.stderr)
+        print(f"cutline: {printable(str(problem))}", file=sys.stderr)
     raise typer.Exit(1 if health.problems else 0)
 
 
@@ -190,14 +191,14 @@ def evaluate(
 def _print_json(content: Any) -> None:
     import json
 
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    print(json.dumps(content, indent=2))
 
 
 def _print_table(lines: list[list[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())
+        print(printable("  ".join(cells).rstrip()))
 
 
 def _figure(score: float | None) -> str:

@@ -417,7 +417,11 @@ def refusals(refused: Sequence[tuple[StoredUse, str]]) -> Iterator[str]:
 
 def print_diff(diff: str) -> None:
     """Print a unified diff on a terminal, in colours unless NO_COLOR is set."""
-    lines = [printable_line(line) for line in diff.splitlines(keepends=True)]
+    lines = [
+        printable(line.removesuffix("\r"), keep="\t").encode("utf-8", "replace").decode()
+        for line in diff.removesuffix("\n").split("\n")
+        if diff
+    ]
     if os.environ.get("NO_COLOR"):
         print("".join(f"{line}\n" for line in lines), end="")
         return
@@ -429,10 +433,3 @@ def print_diff(diff: str) -> None:
     for line in lines:
         style = next((styles[mark] for mark in styles if line.startswith(mark)), "")
         console.print(Text(line, style=style), soft_wrap=True)
-
-
-def printable_line(line: str) -> str:
-    """A line of a page: tabs stay, other control characters are escaped, the line's end is cut."""
-    text = line.rstrip("\r\n")
-    escaped = "\t".join(printable(part) for part in text.split("\t"))
-    return escaped.encode("utf-8", "replace").decode()

@@ -25,6 +25,7 @@ from cutline.cli.site_messages import (
     standing,
 )
 from cutline.errors import OptionError
+from cutline.terminal import printable
 
 if TYPE_CHECKING:
     from cutline.site.store.store import Counts
@@ -345,7 +346,7 @@ def status(
         print(dumps({"source": source} | asdict(counts), indent=2))
         return
     for line in standing(source, counts):
-        print(line)
+        print(printable(line))
     step = "review" if counts.drafted or counts.asked else ""
     step = "draft" if counts.found or counts.stale else step
     if step:
@@ -360,13 +361,25 @@ def _write_out(
 
     if output is None:
         sys.stdout.reconfigure(encoding="utf-8", errors="replace", newline="")  # type: ignore[union-attr]
-        write(sys.stdout)
+        write(_Escaping(sys.stdout) if sys.stdout.isatty() else sys.stdout)
         return
     if not force:
         refuse_existing(output)
     text = io.StringIO(newline="")
     write(text)
     write_whole(output, mark + text.getvalue())
+
+
+class _Escaping(io.StringIO):
+    """Writes to a terminal, with the control characters of the pages as escapes."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def write(self, text: str) -> int:
+        self._terminal.write(printable(text, keep="\t\n\r"))
+        return len(text)
 
 
 def _any_approved(counts: Counts) -> bool:
