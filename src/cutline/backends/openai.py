@@ -77,6 +77,8 @@ class RemoteCaptioner(RegionCaptioner):
     samples_alternatives = True
     """Several captions of one image are sampled, not searched for."""
 
+    sampling_temperature = SAMPLING_TEMPERATURE
+
     def __init__(
         self,
         server: Server,

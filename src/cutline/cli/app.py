@@ -64,8 +64,9 @@ writing = partial(typer.Option, rich_help_panel="Output", show_default=False)
 wording = partial(typer.Option, rich_help_panel="Words", show_default=False)
 running = partial(typer.Option, rich_help_panel="Machine", show_default=False)
 MODELS = (
-    "A name from `cutline models`, a bundle's folder, URL#NAME on a server like OpenAI's, hub:NAME "
-    "from Hugging Face's hub, or hub:FOLDER of a model saved in its form."
+    "A name from `cutline models`, a bundle's folder, a model behind a server (ollama:NAME, "
+    "lmstudio:, llamacpp:, vllm:, openai:, openrouter:, gemini:, mistral:, groq: or URL#NAME), "
+    "hub:NAME from Hugging Face's hub, or hub:FOLDER of a model saved in its form."
 )
 MODEL = running("--model", metavar="MODEL", help=MODELS)
 ENGINE = running(

@@ -26,10 +26,26 @@ from cutline.cli.app import (
     wording,
     writing,
 )
-from cutline.errors import OptionError
+from cutline.cli.server_options import (
+    DryRun,
+    ImagePx,
+    KeyFile,
+    MaxRequests,
+    MaxTokensTotal,
+    PromptFile,
+    RetryFor,
+    Timeout,
+    Yes,
+    confirm_upload,
+    connection_options,
+    describe_upload,
+    read_key,
+    read_prompt,
+    reported_usage,
+)
+from cutline.errors import OptionError, ServerStoppedError
 
 if TYPE_CHECKING:
-    from cutline.cli.interrupts import Outcome
     from cutline.cli.writers import CsvRows, JsonRows, ResultFile, StandardOutput, TextRows
 
 
@@ -130,6 +146,15 @@ def caption(
     batch_size: Annotated[
         int | None, running("--batch-size", min=1, help="Pictures worked on together.")
     ] = None,
+    image_px: ImagePx = None,
+    timeout: Timeout = None,
+    retry_for: RetryFor = None,
+    max_requests: MaxRequests = None,
+    max_tokens_total: MaxTokensTotal = None,
+    key_file: KeyFile = None,
+    prompt: PromptFile = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Caption pictures: a sentence for each, in the order given, as soon as it is there.
 
@@ -190,14 +215,34 @@ def caption(
     from cutline.cli.interrupts import deliver
     from cutline.cli.progress import View, is_file
     from cutline.cli.writers import ResultFile, StandardOutput, drop_failed
+    from cutline.terminal import printable
 
-    captioner = load(model, engine=engine, threads=threads)
+    captioner = load(
+        model,
+        engine=engine,
+        threads=threads,
+        connection=connection_options(
+            image_px=image_px,
+            timeout=timeout,
+            retry_for=retry_for,
+            max_requests=max_requests,
+            max_tokens_total=max_tokens_total,
+        ),
+        prompt=read_prompt("caption", prompt),
+        key=read_key(key_file),
+    )
     if answered.model not in (None, captioner.name):
         raise OptionError(
             f"got model {captioner.name} to continue {output}, begun with {answered.model}; "
             "expected the same one"
         )
-    options = CaptionOptions(labels=labels, batch_size=batch_size or CaptionOptions().batch_size)
+    options = CaptionOptions(
+        labels=labels,
+        batch_size=batch_size or CaptionOptions().batch_size,
+        scores=format is not Format.TEXT,
+    )
+    if n_best > 1 and temperature is None and getattr(captioner, "samples_alternatives", False):
+        temperature = captioner.sampling_temperature  # type: ignore[attr-defined]
     chosen = given(
         beam_size=beam,
         n_best=n_best if n_best > 1 else None,
@@ -216,6 +261,15 @@ def caption(
         options = replace(options, search=replace(captioner.search, **chosen))
 
     readable = format is Format.TEXT and output is None and sys.stdout.isatty()
+    bar = not quiet and sys.stderr.isatty() and (readable or output is not None or is_file(1))
+    total = None
+    if dry_run or ("-" not in paths and (bar or not getattr(captioner, "is_local", True))):
+        every = chain.from_iterable(todo if "-" in paths else listing())
+        total = sum(1 for _ in waiting(every, Counter(answered.sources)))
+    if dry_run:
+        print(f"Would send {describe_upload(captioner, total)}; nothing was sent.")
+        raise typer.Exit
+    confirm_upload(captioner, total, yes=yes)
     sink: ResultFile | StandardOutput | None = None
     if output is not None:
         kept = answered.whole_bytes if resume else None
@@ -230,22 +284,26 @@ def caption(
         )
     elif not readable:
         sink = StandardOutput(rows.header)
-    bar = not quiet and sys.stderr.isatty() and (readable or output is not None or is_file(1))
-    total = None
-    if bar and "-" not in paths:
-        every = chain.from_iterable(listing())
-        total = sum(1 for _ in waiting(every, Counter(answered.sources)))
-    outcome = deliver(
-        chain.from_iterable(captioner.stream(pictures, options) for pictures in todo),
-        rows,
-        sink,
-        Sidecars(force=force) if sidecar else None,
-        View(total=total, bar=bar, lines=readable),
-    )
+    try:
+        with reported_usage(captioner, quiet=quiet):
+            outcome = deliver(
+                chain.from_iterable(captioner.stream(pictures, options) for pictures in todo),
+                rows,
+                sink,
+                Sidecars(force=force) if sidecar else None,
+                View(total=total, bar=bar, lines=readable),
+            )
+    except ServerStoppedError as error:
+        resumable = output is not None and not isinstance(rows, TextRows)
+        again = "--resume" if resumable else "--skip-existing" if sidecar else None
+        print(f"cutline: {printable(str(error))}", file=sys.stderr)
+        if again is not None:
+            print(_how_to_go_on("Stopped.", again), file=sys.stderr)
+        raise typer.Exit(1) from error
     if outcome.stopped in (130, 143):
         resumable = output is not None and not isinstance(rows, TextRows)
         again = "--resume" if resumable else "--skip-existing" if sidecar else None
-        print(_how_to_go_on(outcome, again), file=sys.stderr)
+        print(_how_to_go_on(f"Stopped; done: {outcome.done}.", again), file=sys.stderr)
     elif bar and not outcome.stopped:
         speed = outcome.done / max(outcome.elapsed_s, 1e-9)
         failed = f"; {outcome.failed} failed" if outcome.failed else ""
@@ -311,8 +369,7 @@ def _peeked(groups: Iterator[Iterator[Path]]) -> Iterator[Iterator[Path]] | None
     return None
 
 
-def _how_to_go_on(outcome: Outcome, again: str | None) -> str:
-    stopped = f"Stopped; done: {outcome.done}."
+def _how_to_go_on(stopped: str, again: str | None) -> str:
     if again is None:
         return stopped
     words = [word for word in sys.argv[1:] if word not in ("--force", again)]

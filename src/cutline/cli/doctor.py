@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, features
 
+from cutline.backends import load
+from cutline.backends.probe import ServerReport, probe
+from cutline.backends.servers import is_server
 from cutline.bundle import DEFAULT, Bundle, models
 from cutline.caption import CaptionOptions
-from cutline.captioner import load
 from cutline.errors import CutlineError
 from cutline.runtime import cores
 
@@ -49,6 +51,8 @@ class Health:
     """By name: `sound`, or what is wrong."""
     speed: Speed | None
     """None if the model does not run."""
+    server: ServerReport | None
+    """What a server can do; None if the model is not behind one."""
     problems: tuple[str, ...]
     """What must be put right; empty if all is well."""
 
@@ -71,9 +75,13 @@ def examine(
     problems = [f"model {name}: {state}" for name, state in found.items() if state != "sound"]
     if not features.check(FORMATS["JPEG"]):
         problems.append("Pillow is built without JPEG; install a Pillow wheel")
-    speed = None
+    speed, server = None, None
     try:
-        speed = _speed(model, engine, threads, seconds)
+        if model is not None and is_server(model):
+            server = probe(model)
+            problems += [server.problem] if server.problem else []
+        else:
+            speed = _speed(model, engine, threads, seconds)
     except CutlineError as error:
         if found.get(model or DEFAULT, "sound") == "sound":
             problems.append(str(error))
@@ -86,6 +94,7 @@ def examine(
         | {"HEIC": importlib.util.find_spec("pillow_heif") is not None},
         models=found,
         speed=speed,
+        server=server,
         problems=tuple(problems),
     )
 
@@ -121,7 +130,7 @@ def _speed(model: str | None, engine: str, threads: int | None, seconds: float) 
     options = CaptionOptions(labels=0)
     count = sum(1 for _ in captioner.stream(until(ready + seconds), options))
     return Speed(
-        engine=captioner.runtime.engine,
+        engine=captioner.runtime.engine if hasattr(captioner, "runtime") else captioner.name,
         load_s=loaded - began,
         first_caption_s=ready - loaded,
         images_per_s=count / (time.perf_counter() - ready),

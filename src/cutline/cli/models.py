@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from cutline.backends.probe import ServerReport
 
 from cutline.cli.app import (
     ENGINE,
@@ -14,20 +17,39 @@ from cutline.cli.app import (
     THREADS,
     app,
     examples,
+    running,
     writing,
 )
+from cutline.cli.server_options import KeyFile, read_key
 from cutline.errors import BundleError, BundleNotFoundError
 from cutline.terminal import printable
 
 _JSON = typer.Option("--json", help="As JSON.")
 
 
-@app.command(epilog=examples("cutline models", "cutline models --json"))
-def models(json: Annotated[bool, _JSON] = False) -> None:
+@app.command(
+    epilog=examples("cutline models", "cutline models --json", "cutline models --server ollama")
+)
+def models(
+    json: Annotated[bool, _JSON] = False,
+    server: Annotated[
+        str | None,
+        running(
+            "--server",
+            metavar="SERVER",
+            help="List the models of a server instead, and whether they accept images: a name "
+            "such as ollama or openai, or a URL.",
+        ),
+    ] = None,
+    key_file: KeyFile = None,
+) -> None:
     """List the models that are here: how good, how large, under what licence, and where.
 
     Exit codes: 0 all is well; 1 a model's manifest cannot be read.
     """
+    if server is not None:
+        _server_models(server, read_key(key_file), json)
+        return
     from cutline.bundle import DEFAULT, Manifest
     from cutline.bundle import models as installed
 
@@ -80,6 +102,22 @@ def models(json: Annotated[bool, _JSON] = False) -> None:
     raise typer.Exit(1 if damaged else 0)
 
 
+def _server_models(name: str, key: str | None, json: bool) -> None:
+    from dataclasses import asdict
+
+    from cutline.backends.model_list import list_models
+    from cutline.backends.servers import PROVIDERS, parse_model
+
+    if name.lower() in PROVIDERS:
+        name = f"{name}:"
+    found = list_models(parse_model(name, key=key)[0])
+    if json:
+        _print_json([asdict(model) for model in found])
+    else:
+        said = {True: "yes", False: "no", None: "unknown"}
+        _print_table([["model", "images"], *([m.name, said[m.vision]] for m in found)])
+
+
 @app.command(epilog=examples("cutline doctor", "cutline doctor --engine onnxruntime --json"))
 def doctor(
     json: Annotated[bool, _JSON] = False,
@@ -112,6 +150,8 @@ def doctor(
                     f"{speed.load_s:.2f} s, the first caption {speed.first_caption_s:.2f} s later",
                 ]
             )
+        if (server := health.server) is not None:
+            lines += _server_lines(server)
         _print_table(lines)
     for problem in health.problems:
         print(f"cutline: {printable(str(problem))}", file=sys.stderr)
@@ -186,6 +226,27 @@ def evaluate(
         write_whole(markdown, table)
     print(table, end="")
     raise typer.Exit(1 if report.failed else 0)
+
+
+def _server_lines(server: ServerReport) -> list[list[str]]:
+    said = {True: "yes", False: "no", None: "unknown"}
+    where = "on this machine" if server.local else "on another machine"
+    lines = [
+        ["server", f"{server.name}, {where}"],
+        ["listed", f"{said[server.listed]}; accepts images according to it: {said[server.vision]}"],
+    ]
+    if server.problem:
+        return lines
+    count = f"{server.prompt_tokens:,} tokens" if server.prompt_tokens else "tokens not counted"
+    lines += [
+        ["answer", f'"{server.answer}" after {server.seconds:.1f} s; {count}'],
+        ["sees images", said[server.sees]],
+        ["JSON answers", said[server.json]],
+        ["several answers", "in one request" if server.several else "by repeated requests"],
+        ["scores", said[server.log_probabilities]],
+        ["refuses", ", ".join(server.refused) or "no parameter"],
+    ]
+    return lines
 
 
 def _print_json(content: Any) -> None:
