@@ -194,6 +194,10 @@ class Draft:
         labels: what is in the picture, likeliest first.
         model: who captioned; "" if none did.
         notes: what else a reviewer should know: lint findings, "ask for a long description".
+        long_description: of a chart, map or diagram; "" if there is none. A person approves it too.
+        stated_confidence: what a chat model states, 0..1, not calibrated; None if it does not.
+        prompt: the version of the prompt; "" without a chat model.
+        drafted_at: when a chat model answered, ISO 8601 in UTC; "" without one.
     """
 
     decision: Decision
@@ -205,6 +209,10 @@ class Draft:
     labels: tuple[str, ...] = ()
     model: str = ""
     notes: tuple[str, ...] = ()
+    long_description: str = ""
+    stated_confidence: float | None = None
+    prompt: str = ""
+    drafted_at: str = ""
 
 
 class Verdict(StrEnum):
