@@ -257,11 +257,12 @@ def _checked(
 ) -> ChatAlt:
     """An answer with what is wrong with it."""
     problems = list(_problems(answer, use, language, options))
-    remarks, notes = [], []
+    remarks: list[str] = []
+    notes: list[str] = []
     for finding in lint_alt(answer.alt, use):
         if finding.rule != "too-long":
             said = f"the alt fails {finding.rule}: {finding.message}"
-            (remarks if finding.severity is Severity.NOTE else problems).append(said)
+            (problems if finding.severity is Severity.ERROR else remarks).append(said)
     long_description = answer.long_description
     if not wants_long_description(decision):
         long_description = ""
@@ -347,6 +348,6 @@ def chat_draft(
 
 
 def _without_suggestion(made: Draft, use: ImageUse, answer: ChatAlt, notes: list[str]) -> Draft:
-    first = () if obeys_the_page(answer.alt, use) or not answer.alt else (answer.alt,)
-    others = tuple(dict.fromkeys((*first, *made.alternatives)))
+    texts = dict.fromkeys((answer.alt, *made.alternatives))
+    others = tuple(text for text in texts if text and not obeys_the_page(text, use))
     return replace(made, alt=None, words=(), alternatives=others, notes=tuple(dict.fromkeys(notes)))

@@ -112,9 +112,9 @@ def has_alt_to_judge(use: ImageUse) -> bool:
 def judge_by_rule(use: ImageUse, pixels: Pixels | None = None) -> Judgement | None:
     """The judgement that a rule gives without a look at the image; None if none does.
 
-    An alt in which lint finds an error, or that says nothing, is to change; where the decision tree calls the image
-    decorative or redundant, an empty alt is good and another to be decorative. An empty alt of a
-    link's only content is to change.
+    An alt in which lint finds an error, or that says nothing, is to change. Where the decision
+    tree calls the image decorative or redundant, an empty alt is good and another to be
+    decorative. An empty alt of a link's only content is to change.
 
     Args:
         use: where the image stands, with its alt.
