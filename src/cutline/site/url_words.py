@@ -6,7 +6,11 @@ import re
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 _MAX_URL = 2000
-_PICTURES = frozenset("avif bmp gif heic jpe jpeg jpg png svg tif tiff webp".split())
+PICTURE_ENDINGS = frozenset(
+    "avif bmp dib gif heic heif hif ico jfif jpe jpeg jpg png svg tif tiff webp".split()
+)
+"""What the names of pictures on the web end in."""
+
 _DOWNLOADS = frozenset(
     "csv doc docx dmg epub exe gz ics mp3 mp4 odp ods odt pdf ppt pptx rtf tar xls xlsx zip".split()
 )
@@ -129,7 +133,7 @@ def _named(parts: SplitResult, own: bool, host: str) -> str:
 
 def is_picture(url: str) -> bool:
     """Whether an address ends like that of a picture."""
-    return extension(tail(url)) in _PICTURES
+    return extension(tail(url)) in PICTURE_ENDINGS
 
 
 def extension(name: str) -> str:

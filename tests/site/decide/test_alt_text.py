@@ -17,7 +17,7 @@ from cutline.site.decide import alt_text as wording
 from cutline.site.decide import glossary
 from cutline.site.decide.alt_text import WordingOptions, confidence, context, draft
 from cutline.site.decide.decision_tree import decide
-from cutline.site.decide.lint import REDUNDANT_PREFIX
+from cutline.site.decide.lint import redundant_prefix
 from cutline.site.model import Decision, Draft, ImageUse, Kind, Origin, Purpose
 
 CURVE = {"sure": ((-1.0, 0.0), (0.2, 0.9))}
@@ -380,7 +380,7 @@ def test_no_suggestion_is_too_long_or_begins_image_of(
     found = draft(where, decide(where), caption, options)
     for each in (found.alt or "", *found.alternatives):
         assert len(each) <= max_chars
-        assert not REDUNDANT_PREFIX.match(each)
+        assert not redundant_prefix(each)
         assert each == " ".join(each.split())
     assert " ".join(text for text, _ in found.words) == (found.alt or "")
 

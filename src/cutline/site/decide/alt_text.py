@@ -19,7 +19,7 @@ import numpy as np
 from cutline.caption import Caption
 from cutline.errors import OptionError
 from cutline.site.decide.glossary import core, reword
-from cutline.site.decide.lint import REDUNDANT_PREFIX, lint_alt, says_nothing
+from cutline.site.decide.lint import lint_alt, redundant_prefix, says_nothing
 from cutline.site.model import Alt, Decision, Draft, ImageUse, Origin, Purpose
 from cutline.site.url_words import capital, name_words, uncapital
 
@@ -361,8 +361,8 @@ def _ended(words: _Words, sentence: bool) -> _Words:
 
 def _without_prefix(text: str) -> str:
     """Without "image of" and its like, however many stand there."""
-    while (short := REDUNDANT_PREFIX.sub("", text, count=1)) != text:
-        text = short
+    while prefix := redundant_prefix(text):
+        text = text[len(prefix) :]
     return text
 
 

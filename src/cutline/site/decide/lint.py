@@ -1,20 +1,30 @@
-"""Checks of alts, as they stand and as we draft them; each finding names its WCAG technique.
+"""Checks of the alts of pages, and of drafts; each finding names its WCAG technique.
 
-Rules that axe-core has carry its name and agree with it, use for use; the others are those that
+Rules that axe-core has carry its name and agree with it on each image; the others are those that
 WCAG's failures F30, F38 and F39 and the W3C's tutorials describe. An error is a failure of WCAG, a
-warning most likely makes somebody's page worse, a note is a matter of taste.
+warning most likely makes a page worse, a note is a matter of taste.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 
+from cutline.site.decide.bad_alts import (
+    icon_shown,
+    is_placeholder,
+    is_template,
+    is_vague,
+    lists_keywords,
+    names_file,
+    spoken,
+    words_of,
+)
 from cutline.site.model import Alt, Finding, ImageUse, Kind, Severity
-from cutline.site.url_words import is_picture, name_words, tail
+from cutline.site.url_words import is_picture, name_words, split
 
 MISSING = frozenset(
     """area-alt image-alt input-image-alt link-name object-alt role-img-alt svg-img-alt
@@ -22,19 +32,19 @@ MISSING = frozenset(
 )
 """The rules by which an image lacks a name that it needs."""
 
-MAX_CHARS = 125  # a habit, not a rule of WCAG
-_STUFFED = 4  # as often as this, a word is not said for the sake of readers
+MAX_CHARS = 125  # a convention of authors, not a rule of WCAG
 
-REDUNDANT_PREFIX = re.compile(
+_REDUNDANT_PREFIX = re.compile(
     r"""^\W*
     (?:this\s+is\s+|here\s+is\s+)?
     (?:(?:an?|the)\s+)?
     (?:close[- ]?up\s+)?
-    (?:image|picture|pic|photo|photograph|photography|graphic|snapshot|thumbnail)\b\s*
-    (?:of|showing|shows|depicting|depicts|:|-)\s*""",
+    (?:image|picture|pic|photo|photograph|photography|graphic|snapshot|thumbnail)
+    (?:\s+(?:of|showing|shows|depicting|depicts)\b|\s*:(?!\w)|\s*[-\u2013\u2014](?=\s))\s*""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""What screen readers have already said when the alt begins."""
+# A title, such as that of a novel: The Picture of Dorian Gray.
+_TITLE_CASE = re.compile(r"\W*(?:An?|The) [A-Z]")
 
 
 def lint(uses: Sequence[ImageUse]) -> Iterator[Finding]:
@@ -68,13 +78,19 @@ def lint_alt(alt: str, use: ImageUse) -> list[Finding]:
     return list(_worded(alt, use)) if alt.strip() else []
 
 
+def redundant_prefix(alt: str) -> str:
+    """What screen readers have already announced when an alt begins, such as "image of "; or "".
+
+    A hyphen without a space after it joins two words, as in "photo-finish".
+    """
+    found = _REDUNDANT_PREFIX.match(alt)
+    return found[0] if found and not _TITLE_CASE.match(alt) else ""
+
+
 def says_nothing(text: str) -> bool:
     """Whether a text is empty, a file's name, a placeholder or as vague as "image"."""
     return (
-        not text.strip()
-        or _is_filename(text, "")
-        or bool(_PLACEHOLDER.fullmatch(_plain(text)))
-        or _is_vague(text)
+        not text.strip() or names_file(text) is not None or is_placeholder(text) or is_vague(text)
     )
 
 
@@ -102,7 +118,7 @@ def _unnamed(use: ImageUse) -> Iterator[Finding]:
         return
     if use.name.strip() or use.title.strip() or use.alt_state is Alt.PRESENT:
         return
-    if use.alt_state is Alt.WHITESPACE:
+    if use.alt_state is Alt.WHITESPACE and not decorative:
         yield Finding(
             "whitespace",
             Severity.ERROR,
@@ -170,54 +186,15 @@ def _without_alt(use: ImageUse) -> Iterator[Finding]:
 
 
 def _worded(alt: str, use: ImageUse) -> Iterator[Finding]:
-    plain = _plain(alt)
-    words = plain.split()
-    if _is_filename(alt, use.url or use.source):
-        yield Finding(
-            "filename",
-            Severity.ERROR,
-            f'"{alt.strip()}" is the name of a file; say what the picture shows',
-            "WCAG 1.1.1, F30",
-        )
-    elif plain in _DECORATION:
-        yield Finding(
-            "decorative-alt",
-            Severity.ERROR,
-            f'"{alt.strip()}" is nothing to read out; write alt=""',
-            "WCAG 1.1.1, F38, F39",
-        )
-    elif _PLACEHOLDER.fullmatch(plain):
-        yield Finding(
-            "placeholder",
-            Severity.ERROR,
-            f'"{alt.strip()}" stands in for an alt; say what the picture shows',
-            "WCAG 1.1.1, F30",
-        )
-    elif _is_vague(alt):
-        yield Finding(
-            "vague",
-            Severity.WARNING,
-            f'"{alt.strip()}" could be any picture; say what is in this one',
-            "WCAG 1.1.1, F30",
-        )
-    elif found := REDUNDANT_PREFIX.match(alt):
-        photo = "photo" in found[0].lower()
-        yield Finding(
-            "redundant-prefix",
-            Severity.NOTE if photo else Severity.WARNING,
-            f'screen readers say that it is an image; leave out "{found[0].strip()}"',
-            "WCAG 1.1.1, H37",
-        )
-    if where := _says_same(plain, use):
+    yield from _no_words(alt, use)
+    if where := _says_same(alt, use):
         yield Finding(
             "image-redundant-alt",
             Severity.WARNING,
             f'the {where} says the same, so it is read twice; write alt=""',
             "WCAG 1.1.1, H2",
         )
-    common = Counter(word for word in words if len(word) > 3).most_common(1)
-    listed = len(re.findall(r"[^,;|]+[,;|]", alt)) >= 5 and len(words) <= 3 * alt.count(",") + 3
-    if (common and common[0][1] >= _STUFFED) or listed:
+    if lists_keywords(alt):
         yield Finding(
             "keyword-stuffing",
             Severity.WARNING,
@@ -233,32 +210,113 @@ def _worded(alt: str, use: ImageUse) -> Iterator[Finding]:
         )
     if alt != " ".join(alt.split()):
         yield Finding(
-            "stray-space", Severity.NOTE, "spaces or line breaks that nobody reads", "WCAG 1.1.1"
+            "stray-space",
+            Severity.NOTE,
+            "it has line breaks or extra spaces; remove them",
+            "WCAG 1.1.1",
         )
 
 
-def _says_same(plain: str, use: ImageUse) -> str:
+def _no_words(alt: str, use: ImageUse) -> Iterator[Finding]:
+    """The first reason for which an alt does not describe its picture, if there is one."""
+    url = use.url or use.source
+    shown = alt.strip()
+    plain = words_of(alt)
+    functional = _is_only_content(use)
+    template = is_template(alt)
+    if template and split(use.page).scheme not in ("http", "https"):
+        return  # a template's source, which says something else when the page is served
+    if template or is_placeholder(alt, url):
+        yield Finding(
+            "placeholder",
+            Severity.ERROR,
+            f'"{shown}" is a placeholder; say what the picture shows',
+            "WCAG 1.1.1, F30",
+        )
+    elif severity := names_file(alt, url):
+        seems = "is" if severity is Severity.ERROR else "looks like"
+        yield Finding(
+            "filename",
+            severity,
+            f'"{shown}" {seems} the name of a file; say what the picture shows',
+            "WCAG 1.1.1, F30",
+        )
+    elif plain in _DECORATION or (plain in _MAYBE_DECORATION and _is_small(use)):
+        yield Finding(
+            "decorative-alt",
+            Severity.ERROR if plain in _DECORATION else Severity.WARNING,
+            f'"{shown}" is of no use when it is read out; write alt=""',
+            "WCAG 1.1.1, F38, F39",
+        )
+    elif is_vague(alt) and not (functional and plain in _ACTIONS):
+        yield Finding(
+            "vague",
+            Severity.WARNING,
+            f'"{shown}" could be any picture; say what is in this one',
+            "WCAG 1.1.1, F30",
+        )
+    elif functional and icon_shown(alt, use.link, use.page):
+        yield Finding(
+            "icon-not-action",
+            Severity.WARNING,
+            f'"{shown}" says what the icon shows; say what the '
+            f"{'button does' if _is_button(use) else 'link leads to'}",
+            "WCAG 1.1.1 and 2.4.4, H30, H36",
+        )
+    elif prefix := redundant_prefix(alt):
+        photo = "photo" in prefix.lower()
+        yield Finding(
+            "redundant-prefix",
+            Severity.NOTE if photo else Severity.WARNING,
+            f'screen readers say that it is an image; leave out "{prefix.strip()}"',
+            "WCAG 1.1.1, H37",
+        )
+
+
+def _is_button(use: ImageUse) -> bool:
+    return use.button or use.kind is Kind.INPUT
+
+
+def _is_only_content(use: ImageUse) -> bool:
+    """Whether an image is all there is in a button, or in a link to something but a picture."""
+    if use.kind is Kind.AREA or use.link_text.strip():
+        return False
+    return _is_button(use) or (bool(use.link) and not is_picture(use.link))
+
+
+def _is_small(use: ImageUse) -> bool:
+    """Whether the page shows an image as small as bullets and rules are."""
+    sides = [side for side in (use.width_px, use.height_px) if side is not None]
+    return bool(sides) and min(sides) <= _ORNAMENT_PX
+
+
+def _says_same(alt: str, use: ImageUse) -> str:
     """Which text beside an image repeats its alt."""
-    if plain and plain == _plain(use.link_text):
+    own = spoken(alt)
+    if own and own == spoken(use.link_text):
         return "link's text"
-    if plain and plain == _plain(use.caption):
+    if own and own == spoken(use.caption):
         return "figcaption"
-    if len(plain.split()) > 1:  # a single word is there by chance
-        if f" {_plain(use.before)}".endswith(f" {plain}"):
+    if len(own.split()) > 1:  # a single word is there by chance
+        before = f" {spoken(use.before)}"
+        if before.endswith(f" {own}") and not _ARTICLE.search(before[: -len(own)]):
             return "text before it"
-        if f"{_plain(use.after)} ".startswith(f"{plain} "):
+        if f"{spoken(use.after)} ".startswith(f"{own} "):
             return "text after it"
     return ""
 
 
 def _repeated(uses: Sequence[ImageUse]) -> Iterator[Finding]:
-    """Different pictures of one page with the same alt, unless they lead to the same place."""
+    """Different pictures of one page with the same alt, unless they lead to the same place.
+
+    Versions of one picture (light and dark, sizes, the twin in a <noscript>) are no different ones.
+    """
     alike: defaultdict[str, list[ImageUse]] = defaultdict(list)
     for use in uses:
-        if use.alt_state is Alt.PRESENT:
-            alike[_plain(use.alt or "")].append(use)
+        if use.alt_state is Alt.PRESENT and not use.noscript and not use.hidden:
+            alike[spoken(use.alt or "") or (use.alt or "").strip()].append(use)
     for same in alike.values():
-        pictures = {use.url or use.source for use in same}
+        pictures = {_picture_key(use) for use in same}
         if len(pictures) > 1 and len({use.link for use in same} | {""}) != 2:
             for use in same:
                 yield Finding(
@@ -270,23 +328,15 @@ def _repeated(uses: Sequence[ImageUse]) -> Iterator[Finding]:
                 )
 
 
-def _is_filename(text: str, url: str) -> bool:
-    """Whether a text is a file's name: this picture's, or one by its ending, or a camera's."""
-    text = text.strip()
-    if " " not in text and is_picture(text):
-        return True
-    if url and text and text.lower() in (tail(url).lower(), tail(url).lower().rpartition(".")[0]):
-        return not text.isalpha() or len(name_words(url)) != 1
-    return bool(_CAMERA.fullmatch(text))
-
-
-def _is_vague(text: str) -> bool:
-    words = _plain(text).split()
-    return bool(words) and all(word in _VAGUE for word in words)
-
-
-def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower()))
+def _picture_key(use: ImageUse) -> str:
+    """What versions of one picture share: the address without size, theme and ending."""
+    url = use.url or use.source
+    words = [word.lower() for word in name_words(url) if word.lower() not in _VERSIONS]
+    if not words:
+        return url
+    folder = split(url).path.rpartition("/")[0]
+    numbers = re.findall(r"\d+", re.sub(r"\d+x\d+|@\dx", "", split(url).path))
+    return " ".join([folder, *words, *numbers])
 
 
 class _StartTag(HTMLParser):
@@ -306,24 +356,24 @@ def _loud(markup: str) -> str:
     return reader.loud
 
 
-_CAMERA = re.compile(
-    r"(?i)(img|dsc[fn]?|dcim|pxl|mvc|p\d{2}|image|photo|screen ?shot|bild|foto|pic)[-_ ]?\d{3,}\w*"
+_ARTICLE = re.compile(r"\b(?:an?|the|this|these|your) $")  # then the sentence only names it
+_ORNAMENT_PX = 16  # bullets and rules of old pages are 3 to 16 px high
+_ACTIONS = frozenset("enlarge zoom more".split())
+_DECORATION = frozenset("""spacer divider separator transparent 1x1 blank""".split()) | {
+    "decorative image",
+    "decorative line",
+    "blue bullet",
+    "horizontal rule",
+    "horizontal line",
+}
+# Also names of tools, keys and effects, unless the picture is small.
+_MAYBE_DECORATION = frozenset(
+    "arrow border bullet decoration decorative hr line pixel shadow".split()
 )
-_PLACEHOLDER = re.compile(
-    r"(insert |enter |your |no |image )?alt(ernative)?( text)?( here)?"
-    r"|(enter |your |no )?(a |an )?(image )?description( here)?"
-    r"|(image|picture|photo|figure|bild) \d+|lorem ipsum.*|xxx+|asdf.*"
-    r"|todo|tbd|tba|fixme|test|untitled|undefined|null|none|nan|placeholder"
+_VERSIONS = frozenset(
+    """light dark day night mobile desktop tablet retina large small medium mini lg sm md xl xs
+    white black inverted mono color colour 1x 2x 3x en de fr es""".split()
 )
-_VAGUE = frozenset(
-    """a an the image images picture pictures photo photos photograph pic pics graphic graphics
-    icon logo banner thumbnail thumb screenshot illustration figure fig bild foto click here more
-    link button read this enlarge zoom to""".split()
-)
-_DECORATION = frozenset(
-    """spacer blank bullet divider separator line hr arrow decoration decorative border shadow
-    transparent pixel 1x1""".split()
-) | {"decorative image", "decorative line", "blue bullet"}
 _GLOBAL_ARIA = frozenset(
     f"aria-{name}"
     for name in """atomic braillelabel brailleroledescription busy controls current describedby
