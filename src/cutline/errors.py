@@ -7,6 +7,11 @@ CutlineError
 │   ├── ImageFormatError                          not a picture, or a format without a reader
 │   ├── ImageCorruptError                         a picture cut short or damaged; an empty file
 │   └── ImageTooLargeError                        more pixels than allowed, known from the header
+├── VideoError (ValueError)                  a video cannot be read; `.source` says which
+│   ├── VideoNotFoundError (FileNotFoundError)    no such file
+│   ├── VideoFormatError                          not a video, or a codec without a decoder
+│   ├── VideoCorruptError                         cut short or damaged
+│   └── VideoTooLargeError                        more bytes, pixels or seconds than allowed
 ├── OptionError (ValueError)                 an option out of its range
 ├── BundleError (ValueError)                 a model bundle is damaged or of an unknown kind
 │   └── BundleNotFoundError (LookupError)         no bundle of that name or path
@@ -66,6 +71,36 @@ class ImageCorruptError(ImageError):
 
 class ImageTooLargeError(ImageError):
     """The header declares more pixels than allowed."""
+
+
+class VideoError(CutlineError, ValueError):
+    """A video cannot be read.
+
+    Attributes:
+        source: the path, or a short description of the bytes.
+        reason: the message without the source.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+class VideoNotFoundError(VideoError, FileNotFoundError):
+    """There is no such file."""
+
+
+class VideoFormatError(VideoError):
+    """The file is no video, or its codec has no decoder."""
+
+
+class VideoCorruptError(VideoError):
+    """The video is cut short or damaged."""
+
+
+class VideoTooLargeError(VideoError):
+    """The video has more bytes, pixels or seconds than allowed."""
 
 
 class OptionError(CutlineError, ValueError):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from cutline.atomic import refuse_existing, replacing, write_whole
-from cutline.errors import ImageError, OutputError
+from cutline.errors import ImageError, VideoError, OutputError
 from cutline.tables import escape_formula, unescape_formula
 from cutline.terminal import printable
 
@@ -30,7 +30,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def reason(error: CutlineError) -> str:
     """What went wrong, without the source that a row names anyway."""
-    return error.reason if isinstance(error, ImageError) else str(error)
+    return error.reason if isinstance(error, ImageError | VideoError) else str(error)
 
 
 @dataclass
