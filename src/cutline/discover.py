@@ -16,11 +16,22 @@ EXTENSIONS = frozenset(
     | {".avif", ".heic", ".heif", ".hif"}
 )
 """Extensions, in lower case, of the files in a folder that count as images."""
+
+VIDEO_EXTENSIONS = frozenset(
+    {".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".f4v"}
+    | {".mpg", ".mpeg", ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".3gp", ".3g2"}
+    | {".ogv", ".dv", ".y4m", ".h264", ".h265", ".hevc", ".264", ".265", ".rm", ".rmvb", ".divx"}
+)
+"""Extensions, in lower case, of the files in a folder that count as videos."""
 _URL = re.compile(r"(https?|ftps?|file|s3|gs|data):(?=/+[^/]|image/)", re.IGNORECASE)
 
 
 def find_images(
-    paths: Iterable[str | Path], recursive: bool, *, passed_over: Counter[str] | None = None
+    paths: Iterable[str | Path],
+    recursive: bool,
+    *,
+    passed_over: Counter[str] | None = None,
+    extensions: frozenset[str] = EXTENSIONS,
 ) -> Iterator[Path]:
     """List the images that paths name, lazily and in order.
 
@@ -35,6 +46,7 @@ def find_images(
         recursive: also search subfolders.
         passed_over: if given, counts the visible files in folders that are not yielded, by
             extension in lower case. A `.txt` of an image's name, a sidecar, does not count.
+        extensions: of the files in folders that are yielded, in lower case.
 
     Raises:
         OptionError: a path is empty.
@@ -44,12 +56,12 @@ def find_images(
         if not pattern:
             raise OptionError("got an empty path; expected a file, a folder or a pattern")
         if is_literal(pattern):
-            yield from _expand(Path(pattern), recursive, passed_over)
+            yield from _expand(Path(pattern), recursive, passed_over, extensions)
             continue
         found = sorted(set(_matches(pattern)), key=_natural)
         for match in map(Path, found or [pattern]):
             if "**" not in pattern or not _is_folder(match):
-                yield from _expand(match, recursive, passed_over)
+                yield from _expand(match, recursive, passed_over, extensions)
 
 
 def is_unmatched(path: str) -> bool:
@@ -100,14 +112,18 @@ def _folders(folder: str) -> Iterator[str]:
         waiting += (f"{folder}{name}{os.sep}" for name in inside if name[0] != ".")
 
 
-def _expand(path: Path, recursive: bool, passed_over: Counter[str] | None) -> Iterator[Path]:
+def _expand(
+    path: Path, recursive: bool, passed_over: Counter[str] | None, extensions: frozenset[str]
+) -> Iterator[Path]:
     if _is_folder(path):
-        yield from _walk(path, recursive, passed_over)
+        yield from _walk(path, recursive, passed_over, extensions)
     else:
         yield path
 
 
-def _walk(folder: Path, recursive: bool, passed_over: Counter[str] | None) -> Iterator[Path]:
+def _walk(
+    folder: Path, recursive: bool, passed_over: Counter[str] | None, extensions: frozenset[str]
+) -> Iterator[Path]:
     seen = set()
     waiting = [folder]
     while waiting:
@@ -124,7 +140,7 @@ def _walk(folder: Path, recursive: bool, passed_over: Counter[str] | None) -> It
             continue
         entries = sorted((e for e in entries if e[0][0] != "."), key=lambda e: _natural(e[0]))
         files = [name for name, is_folder in entries if not is_folder]
-        images = [name for name in files if Path(name).suffix.lower() in EXTENSIONS]
+        images = [name for name in files if Path(name).suffix.lower() in extensions]
         if passed_over is not None:
             sidecars = {f"{Path(name).stem}.txt" for name in images}
             others = set(files) - set(images) - sidecars

@@ -13,6 +13,7 @@ from cutline.cli import (
     site,
     site_review,
     train,
+    video,
 )
 from cutline.cli.app import app, main
 
@@ -31,4 +32,5 @@ __all__ = [
     "site",
     "site_review",
     "train",
+    "video",
 ]

@@ -89,6 +89,23 @@ class JsonDocument:
 
 
 @dataclass(frozen=True)
+class Document:
+    """A single result as a document of its own.
+
+    Attributes:
+        text: formats the result.
+    """
+
+    text: Callable[[Any], str]
+    header = b""
+
+    def encode(self, result: Any) -> bytes:
+        """The document; nothing for a result that failed and has no content."""
+        empty = result.error is not None and not result.partial
+        return b"" if empty else self.text(result).encode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
 class CsvGroups:
     """Several CSV rows for each result, numbered by two columns; can be resumed.
 

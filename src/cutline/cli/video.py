@@ -38,9 +38,7 @@ class VideoFormat(StrEnum):
 def video(
     paths: Annotated[
         list[str],
-        typer.Argument(
-            metavar="PATH...", help="Videos, folders or patterns.", show_default=False
-        ),
+        typer.Argument(metavar="PATH...", help="Videos, folders or patterns.", show_default=False),
     ],
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Look into subfolders too.")
@@ -133,11 +131,11 @@ def video(
 
 
 def _videos(paths: Sequence[str], recursive: bool) -> Iterator[Path]:
-    from cutline.discover import VIDEO_EXTENSIONS, find_files, is_unmatched
+    from cutline.discover import VIDEO_EXTENSIONS, find_images, is_unmatched
 
     if all(map(is_unmatched, paths)):
         raise OptionError(f"no file matches {' or '.join(paths)}")
-    return find_files(paths, recursive, VIDEO_EXTENSIONS)
+    return find_images(paths, recursive, extensions=VIDEO_EXTENSIONS)
 
 
 def _several(paths: Sequence[str], recursive: bool) -> bool:

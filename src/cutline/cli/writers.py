@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from cutline.atomic import refuse_existing, replacing, write_whole
-from cutline.errors import ImageError, VideoError, OutputError
+from cutline.errors import ImageError, OutputError, VideoError
 from cutline.tables import escape_formula, unescape_formula
 from cutline.terminal import printable
 

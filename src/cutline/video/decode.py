@@ -36,8 +36,10 @@ from cutline.video.tone_mapping import is_hdr, tone_map
 VideoSource: TypeAlias = "str | os.PathLike[str] | bytes"
 """A path or the bytes of a file."""
 
-_REFUSED = ("concat", "dash", "ffmetadata", "hls", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp",
-            "tty", "webm_dash_manifest", "image2", "image2pipe", "alias_pix", "brender_pix")  # fmt: skip
+_REFUSED = frozenset(
+    """alias_pix brender_pix concat dash ffmetadata hls image2 image2pipe imf lavfi rtp rtsp sap sdp
+    tty webm_dash_manifest""".split()
+)
 _DEFAULT_RATE = Fraction(25)
 _MISSING_S = 0.3  # a video that ends this much before its declared end is cut short
 _MISSING_SHARE = 0.02

@@ -180,7 +180,9 @@ class _Describer:
         if frames and all(isinstance(each, EncodedImage) for each in frames):
             embedding = np.mean([each.embedding for each in frames], axis=0)
         else:
-            small = [np.asarray(image.convert("L").resize((16, 16)), np.float32) for image in images]
+            small = [
+                np.asarray(image.convert("L").resize((16, 16)), np.float32) for image in images
+            ]
             embedding = np.mean(small, axis=0).ravel()
             embedding = embedding - embedding.mean()
         return _Encoded(cut.start, cut.end, frames, images, embedding)

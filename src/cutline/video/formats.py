@@ -76,8 +76,7 @@ def webvtt(found: VideoDescription) -> str:
 def subrip(found: VideoDescription) -> str:
     """A SubRip file (.srt)."""
     cues = [
-        f"{number}\n{clock(shot.start, ',')} --> {clock(shot.end, ',')}\n"
-        f"{_escaped(shot.caption)}\n"
+        f"{number}\n{clock(shot.start, ',')} --> {clock(shot.end, ',')}\n{_escaped(shot.caption)}\n"
         for number, shot in enumerate(found.shots, 1)
     ]
     return "\n".join(cues)

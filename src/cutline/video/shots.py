@@ -47,7 +47,7 @@ class CutShot:
     Attributes:
         start: seconds.
         end: seconds.
-        samples: frames in the order of time, spread over the shot.
+        samples: in the order of time, spread over the shot.
     """
 
     start: float

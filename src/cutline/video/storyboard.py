@@ -33,6 +33,4 @@ def storyboard(found: VideoDescription) -> str:
                 "height": height,
             }
         )
-    return render(
-        "storyboard.html", found=found, shots=shots, duration=clock(found.duration)
-    )
+    return render("storyboard.html", found=found, shots=shots, duration=clock(found.duration))

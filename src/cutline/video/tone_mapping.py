@@ -37,8 +37,8 @@ def tone_map(raw: Any, width: int, height: int) -> NDArray[np.uint8]:
     Returns:
         (height, width, 3) RGB.
     """
-    planes = raw.reformat(width=width, height=height, format="yuv444p16le").to_ndarray()
-    y, cb, cr = (planes.reshape(3, height, width).astype(np.float32) / 65535.0)[:3]
+    pixels = raw.reformat(width=width, height=height, format="yuv444p16le").to_ndarray()
+    y, cb, cr = np.moveaxis(pixels.astype(np.float32) / np.float32(65535), -1, 0)
     if int(raw.color_range) == 2:  # full range
         luma, blue, red = y, cb - 0.5, cr - 0.5
     else:
