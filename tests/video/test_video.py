@@ -40,7 +40,7 @@ from cutline.video.model import Shot, VideoDescription, VideoLimits, VideoOption
 from cutline.video.storyboard import storyboard
 from cutline.video.tone_mapping import to_srgb
 
-UNMERGED = VideoOptions(merge=1.0)
+UNMERGED = VideoOptions(merge=2)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_neighbours_with_the_same_content_are_merged(
     captioner: BundleCaptioner, tmp_path: Path
 ) -> None:
     path = clips.write(tmp_path / "a.mp4", clips.shots(1, 2))
-    assert len(describe_video(captioner, path, VideoOptions(merge=-1)).shots) == 1
+    assert len(describe_video(captioner, path, VideoOptions(merge=0)).shots) == 1
     assert len(describe_video(captioner, path, UNMERGED).shots) == 2
 
 
@@ -301,7 +301,7 @@ def test_limits_are_kept(captioner: BundleCaptioner, tmp_path: Path) -> None:
         with pytest.raises(VideoTooLargeError):
             describe_video(captioner, path, VideoOptions(limits=limits))
     found = describe_video(
-        captioner, path, VideoOptions(merge=1, limits=VideoLimits(max_seconds=1))
+        captioner, path, VideoOptions(merge=2, limits=VideoLimits(max_seconds=1))
     )
     assert isinstance(found.error, VideoTooLargeError)
     assert found.duration <= 1.2
@@ -378,7 +378,7 @@ def test_the_command_prints_lines_errors_and_exit_code(tmp_path: Path) -> None:
     good = clips.write(tmp_path / "a.mp4", clips.shots(1, 2))
     bad = tmp_path / "b.mp4"
     bad.write_bytes(b"no video at all " * 100)
-    code, out, err = run(tmp_path, good, bad, "--merge", 1)
+    code, out, err = run(tmp_path, good, bad, "--merge", 2)
     assert code == 1
     assert [line.split("\t")[:2] for line in out.splitlines()] == [
         [str(good), "00:00:00.000"], [str(good), "00:00:02.000"],
@@ -390,7 +390,7 @@ def test_the_command_prints_lines_errors_and_exit_code(tmp_path: Path) -> None:
 def test_formats_follow_the_name(tmp_path: Path, ending: str) -> None:
     good = clips.write(tmp_path / "a.mp4", clips.shots(1, 2))
     target = tmp_path / f"out.{ending}"
-    assert run(tmp_path, good, "-o", target, "--merge", 1)[0] == 0
+    assert run(tmp_path, good, "-o", target, "--merge", 2)[0] == 0
     text = target.read_text(encoding="utf-8")
     if ending.startswith("json"):
         assert len(json.loads(text)["shots"]) == 2
@@ -407,10 +407,10 @@ def test_a_folder_resumes_to_the_undisturbed_output(tmp_path: Path) -> None:
         clips.write(folder / f"{number}.mp4", clips.shots(number, number + 5, seconds=1))
     (folder / "notes.txt").write_text("x")
     whole, cut = tmp_path / "whole.csv", tmp_path / "cut.csv"
-    assert run(tmp_path, folder, "-o", whole, "--merge", 1)[0] == 0
+    assert run(tmp_path, folder, "-o", whole, "--merge", 2)[0] == 0
     lines = whole.read_bytes().splitlines(keepends=True)
     cut.write_bytes(b"".join(lines[:4]))
-    assert run(tmp_path, folder, "-o", cut, "--merge", 1, "--resume")[0] == 0
+    assert run(tmp_path, folder, "-o", cut, "--merge", 2, "--resume")[0] == 0
     assert cut.read_bytes() == whole.read_bytes()
 
 

@@ -22,7 +22,10 @@ from cutline.caption import CaptionOptions
 from cutline.errors import CutlineError
 from cutline.runtime import cores
 
-PACKAGES = ("cutline", "numpy", "pillow", "onnxruntime", "openvino", "pillow-heif", "torch")
+PACKAGES = (
+    "cutline", "numpy", "pillow", "onnxruntime", "openvino", "pillow-heif", "torch", "av",
+    "scenedetect-headless",
+)  # fmt: skip
 FORMATS = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
 
 

@@ -83,9 +83,9 @@ def video(
         float, wording("--threshold", min=0.1, help="Lower finds more cuts; by default 3.")
     ] = 3.0,
     merge: Annotated[
-        float | None,
-        wording("--merge", min=-1, max=1, help="Similarity from which neighbours are merged."),
-    ] = None,
+        float,
+        wording("--merge", min=0, help="Similarity from which shots are merged, by default 0.5."),
+    ] = 0.5,
     model: Annotated[str | None, MODEL] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
@@ -98,14 +98,13 @@ def video(
     Exit codes: 0 all videos described; 1 some failed or are damaged; 2 wrong use, or no video
     found; 130 or 143 interrupted.
     """
-    from cutline.cli.app import given
     from cutline.cli.batch import Batch
     from cutline.video.describe import stream_videos
     from cutline.video.model import VideoOptions
 
     options = VideoOptions(
-        frames=frames, method=method, min_shot=min_shot, threshold=threshold, summary=summary,
-        **given(merge=merge),
+        frames=frames, method=method, min_shot=min_shot, threshold=threshold,
+        summary=summary, merge=merge,
     )  # fmt: skip
     output = None if output == Path("-") else output
     several = _several(paths, recursive)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from cutline.caption import Caption, Captioner, CaptionOptions, EncodedImage
@@ -25,6 +26,7 @@ _QUEUED_SHOTS = 3
 _SHORTEST_S = 0.15  # a shorter shot is a flash, unless there is no other
 _JOINED_S = 0.5  # shots with a longer gap between them are not merged
 _SUMMARY_FRAMES = 16
+_STRONGEST = 0.05  # the share of a vector's entries that similarity compares
 _END = object()
 
 OnShot: TypeAlias = Callable[[Shot, float], object]
@@ -188,9 +190,8 @@ class _Describer:
         return _Encoded(cut.start, cut.end, frames, images, embedding)
 
     def _alike(self, shot: _Encoded, other: _Encoded) -> bool:
-        lengths = np.linalg.norm(shot.embedding) * np.linalg.norm(other.embedding)
-        cosine = float(shot.embedding @ other.embedding) / max(float(lengths), 1e-9)
-        return other.start - shot.end <= _JOINED_S and cosine >= self._options.merge
+        near = other.start - shot.end <= _JOINED_S
+        return near and similarity(shot.embedding, other.embedding) >= self._options.merge
 
     def _described(self, shot: _Encoded) -> Shot:
         caption = self._sentence(shot.frames)
@@ -225,6 +226,23 @@ class _Describer:
         if caption.error is not None:
             raise caption.error
         return caption
+
+
+def similarity(vector: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """How alike the content of two shots is, 0..1.
+
+    It is the share of the strongest entries that the vectors have in common. Unlike the cosine it
+    has the same scale for different encoders, whose features share a different part that says
+    little about the content.
+
+    Args:
+        vector: (E,), a mean embedding.
+        other: (E,).
+    """
+    count = max(1, round(_STRONGEST * len(vector)))
+    strongest = np.argsort(-vector, kind="stable")[:count]
+    shared = np.intersect1d(strongest, np.argsort(-other, kind="stable")[:count])
+    return len(shared) / count
 
 
 def agreed(captions: Sequence[Caption]) -> Caption:

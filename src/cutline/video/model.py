@@ -138,9 +138,8 @@ class VideoOptions:
     threshold: float = 3.0
     """How much a cut must stand out from the frames around it; lower finds more cuts."""
 
-    merge: float = 0.92
-    """Neighbouring shots are merged if the cosine of their features is at least this; 1 merges
-    only identical ones."""
+    merge: float = 0.5
+    """Neighbouring shots are merged if the similarity of their features, 0..1, is at least this."""
 
     summary: bool = False
     """Whether the whole video gets a sentence too."""
@@ -160,7 +159,7 @@ class VideoOptions:
             ("frames", 1, 64),
             ("min_shot", 0, 3600),
             ("threshold", 0.1, 100),
-            ("merge", -1, 1),
+            ("merge", 0, 2),
             ("thumbnail_px", 16, 4096),
         ):
             value = getattr(self, name)
