@@ -31,6 +31,7 @@ from cutline.service.middleware import TokenBuckets
 from cutline.service.schema import AltOptions, ImageSource, Options, PageContext
 from cutline.service.service import Given, Service
 from cutline.service.settings import Settings
+from cutline.site.model import ImageUse
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 KEY = "correct-horse-battery-staple"
@@ -149,6 +150,16 @@ def test_a_picture_in_a_link_gets_the_links_purpose(client: httpx.Client) -> Non
         assert (answer["caption"], answer["confidence"]) == (None, None)
 
 
+def test_an_icon_beside_text_is_decorative_as_in_a_scanned_page(client: httpx.Client) -> None:
+    fields = set(ImageUse.__dataclass_fields__)
+    assert fields - set(PageContext.model_fields) == {
+        *("position", "url", "candidates", "markup", "offset", "noscript")
+    }
+    page = {"source": "/i.png", "width_px": 16, "height_px": 16, "beside": "Call us"}
+    answer = client.post("/v1/alt", json={"use": page}).json()
+    assert (answer["rule"], answer["alt"]) == ("icon-beside-text", "")
+
+
 def test_what_would_have_to_be_seen_gets_no_alt_from_the_page_alone(client: httpx.Client) -> None:
     for page, purpose in (({"source": "/rex.jpg"}, "informative"), ({}, "unknown")):
         answer = client.post("/v1/alt", json={"use": {"heading": "Rex", **page}})
@@ -171,9 +182,12 @@ def test_an_informative_picture_is_described_in_the_pages_words(
     rng = tiny.np.random.default_rng(1)
     picture = png(rng.integers(0, 256, (90, 120, 3), dtype=tiny.np.uint8))
     page = {"source": "/a.jpg", "heading": "A bird and a woman on red sand"}
-    answer = client.post("/v1/alt", files=form([picture]), data={**page, "threshold": 0}).json()
+    favoured = {**page, "threshold": 0, "context_nats": 1}
+    answer = client.post("/v1/alt", files=form([picture]), data=favoured).json()
     assert answer["purpose"] == "informative"
     assert answer["caption"] == captioner.caption(InContext(picture, page["heading"])).text
+    plain = client.post("/v1/alt", files=form([picture]), data={**page, "threshold": 0}).json()
+    assert plain["caption"] == captioner.caption(picture).text  # as `cutline site` has it
     assert answer["model"] == tiny.NAME
     assert {word["origin"] for word in answer["words"]} <= {"picture", "page"}
     drafts = client.post("/v1/captions", files=form([picture]), data={"alt": "true"}).json()

@@ -286,7 +286,7 @@ def run(
             crawling=library.CrawlOptions(
                 robots=robots, delay_s=delay, **only, **given(max_pages=max_pages)
             ),
-            drafting=_drafting(given(threshold=threshold) | {"context_nats": 0.0}),
+            drafting=_drafting(given(threshold=threshold)),
             glossary=glossary,
             private=private,
             network=_network(delay),

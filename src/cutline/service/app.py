@@ -231,6 +231,7 @@ async def alt(request: Request) -> Response:
             threshold=asked.threshold,
             sentence=asked.sentence,
             glossary=glossary.parse(asked.glossary),
+            context_nats=asked.context_nats,
         )
     except OptionError as error:
         raise ProblemError("invalid-request", str(error)) from error

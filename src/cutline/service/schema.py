@@ -176,6 +176,14 @@ class PageContext(_Model):
     ] = ""
     before: Annotated[str, Field(max_length=MAX_CONTEXT, description="Text before it.")] = ""
     after: Annotated[str, Field(max_length=MAX_CONTEXT, description="Text after it.")] = ""
+    beside: Annotated[
+        str,
+        Field(
+            max_length=MAX_CONTEXT,
+            description="Text in the same paragraph, list item or cell; an icon beside text is "
+            "decorative.",
+        ),
+    ] = ""
     page_title: Annotated[str, Field(max_length=MAX_CONTEXT, description="The page's title.")] = ""
     language: Annotated[
         str, Field(max_length=100, description="The page's language.", examples=["en"])
@@ -207,6 +215,14 @@ class AltOptions(_Model):
             examples=["sheep = alpaca"],
         ),
     ] = ""
+    context_nats: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100,
+            description="How much the caption favours words of the page; 0: not at all.",
+        ),
+    ] = WordingOptions.context_nats
 
 
 class AltRequest(_Model):

@@ -236,10 +236,11 @@ class Service:
                 if decision.alt is None and decision.purpose is not Purpose.KEPT:
                     captioner = self.captioner
                     best = replace(captioner.search, n_best=min(3, captioner.search.beam_size))
+                    near = context_of(use) if wording.context_nats else ""
                     found = await self._one(
                         captioner,
-                        Given(given.source, content, context=context_of(use)),
-                        CaptionOptions(best, limits=self.limits),
+                        Given(given.source, content, context=near),
+                        CaptionOptions(best, limits=self.limits, context_nats=wording.context_nats),
                     )
                     if isinstance(found, ProblemError):
                         raise found

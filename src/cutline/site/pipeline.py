@@ -41,7 +41,7 @@ _OCR = "ocr"  # the "model" under which the store keeps the text of images of te
 class DraftOptions:
     """How a site is drafted."""
 
-    wording: WordingOptions = field(default_factory=lambda: WordingOptions(context_nats=0.0))
+    wording: WordingOptions = field(default_factory=WordingOptions)
     """How captions become drafts."""
 
     download: DownloadOptions = field(default_factory=DownloadOptions)

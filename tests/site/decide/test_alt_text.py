@@ -153,7 +153,7 @@ def test_a_failed_or_absent_caption_is_said() -> None:
 
 def test_words_that_stand_beside_the_picture_are_marked() -> None:
     where = use(heading="Our Labrador and the beach")
-    marked = dict(word("A labrador runs on the beach.", where).words)
+    marked = dict(word("A labrador runs on the beach.", where, context_nats=1.0).words)
     assert marked == {
         "A": Origin.PICTURE, "labrador": Origin.PAGE, "runs": Origin.PICTURE,
         "on": Origin.PICTURE, "the": Origin.PICTURE, "beach.": Origin.PAGE,

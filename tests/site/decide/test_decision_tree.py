@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cutline.errors import MissingExtraError
 from cutline.site.decide import image_stats as looks
-from cutline.site.decide.decision_tree import RULES, decide, measure, read_text, with_text
+from cutline.site.decide.decision_tree import RULES, decide, with_text
+from cutline.site.decide.image_stats import measure, read_text
 from cutline.site.model import Decision, ImageUse, Kind, Pixels, Purpose
 from cutline.site.url_words import destination, name_words
 
@@ -137,6 +138,75 @@ def test_pixels_decide_where_the_page_does_not() -> None:
     assert decide(use(**opened), Pixels(20, 20, flat=True)).alt is None
     assert decide(use(), Pixels(300, 200, text_like=0.4, chart_like=0.4)).rule == "informative"
     assert decide(use(alt="Kept"), Pixels(1, 1, flat=True)).purpose is Purpose.KEPT
+
+
+def test_one_side_from_the_page_and_the_other_from_the_file() -> None:
+    photograph = Pixels(2000, 1500)
+    for name in ("product-line", "border-collie", "finish-line", "divider"):
+        for size in ({"width_px": 150}, {"width_px": 120}, {"height_px": 90}):
+            shown = use(url=f"https://a.net/{name}.jpg", **size)
+            assert decide(shown, photograph).alt is None, (name, size)
+    wide = use(url="https://a.net/finish-line.jpg", width_px=1600, height_px=200)
+    assert decide(wide, Pixels(1600, 200)).rule == "informative"
+    for size in ({"width_px": 24}, {"height_px": 24}):
+        icon = use(url="https://a.net/i.png", beside="Call us", **size)
+        assert decide(icon, Pixels(512, 512)).rule == "icon-beside-text"
+        assert decide(icon).rule == "informative"
+    rule = use(url="https://a.net/divider.png", width_px=600)
+    assert decide(rule, Pixels(1200, 40)).rule == "spacer"
+
+
+@pytest.mark.parametrize(
+    ("name", "alt"),
+    [
+        *(("warning", "Warning"), ("icon-warning", "Warning"), ("warning_16", "Warning")),
+        *(("fa-check-circle", "Yes"), ("new-icon", "New"), ("error-24x24", "Error")),
+        *(("new-zealand-flag", None), ("red-cross", None), ("check-republic", None)),
+        *(("cross-country", None), ("no-warning", None), ("tick-bite", None), ("new-york", None)),
+        *(("note-book", None), ("danger-mouse", None), ("tip-jar", None)),
+    ],
+)
+def test_an_icon_says_what_its_whole_name_says(name: str, alt: str | None) -> None:
+    icon = use(url=f"https://a.net/{name}.png", width_px=16, height_px=16)
+    assert decide(icon).alt == alt
+
+
+@pytest.mark.parametrize(
+    ("name", "alt"),
+    [
+        *(
+            ("btn_search", "Search"),
+            ("search-icon-white", "Search"),
+            ("add-to-cart", "Add to cart"),
+        ),
+        *(
+            ("go-kart", None),
+            ("new-york-print", None),
+            ("menu-of-the-day", None),
+            ("play-mobil", None),
+        ),
+    ],
+)
+def test_a_button_does_what_its_whole_name_says(name: str, alt: str | None) -> None:
+    assert decide(use(button=True, url=f"https://a.net/{name}.png")).alt == alt
+
+
+@pytest.mark.parametrize(
+    ("name", "complex"),
+    [
+        *(
+            ("sales_chart", True),
+            ("map-of-oslo", True),
+            ("org-chart-2", True),
+            ("diagram-en", True),
+        ),
+        *(("chart-topping-band", False), ("graph-paper", False), ("map-in-hand", False)),
+        *(("plot-twist", False), ("timeline-of-mine", True)),
+    ],
+)
+def test_a_name_that_ends_in_chart_is_a_chart(name: str, complex: bool) -> None:
+    decision = decide(use(url=f"https://a.net/{name}.jpg"))
+    assert (decision.purpose is Purpose.COMPLEX) == complex
 
 
 def test_every_rule_has_a_name_a_sentence_and_a_page_of_the_tutorial() -> None:

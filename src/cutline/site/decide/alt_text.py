@@ -52,8 +52,8 @@ class WordingOptions:
     language: str = "en"
     """What the captioner speaks; a page in another language gets a note."""
 
-    context_nats: float = 1.0
-    """How much words that stand near the picture were favoured; see `CaptionOptions`."""
+    context_nats: float = 0.0
+    """How much the caption favours words of the page; see `CaptionOptions`. 0: not at all."""
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""

@@ -1,9 +1,9 @@
-"""Deciding before describing: what an image is there for, by the W3C's alt decision tree.
+"""The W3C's alt decision tree: what an image is for, before anything describes it.
 
-https://www.w3.org/WAI/tutorials/images/decision-tree/ asks, in this order, whether an image says
-something in text, does something, says something at all, and only then what it shows. `RULES` are
-those questions; the first that has an answer decides. They are conservative: a wrong "complex" or
-"decorative" costs more than a draft that a person reviews.
+https://www.w3.org/WAI/tutorials/images/decision-tree/ asks, in this order, whether an image holds
+text, has a function, adds meaning, and only then what it shows. `RULES` are those questions; the
+first that has an answer decides. They are conservative: a wrong "complex" or "decorative" costs
+more than a draft that a person reviews.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from cutline.site.decide.image_stats import measure, read_text
 from cutline.site.decide.lint import says_nothing
 from cutline.site.model import Alt, Decision, ImageUse, Kind, Pixels, Purpose
 from cutline.site.url_words import (
@@ -25,21 +24,25 @@ from cutline.site.url_words import (
     tail,
 )
 
-__all__ = ["RULES", "Rule", "decide", "is_kept", "measure", "read_text", "with_text"]
-
-TEXT_LIKE = CHART_LIKE = 0.7  # from here on `Pixels` count as text, or as a chart,
-DRAWN = 0.5  # and from here on as drawn by a program
+# Thresholds on `Pixels`; `image_stats` says what they measure and on which images.
+TEXT_LIKE = 0.7  # from here on, an image is one of text
+CHART_LIKE = 0.7  # from here on, an image is a chart or diagram
+DRAWN = 0.5  # from here on, a program has drawn the image
+# Icon sets draw for 16 to 32 px beside text; 64 px is that at twice the density.
+_ICON_PX = 32
+_LARGE_ICON_PX = 64
+_SEPARATOR_PX = 40  # the highest rule or divider
+_SEPARATOR_RATIO = 8  # of its sides
 _TUTORIAL = "https://www.w3.org/WAI/tutorials/images/"
-_SMALL_PX = 32  # an icon
-_KEEPING = ("css-background", "has-alt", "empty-alt", "named")  # a person has decided
-_SEEN = ("text", "complex", "title", "drawing")  # the questions on what a picture shows
+_DECIDED_BY_AUTHOR = ("css-background", "has-alt", "empty-alt", "named")
+_ON_CONTENT = ("text", "complex", "title", "drawing")  # the questions on what an image shows
 
 
 class _Answer(NamedTuple):
     purpose: Purpose
     evidence: str
     alt: str | None = None
-    rule: str = ""  # by which it was found, if not by the one that was asked
+    rule: str = ""  # the rule that found it, if it is not the one that was asked
 
 
 _Asks = Callable[[ImageUse, Pixels], _Answer | None]
@@ -76,12 +79,12 @@ def decide(use: ImageUse, pixels: Pixels | None = None) -> Decision:
     """Decide what an image is for by the first of `RULES` that applies.
 
     Args:
-        use: where it stands.
-        pixels: what its bytes tell; None if they were not fetched.
+        use: where the image is used.
+        pixels: measurements of the image; None if it was not fetched.
 
     Returns:
-        The decision. Its `alt` is a suggestion where none of the picture is needed for one, ""
-        if it should be passed over, and None where the picture must be described or a person asked.
+        The decision. Its `alt` is a suggestion that the context alone gives, "" for a decorative
+        image, and None where the image must be described or a person asked.
     """
     pixels = pixels or Pixels()
     for rule in RULES:
@@ -95,7 +98,9 @@ def decide(use: ImageUse, pixels: Pixels | None = None) -> Decision:
 
 def is_kept(use: ImageUse) -> bool:
     """Whether a person has decided already, so that neither pixels nor further rules matter."""
-    return any(rule.ask(use, Pixels()) is not None for rule in RULES if rule.name in _KEEPING)
+    return any(
+        rule.ask(use, Pixels()) is not None for rule in RULES if rule.name in _DECIDED_BY_AUTHOR
+    )
 
 
 def with_text(decision: Decision, text: str) -> Decision:
@@ -106,7 +111,7 @@ def with_text(decision: Decision, text: str) -> Decision:
     return replace(decision, evidence=f'the picture reads "{_shorten(text)}"', alt=text)
 
 
-# Somebody has spoken, or nobody is listening.
+# The page has decided already.
 
 
 @_rule("css-background", "decorative/")
@@ -163,7 +168,8 @@ def _hidden(use: ImageUse, pixels: Pixels) -> _Answer | None:
         return _Answer(Purpose.DECORATIVE, "aria-hidden=true", "")
     return _Answer(
         Purpose.DECORATIVE,
-        "hidden by aria-hidden, hidden or display:none; if a script shows it, describe it",
+        "it, or an element around it, is hidden from assistive technology (aria-hidden, hidden, "
+        "inert, display:none); if a script shows it, describe it",
         "",
     )
 
@@ -200,7 +206,7 @@ def _link_without_text(use: ImageUse, pixels: Pixels) -> _Answer | None:
     if use.kind is not Kind.AREA and is_picture(use.link):
         opens = f"the link opens a picture, {tail(use.link)}"
         for rule in RULES:
-            if rule.name in _SEEN and (found := rule.ask(use, pixels)) is not None:
+            if rule.name in _ON_CONTENT and (found := rule.ask(use, pixels)) is not None:
                 return found._replace(evidence=f"{opens}: {found.evidence}", rule=rule.name)
         return _Answer(Purpose.INFORMATIVE, f"{opens}: describe it")
     if not says_nothing(use.title):
@@ -231,14 +237,9 @@ def _button(use: ImageUse, pixels: Pixels) -> _Answer | None:
         return None
     if not says_nothing(use.title):
         return _Answer(Purpose.FUNCTIONAL, f'its title says "{_shorten(use.title)}"', use.title)
-    words = name_words(use.url or use.source)
-    for size in range(len(words), 0, -1):
-        for start in range(len(words) - size + 1):
-            key = " ".join(words[start : start + size]).lower()
-            if key in _ACTIONS:
-                return _Answer(
-                    Purpose.FUNCTIONAL, f'a button whose file is named "{key}"', _ACTIONS[key]
-                )
+    named = _bare_name(use)
+    if action := _ACTIONS.get(named):
+        return _Answer(Purpose.FUNCTIONAL, f'a button whose file is named "{named}"', action)
     return _Answer(Purpose.FUNCTIONAL, "a button that nothing here tells the action of")
 
 
@@ -256,10 +257,10 @@ def _spacer(use: ImageUse, pixels: Pixels) -> _Answer | None:
     words = {word.lower() for word in name_words(use.url or use.source)}
     if words and words <= _SPACERS:
         return _Answer(Purpose.DECORATIVE, f'its file is named "{" ".join(words)}"', "")
-    if (named := words & _SEPARATORS) and sides and max(sides) >= 8 * min(sides):
-        return _Answer(
-            Purpose.DECORATIVE, f'named "{named.pop()}" and {sides[0]} x {sides[1]} px', ""
-        )
+    named = sorted(words & _SEPARATORS)
+    thin = sides and min(sides) <= _SEPARATOR_PX and max(sides) >= _SEPARATOR_RATIO * min(sides)
+    if named and sides and thin:
+        return _Answer(Purpose.DECORATIVE, f'named "{named[0]}" and {sides[0]} x {sides[1]} px', "")
     return None
 
 
@@ -267,12 +268,9 @@ def _spacer(use: ImageUse, pixels: Pixels) -> _Answer | None:
 def _icon_says(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is an icon that says something by itself, such as a tick or a warning."""
     sides = _sides(use, pixels)
-    if sides and max(sides) <= 2 * _SMALL_PX:
-        for word in name_words(use.url or use.source):
-            if says := _ICONS.get(word.lower()):
-                return _Answer(
-                    Purpose.INFORMATIVE, f'a small picture whose file is named "{word}"', says
-                )
+    named = _bare_name(use)
+    if sides and max(sides) <= _LARGE_ICON_PX and (meaning := _ICONS.get(named)):
+        return _Answer(Purpose.INFORMATIVE, f'a small image whose file is named "{named}"', meaning)
     return None
 
 
@@ -280,7 +278,7 @@ def _icon_says(use: ImageUse, pixels: Pixels) -> _Answer | None:
 def _icon(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is an icon beside the text that it illustrates."""
     sides = _sides(use, pixels)
-    if sides and max(sides) <= _SMALL_PX and use.beside:
+    if sides and max(sides) <= _ICON_PX and use.beside:
         return _Answer(
             Purpose.DECORATIVE,
             f'an icon, {sides[0]} x {sides[1]} px, beside "{_shorten(use.beside)}"',
@@ -342,9 +340,8 @@ def _text(use: ImageUse, pixels: Pixels) -> _Answer | None:
 @_rule("complex", "complex/")
 def _complex(use: ImageUse, pixels: Pixels) -> _Answer | None:
     """It is a chart, a map or a diagram, and says more than an alt holds."""
-    for word in name_words(use.url or use.source):
-        if word.lower() in _COMPLEX:
-            return _Answer(Purpose.COMPLEX, f'its file is named "{word}"')
+    if word := _complex_name(use):
+        return _Answer(Purpose.COMPLEX, f'its file is named "{word}"')
     if found := _NUMBERED.match(use.caption):
         return _Answer(Purpose.COMPLEX, f'its caption begins "{_shorten(found[0])}"')
     if pixels.chart_like >= CHART_LIKE:
@@ -395,11 +392,40 @@ def _does_something(use: ImageUse) -> bool:
 
 
 def _sides(use: ImageUse, pixels: Pixels) -> tuple[int, int] | None:
-    """Width and height as shown, px; of the picture where the page does not say."""
-    width = pixels.width_px if use.width_px is None else use.width_px
-    height = pixels.height_px if use.height_px is None else use.height_px
-    known = (use.width_px is not None and use.height_px is not None) or pixels.width_px > 0
-    return (max(0, width), max(0, height)) if known else None
+    """Width and height at which the image is shown, px; None if they are not known.
+
+    Where the page gives only one of them, the other follows from the file, as in browsers.
+    """
+    width, height = use.width_px, use.height_px
+    known = pixels.width_px > 0 and pixels.height_px > 0
+    if width is None and height is None:
+        return (pixels.width_px, pixels.height_px) if known else None
+    if width is None or height is None:
+        if not known:
+            return None
+        if width is None:
+            width = round((height or 0) * pixels.width_px / pixels.height_px)
+        else:
+            height = round(width * pixels.height_px / pixels.width_px)
+    return max(0, width), max(0, height or 0)
+
+
+def _bare_name(use: ImageUse) -> str:
+    """The words of the file's name without those of icon sets: "fa-check-circle" is "check"."""
+    words = [word.lower() for word in name_words(use.url or use.source)]
+    return " ".join(word for word in words if word not in _ICON_NOISE and not word.isdigit())
+
+
+def _complex_name(use: ImageUse) -> str:
+    """The word by which a file's name says that it is a chart: the last, or one before "of"."""
+    words = [word for word in name_words(use.url or use.source) if not word.isdigit()]
+    while len(words) > 1 and words[-1].lower() in _NAME_ENDS:
+        words.pop()
+    for number, word in enumerate(words):
+        last = number == len(words) - 1
+        if word.lower() in _COMPLEX and (last or words[number + 1].lower() in ("of", "for")):
+            return word
+    return ""
 
 
 def _site_name(title: str) -> str:
@@ -472,6 +498,14 @@ _ICONS = {
     "unlocked": "Unlocked",
     "warning": "Warning",
 }
+_ICON_NOISE = frozenset(
+    """icon icons ico sign symbol mark button btn fa fas far fal bi mdi md glyphicon material svg
+    png gif small mini large big circle circled round square solid outline outlined filled fill
+    line alt hover active normal white black light dark gray grey""".split()
+)
+_NAME_ENDS = frozenset(
+    "en de fr es it small large big dark light white black web print new final full hd".split()
+)
 _SPACERS = frozenset("spacer blank transparent spaceball shim trans1x1".split())
 _SEPARATORS = frozenset("border divider gradient hr line rule separator shadow".split())
 _COMPLEX = frozenset(
