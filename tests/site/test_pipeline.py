@@ -474,3 +474,75 @@ def test_an_empty_alt_is_a_gap_only_in_a_list_or_if_asked(site: Site, store: Sto
     assert run(store).drafts == 0
     run(store, fill_empty=True)
     assert {each.draft.alt for each in store.uses() if each.draft} == {"A dog 160 by 120."}
+
+
+def tried(site: Site, *names: str) -> dict[str, Any]:
+    first, *others = names
+    return {
+        "source": first,
+        "url": f"{site.url}/{first}",
+        "candidates": tuple(f"{site.url}/{name}" for name in others),
+    }
+
+
+def test_a_source_that_fails_is_followed_by_the_next(site: Site, store: Store) -> None:
+    site.save("real.png", noise(1))
+    site.save("other.png", noise(2, 90, 60))
+    page = f"{site.url}/"
+    uses = [
+        ImageUse(page, 0, Kind.IMG, **tried(site, "gone_720x.png", "gone.png", "real.png")),
+        ImageUse(page, 1, Kind.IMG, **tried(site, "other.png", "never.png")),
+    ]
+    store.put_page(Page(page, status=200), uses)
+    summary = run(store)
+    first, second = store.uses()
+    assert (summary.failed, summary.fetched, summary.captioned) == (0, 2, 2)
+    assert first.draft
+    assert first.draft.alt == "A dog 160 by 120."
+    assert first.image
+    assert first.image.url.endswith("/real.png")
+    assert second.draft
+    assert second.draft.alt == "A dog 90 by 60."
+    assert "/never.png" not in site.asked
+
+    asked = len(site.asked)
+    store.put_page(Page(page, status=200), uses)  # the same again
+    assert run(store).drafts == 0
+    assert len(site.asked) == asked
+
+
+def test_a_blank_placeholder_is_followed_by_the_next(site: Site, store: Store) -> None:
+    site.save("px.png", Image.new("RGB", (1, 1)))
+    site.save("grey.png", Image.new("RGB", (600, 400), "grey"))
+    site.save("real.png", noise(1))
+    page = f"{site.url}/"
+    uses = [
+        ImageUse(page, n, Kind.IMG, **tried(site, name, "real.png"))
+        for n, name in enumerate(("px.png", "grey.png"))
+    ]
+    store.put_page(Page(page, status=200), uses)
+    run(store)
+    for each in store.uses():
+        assert each.draft
+        assert each.draft.alt == "A dog 160 by 120."
+
+
+def test_where_every_source_fails_the_first_ones_error_is_told(site: Site, store: Store) -> None:
+    page = f"{site.url}/"
+    use = ImageUse(page, 0, Kind.IMG, **tried(site, "a.png", "b.png", "c.png"))
+    store.put_page(Page(page, status=200), [use])
+    for _ in range(2):
+        summary = run(store)
+        [each] = store.uses()
+        assert each.image
+        assert each.image.url.endswith("/a.png")
+        assert each.draft
+        assert each.draft.alt is None
+    assert summary.failed <= 1
+    assert sorted(set(site.asked)) == ["/a.png", "/b.png", "/c.png"]
+
+    site.save("b.png", noise(3))  # back again, as another visit finds out
+    run(store, download=DownloadOptions(max_age_s=0))
+    [each] = store.uses()
+    assert each.draft
+    assert each.draft.alt == "A dog 160 by 120."

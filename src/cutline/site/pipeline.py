@@ -26,6 +26,7 @@ from cutline.errors import CutlineError, ImageError, MissingExtraError
 from cutline.fetch import Fetcher
 from cutline.image import load_image
 from cutline.progress import OnProgress, Progress, ignore
+from cutline.site.candidates import Candidates
 from cutline.site.decide.alt_text import WordingOptions, context, draft
 from cutline.site.decide.decision_tree import decide, is_kept, with_text
 from cutline.site.decide.image_stats import read_text
@@ -168,17 +169,25 @@ class _Run:
 
     def fetch(self, fetcher: Fetcher) -> None:
         """Fetch the images on whose pixels a decision depends, and those that are at hand."""
-        wanted = (
+        wanted = {
             each.image.id
             for each in self.store.uses()
             if each.image
             and (
                 each.image.url.startswith(("file:", "data:")) or not is_kept(self._as_missing(each))
             )
-        )
-        found = download(self.store, wanted, self.options.download, fetcher, self.progress)
-        self.summary.fetched, self.summary.unchanged = found.fetched, found.unchanged
-        self.summary.failed = found.failed
+        }
+        summary, candidates, ids = self.summary, Candidates(self.store), wanted
+        while ids:
+            found = download(self.store, ids, self.options.download, fetcher, self.progress)
+            summary.fetched += found.fetched
+            summary.unchanged += found.unchanged
+            summary.failed += found.failed
+            ids = candidates.advance(ids)
+            wanted |= ids
+        if summary.failed:  # less those that another source replaced
+            shown = sum(image.id in wanted for image in self.store.images("failed"))
+            summary.failed = min(summary.failed, shown)
 
     def decide(self) -> list[_Task]:
         """Draft what needs no new caption; returns the images that need one."""

@@ -140,6 +140,34 @@ def test_pixels_decide_where_the_page_does_not() -> None:
     assert decide(use(alt="Kept"), Pixels(1, 1, flat=True)).purpose is Purpose.KEPT
 
 
+BLANK = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        *('class="lazy"', "class='b-lazy x'", "class=lazyload", 'data-foo-src="17"'),
+        *('data-cfsrc="a"', 'nitro-lazy-src="a"', 'data-echo="a"', 'data-flickity-lazyload="a"'),
+        *("width=600 height=400", 'data-original="{}"'),
+    ],
+)
+def test_a_lazy_placeholder_is_asked_about(attributes: str) -> None:
+    size = {"width_px": 600, "height_px": 400} if "width" in attributes else {}
+    markup = f'<img src="{BLANK}" {attributes}>'
+    placeholder = use(source=BLANK, url="", markup=markup, **size)
+    decision = decide(placeholder, Pixels(1, 1, flat=True))
+    assert (decision.purpose, decision.rule) == (Purpose.UNKNOWN, "lazy-placeholder")
+
+
+def test_a_spacer_is_no_lazy_placeholder() -> None:
+    for attributes in ("width=600 height=1", "", "data-id=7", 'class="spacer" loading="eager"'):
+        size = {"width_px": 600, "height_px": 1} if "width" in attributes else {}
+        spacer = use(source=BLANK, url="", markup=f'<img src="{BLANK}" {attributes}>', **size)
+        assert decide(spacer, Pixels(1, 1, flat=True)).rule == "spacer", attributes
+    photograph = use(markup='<img class="lazy" src="red-bicycle.jpg" data-src="x.jpg">')
+    assert decide(photograph, Pixels(800, 600)).rule == "informative"
+
+
 def test_one_side_from_the_page_and_the_other_from_the_file() -> None:
     photograph = Pixels(2000, 1500)
     for name in ("product-line", "border-collie", "finish-line", "divider"):

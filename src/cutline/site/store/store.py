@@ -288,6 +288,22 @@ class Store(Settings, Ledger):
                 (plain(path), etag, last_modified, now(), content.sha256, image_id),
             )
 
+    def put_source(self, use_id: int, url: str) -> int:
+        """Record that an occurrence shows another of its sources.
+
+        Args:
+            use_id: of the occurrence.
+            url: one of its sources, absolute.
+
+        Returns:
+            The id of the image at that URL.
+        """
+        with self._database.writing() as connection:
+            connection.execute("INSERT OR IGNORE INTO images (url) VALUES (?)", (plain(url),))
+            [(id,)] = connection.execute("SELECT id FROM images WHERE url = ?", (plain(url),))
+            connection.execute("UPDATE uses SET image_id = ? WHERE id = ?", (id, use_id))
+        return int(id)
+
     def put_unchanged(self, image_id: int) -> None:
         """Record that an image is still what it was."""
         with self._database.writing() as connection:
