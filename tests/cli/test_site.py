@@ -326,7 +326,7 @@ def test_wrong_use_is_told_in_a_line(home: Path) -> None:
     for words, said in {
         ("draft",): "got no site.cutline; expected a site's store: start with cutline site run, ",
         ("run", "nowhere"): "got nowhere; expected a URL such as https://",
-        ("draft", "--store", "pages/index.html"): "no site's record",
+        ("draft", "--store", "pages/index.html"): "not a site's store",
         ("report", "--store", "none"): "got no none; expected a site's store",
     }.items():
         done = site(*words)

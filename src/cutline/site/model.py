@@ -1,8 +1,8 @@
-"""What the site's parts say to each other: where an image stands, what was decided, what was said.
+"""The types that the parts of `cutline.site` exchange: occurrences, decisions, drafts, reviews.
 
-An *image use* is one place on one page that shows an image; an image is what stands there, however
-many uses it has. `alt` is what the page says today, a `Draft` is what we suggest, a `Review` is
-what a person made of it, and only a person's word is written back.
+An *image occurrence* is one place on one page that shows an image; the same image may have many.
+`alt` is the text in the page now, a `Draft` is a suggestion, and a `Review` is a person's decision.
+Only reviewed text is written into pages.
 """
 
 from __future__ import annotations
@@ -23,50 +23,50 @@ class Kind(StrEnum):
     ROLE_IMG = "role-img"  # any other element with role=img
     OBJECT = "object"
     MARKDOWN = "markdown"
-    CSS = "css"  # a background: a note, never a gap
-    ROW = "row"  # a line of a crawler's export, of which the page was not seen
+    CSS = "css"  # a background, which takes no alt
+    ROW = "row"  # a row of a crawler's export, whose page was not read
 
 
 class Alt(StrEnum):
-    """The four states of an alt, which are four different things."""
+    """The state of an alt attribute."""
 
     MISSING = "missing"
-    EMPTY = "empty"  # alt="": somebody's decision
+    EMPTY = "empty"  # alt="": intentional
     WHITESPACE = "whitespace"
     PRESENT = "present"
 
 
 @dataclass(frozen=True)
 class ImageUse:
-    """One place on one page that shows an image, with what surrounds it.
+    """One place on one page that shows an image, with the text around it.
 
     Attributes:
         page: the page's URL, or the file's path relative to the folder scanned.
-        position: 0-based, in document order among the page's uses.
+        position: 0-based, in document order among the page's occurrences.
         kind: which element shows it.
-        source: what the page names, as it stands there: a URL, a path, a data URI; "" for an
-            inline SVG or an element that names none.
+        source: the image's address as written in the page: a URL, a path, a data URI; "" for an
+            inline SVG or an element without one.
         url: `source` made absolute and normalised; "" where there is nothing to fetch.
         candidates: the other sources (`srcset`, `<picture>`, lazy-loading), absolute.
-        alt: as it stands in the page, entities resolved; None if there is no such attribute.
+        alt: the alt attribute, entities resolved; None if there is none.
         name: the accessible name from aria-labelledby, aria-label, an SVG's title or an input's
             labels; "" if none.
         title: the title attribute; "" if none.
         role: the role attribute; "" if none.
         hidden: aria-hidden, hidden or display:none, its own or an ancestor's.
         width_px, height_px: from attributes or inline style; None if neither says.
-        link: where the link around it leads, absolute, or "./" and the path in the folder scanned;
-            "" if there is none.
+        link: the target of the link around it, absolute, or "./" and the path in the folder; "" if
+            there is none.
         link_text: the link's or button's text (or name) without this image.
-        button: whether a button, or it is itself an input, so that it does something.
+        button: whether it is in a button, or is an `<input type=image>`.
         caption: the figcaption's text.
         heading: the nearest heading before it.
         before, after: text near it, up to about 200 characters each.
         beside: text after it, or else before it, in the same block, such as a paragraph or a cell.
         page_title, language: of the page; language as in `lang`, nearest ancestor first.
-        markup: the element's start tag (or Markdown) exactly as it stands in the file.
-        offset: where `markup` begins in the decoded file; -1 if not known.
-        noscript: stands in a <noscript> and shows only without scripts.
+        markup: the element's start tag (or Markdown) exactly as in the file.
+        offset: the start of `markup` in the decoded file; -1 if not known.
+        noscript: whether it is in a <noscript>, and shown only without scripts.
     """
 
     page: str
@@ -108,13 +108,13 @@ class ImageUse:
 
 @dataclass(frozen=True)
 class Page:
-    """A page or file as it was when it was read.
+    """A page or file, as it was read.
 
     Attributes:
         url: as in `ImageUse.page`.
         sha256: of its bytes; "" if it could not be read.
-        status: the HTTP status; 0 for a file or if nothing answered.
-        error: why there is nothing; "" if all is well.
+        status: the HTTP status; 0 for a file, or without a response.
+        error: why it could not be read; "" if it was.
     """
 
     url: str
@@ -126,26 +126,26 @@ class Page:
 
 
 class Purpose(StrEnum):
-    """What an image is there for: the leaves of the W3C alt decision tree."""
+    """The purpose of an image: the leaves of the W3C alt decision tree."""
 
     DECORATIVE = "decorative"  # alt=""
-    REDUNDANT = "redundant"  # the text beside it says it already: alt=""
-    FUNCTIONAL = "functional"  # a link or button: where it leads, what it does
+    REDUNDANT = "redundant"  # the text beside it says the same: alt=""
+    FUNCTIONAL = "functional"  # a link or button: its target or action
     TEXT = "text"  # an image of text
     INFORMATIVE = "informative"  # a caption
     COMPLEX = "complex"  # a chart, map, diagram: needs a long description
-    KEPT = "kept"  # a person has said something, or alt="": left alone
+    KEPT = "kept"  # a person wrote an alt, or alt="": not changed
     UNKNOWN = "unknown"  # needs a person
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """What the picture's own bytes tell, as far as they were fetched.
+    """Statistics of an image's pixels.
 
     Attributes:
-        width_px, height_px: of the picture; 0 if unknown.
+        width_px, height_px: its size; 0 if unknown.
         flat: a single colour or fully transparent.
-        text_like, chart_like: 0..1, how much it looks like text, or like a chart or diagram.
+        text_like, chart_like: 0..1, how similar it is to text, and to a chart or diagram.
     """
 
     width_px: int = 0
@@ -157,13 +157,13 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Decision:
-    """What an image is for, by which rule, on what evidence.
+    """The purpose of an image, the rule that decided it, and the evidence.
 
     Attributes:
         purpose: the leaf reached.
-        rule: its short, stable name, such as "spacer" or "link-without-text".
-        evidence: one sentence a person can check: "1 x 1 px", "the link's text says 'Home'".
-        alt: what the rule itself suggests; None if the picture must be described.
+        rule: the rule's short, stable name, such as "spacer" or "link-without-text".
+        evidence: one sentence that a person can check: "1 x 1 px", "the link's text says 'Home'".
+        alt: the rule's suggestion; None if the image must be described.
     """
 
     purpose: Purpose
@@ -173,7 +173,7 @@ class Decision:
 
 
 class Origin(StrEnum):
-    """Where a draft's word came from."""
+    """The source of a word of a draft."""
 
     PICTURE = "picture"
     PAGE = "page"
@@ -182,18 +182,18 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True)
 class Draft:
-    """What we suggest for one use.
+    """A suggestion for one occurrence.
 
     Attributes:
-        decision: why this and not something else.
-        alt: the suggestion; "" says it is decorative; None: a person must write it.
-        words: each word of `alt` with where it came from.
-        confidence: 0..1, calibrated share of captions this sure that fit; None without a caption.
-        abstained: whether a caption was there but too unsure to suggest; it is in `alternatives`.
+        decision: the purpose of the image, and why.
+        alt: the suggestion; "" for a decorative image; None if a person must write it.
+        words: each word of `alt` with its source.
+        confidence: 0..1, the calibrated probability that the caption fits; None without a caption.
+        abstained: whether the caption's confidence was too low; the caption is in `alternatives`.
         alternatives: other suggestions, best first.
-        labels: what is in the picture, likeliest first.
-        model: who captioned; "" if none did.
-        notes: what else a reviewer should know: lint findings, "ask for a long description".
+        labels: what is in the image, most likely first.
+        model: the captioner's name; "" without a caption.
+        notes: for the reviewer: lint findings, "ask for a long description".
         long_description: of a chart, map or diagram; "" if there is none. A person approves it too.
         stated_confidence: what a chat model states, 0..1, not calibrated; None if it does not.
         prompt: the version of the prompt; "" without a chat model.
@@ -216,7 +216,7 @@ class Draft:
 
 
 class Verdict(StrEnum):
-    """What a person made of a draft."""
+    """A person's decision about a draft."""
 
     APPROVED = "approved"
     EDITED = "edited"
@@ -226,13 +226,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Review:
-    """A person's word on one use.
+    """A person's decision about one occurrence.
 
     Attributes:
-        alt: what is to be written; None for a skip.
-        who, when: the person, and when, ISO 8601 in UTC.
-        replaces: the alt in the page that the person was shown and put another in place of; None
-            if none was shown.
+        alt: the text to write; None for a skip.
+        who, when: the person's name, and the time, ISO 8601 in UTC.
+        replaces: the alt in the page that the person saw and decided to replace; None if the person
+            saw none.
     """
 
     verdict: Verdict
@@ -243,7 +243,7 @@ class Review:
 
 
 class Severity(StrEnum):
-    """How bad a finding is."""
+    """How severe a finding is."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -252,11 +252,11 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What lint found at one use.
+    """What lint found in one occurrence.
 
     Attributes:
         rule: a short, stable name: axe-core's where it has the rule.
-        message: what is wrong and what to do.
+        message: the problem, and what to do.
         reference: the WCAG criterion and technique, such as "WCAG 1.1.1, F65".
     """
 

@@ -384,7 +384,7 @@ def test_other_files_are_refused_and_left_as_they_are(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     for path, reason in {
-        text: "no site's record",
+        text: "not a site's store",
         foreign: "a database of another program",
         newer: "written by a newer Cutline",
         tmp_path: "cannot be opened",

@@ -67,7 +67,7 @@ def crawl(
 
 
 class _Crawl:
-    """One run: hands out tasks, takes answers, decides what they mean."""
+    """One run: sends tasks, receives answers and decides what they mean."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class _Crawl:
         self._flying: set[Task] = set()
         self._aliases: dict[str, list[tuple[Task, str]]] = defaultdict(list)  # by canonical URL
         self._home: Page | None = None
-        self._own: set[Task] = set()  # what is read for its own sake, whatever its canonical
+        self._own: set[Task] = set()  # to be read in spite of their canonical URL
 
     def run(self) -> CrawlSummary:
         while True:
@@ -92,7 +92,7 @@ class _Crawl:
             if not self._flying:
                 if self._frontier.waiting or not self._aliases:
                     break
-                for canonical in list(self._aliases):  # that point at each other
+                for canonical in list(self._aliases):  # canonical URLs that point at each other
                     self._settle(canonical)
                 continue
             answer = self._fetcher.answer()
@@ -104,7 +104,7 @@ class _Crawl:
         return self._summary()
 
     def _next(self) -> list[Task]:
-        """As many tasks as may be under way, a few more than the fetcher can ask for at once."""
+        """The next tasks: a few more than the fetcher can request at once."""
         tasks = []
         counts = self._frontier.counts
         done = counts["read"] + counts["dead"] + len(self._flying)
@@ -150,26 +150,26 @@ class _Crawl:
             self._finish(task, "read", page, len(answer.uses))
 
     def _is_home(self, page: Page) -> bool:
-        """Whether a page is the first one by its other name: / and /index.html."""
+        """Whether a page is the start page under its other name: / and /index.html."""
         home = self._home
         if home is None or page.sha256 != home.sha256:
             return False
         return _INDEX.sub("/", page.url) == _INDEX.sub("/", home.url)
 
     def _is_alias(self, answer: Answer, depth: int) -> bool:
-        """Whether a page names another page of the site as the one it is."""
+        """Whether a page names another page of the site as its canonical page."""
         url = answer.canonical
         if url in ("", answer.page.url, answer.task.url) or answer.task in self._own:
             return False
         if not answer.page.title:
-            return False  # nothing to tell a canonical page from a careless template by
+            return False  # without titles, a wrong canonical URL in a template cannot be told apart
         if self._frontier.is_done(url):
             return self._frontier.titles.get(url) == answer.page.title
         self._find([url], depth)
         return self._frontier.is_known(url)
 
     def _settle(self, canonical: str) -> None:
-        """Pages that waited for their canonical page: the same one, or one to read after all."""
+        """Decide the pages that waited for a canonical page: duplicates, or pages of their own."""
         for task, title in self._aliases.pop(canonical, []):
             if self._frontier.titles.get(canonical) == title:
                 self._finish(task, "duplicates")
@@ -222,10 +222,10 @@ class _Crawl:
 
 
 class _Frontier:
-    """What was found and what is done, breadth first; with a folder, kept in a log there.
+    """The URLs found and finished, breadth first; with a folder, saved in a log there.
 
-    A line for each thing found and each thing done, written before the next is begun: a log cut
-    off anywhere only makes some things be done again.
+    The log has a line for each URL found and each URL finished, written before the next task. If
+    it is cut off anywhere, some URLs are fetched again, and nothing else happens.
 
     Attributes:
         hosts: which belong to the site.
@@ -270,7 +270,7 @@ class _Frontier:
         return self._depths[task.what, task.url]
 
     def find(self, url: str, depth: int, what: str = "page") -> None:
-        """Something to fetch, unless it is known."""
+        """Add a URL to the queue, unless it is known."""
         key = (what, url)
         if key not in self._depths:
             self._depths[key] = depth
@@ -278,7 +278,7 @@ class _Frontier:
             self._note("+", what, url, depth)
 
     def claim(self, url: str, depth: int) -> bool:
-        """Whether a URL that a redirect led to was unknown; from now on it is done."""
+        """Mark the target of a redirect as finished; False if it was known."""
         if self.is_known(url):
             return False
         self._depths["page", url] = depth
@@ -286,7 +286,7 @@ class _Frontier:
         return True
 
     def next(self) -> Task | None:
-        """The next thing to fetch; None if there is none for now."""
+        """The next task; None if the queue is empty."""
         if not self._queue:
             return None
         what, url = self._queue.popleft()
@@ -301,14 +301,14 @@ class _Frontier:
             self._note("host", host(url))
 
     def finish(self, task: Task, outcome: str, page: Page | None = None, uses: int = 0) -> None:
-        """Something is done, and with everything found meanwhile it goes into the log."""
+        """Mark a task as finished, and write it to the log with everything found since."""
         url, title = (page.url, page.title) if page else ("", "")
         self._note("-", task.what, task.url, outcome, url, title, uses)
         self._finished(task.what, task.url, outcome, url, title, uses)
         self._write()
 
     def end(self) -> None:
-        """All is done: the next run begins anew."""
+        """Mark the crawl as complete: the next run starts again."""
         self._note("end")
         self._write()
 
@@ -380,7 +380,7 @@ def _entries(path: Path) -> Iterator[list[Any]]:
 
 
 class _Fetcher:
-    """A process that fetches; it ends with this one, however this one ends."""
+    """The fetching process; it ends with this process, however that ends."""
 
     def __init__(self, options: CrawlOptions, hosts: Sequence[str]) -> None:
         context = multiprocessing.get_context("spawn")

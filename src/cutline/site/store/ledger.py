@@ -14,11 +14,11 @@ from cutline.site.store.tables import Tables
 
 
 class _Ledger(NamedTuple):
-    """A table that is only added to, in which an entry may take another back."""
+    """A table that is only added to, in which an entry can undo another."""
 
     table: str
-    standing: str  # the column of `uses` with the entry that counts
-    copied: str  # the columns that the entry which takes another back repeats
+    standing: str  # the column of `uses` with the current entry
+    copied: str  # the columns that an entry copies from the one that it undoes
 
 
 _REVIEWS = _Ledger("reviews", "review_id", "verdict, record")
@@ -29,33 +29,33 @@ class Ledger(Tables):
     """The part of a store that records what people decided and what was written into pages."""
 
     def put_review(self, use_id: int, review: Review) -> None:
-        """Add what a person made of a use; the newest counts."""
+        """Add a review of an occurrence; the newest counts."""
         with self._database.writing() as connection:
             self._add_review(connection, use_id, review)
 
     def put_reviews(self, reviews: Iterable[tuple[int, Review]]) -> None:
-        """Add what a person made of several uses, all or none."""
+        """Add reviews of several occurrences, all or none."""
         with self._database.writing() as connection:
             for use_id, review in reviews:
                 self._add_review(connection, use_id, review)
 
     def undo_review(self, use_id: int | None = None) -> int | None:
-        """Take back the newest review that was not taken back yet.
+        """Undo the newest review that is not undone yet.
 
         Args:
-            use_id: of this use; None is of any.
+            use_id: of this occurrence; None is of any.
 
         Returns:
-            The use's id; None if there was nothing to take back.
+            The occurrence's id; None if there was nothing to undo.
         """
         with self._database.writing() as connection:
             return self._undo(connection, _REVIEWS, use_id, now())
 
     def undo_newest(self) -> list[int]:
-        """Take back what a person did last: the newest review and all of the same moment.
+        """Undo the newest review, and all reviews with the same time.
 
         Returns:
-            The uses' ids; none if there was nothing to take back.
+            The ids of the occurrences; none if there was nothing to undo.
         """
         standing = """FROM reviews t WHERE undoes IS NULL
             AND NOT EXISTS (SELECT 1 FROM reviews u WHERE u.undoes = t.id)"""
@@ -70,18 +70,18 @@ class Ledger(Tables):
             return found
 
     def history(self, use_id: int) -> list[Review]:
-        """Every review that a use ever had, oldest first, those taken back included."""
+        """Every review of an occurrence, oldest first, undone reviews included."""
         sql = "SELECT verdict, record FROM reviews WHERE use_id = ? AND undoes IS NULL ORDER BY id"
         rows = self._database.rows(sql, (use_id,))
         with self._reading(f"a review of occurrence {use_id}"):
             return [decode(Review, row["record"]) for row in rows]
 
     def put_applied(self, use_id: int, alt: str, when: str) -> None:
-        """Add that an alt was written into a use's page.
+        """Add that an alt was written into a page.
 
         Args:
-            use_id: of the use.
-            alt: what was written.
+            use_id: of the occurrence.
+            alt: the text that was written.
             when: ISO 8601 in UTC.
         """
         with self._database.writing() as connection:
@@ -95,7 +95,7 @@ class Ledger(Tables):
             )
 
     def undo_applied(self, use_id: int, when: str) -> None:
-        """Add that the newest application to a use was taken back; none is nothing to do."""
+        """Add that the newest alt written for an occurrence was undone, if there is one."""
         with self._database.writing() as connection:
             self._undo(connection, _WRITTEN, use_id, when)
             restore_use(connection, use_id)
@@ -135,4 +135,4 @@ class Ledger(Tables):
 
     def _expect(self, written: sqlite3.Cursor, use_id: int) -> None:
         if written.rowcount != 1:
-            raise StoreError(f"{self.path}: got use {use_id}; expected the id of one there")
+            raise StoreError(f"{self.path}: got occurrence {use_id}; expected the id of one in it")

@@ -1,8 +1,9 @@
-"""A page's uses taken into the record: one that was there before is known again, with its id.
+"""Matching the occurrences of a page that is read again with those in the store.
 
-Among the uses of a page that show the same source by the same kind of element, those in unchanged
-surroundings are matched first, the others in order. Where a page is read again with an alt that we
-wrote into it, the use as it stood before is kept as its original.
+An occurrence that was there before keeps its id. Among the occurrences of a page with the same
+source and kind of element, those with unchanged surroundings are matched first, the others in
+order. Where the page now has an alt that Cutline wrote, the occurrence without it is kept as its
+original.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ def replace_uses(
     page_id: int,
     uses: Sequence[tuple[int | None, ImageUse]],
 ) -> None:
-    """Record the uses of a page in place of those it had, within a transaction.
+    """Replace the occurrences of a page, within a transaction.
 
     Args:
-        connection: to the record.
-        page_id: of the page.
-        uses: all of them, each with the number of its row if an export lists it.
+        connection: to the store.
+        page_id: the page.
+        uses: all its occurrences, each with the number of its row if an export lists it.
     """
     known = connection.execute(
         """SELECT u.id, key, place, seen, position, line, gone, record, original, a.alt AS written
@@ -66,7 +67,7 @@ def replace_uses(
 
 
 def restore_use(connection: sqlite3.Connection, use_id: int) -> None:
-    """Record a use as it stood before our own alt, now that none of ours stands in the page."""
+    """Restore an occurrence without the alt that Cutline wrote, after that was undone."""
     row = connection.execute(
         """SELECT line, position, original FROM uses
            WHERE id = ? AND original IS NOT NULL AND applied_id IS NULL""",
@@ -83,7 +84,7 @@ def restore_use(connection: sqlite3.Connection, use_id: int) -> None:
 
 
 def _says(use: ImageUse, alt: str) -> bool:
-    """Whether a use says in its page what was written there."""
+    """Whether a page has the alt that Cutline wrote into it."""
     words = clean(alt)
     if use.kind in NAMED:
         return use.name == words if words else use.hidden
@@ -92,7 +93,7 @@ def _says(use: ImageUse, alt: str) -> bool:
 
 
 def _image_id(connection: sqlite3.Connection, use: ImageUse) -> int | None:
-    """Of the image that a use shows, which is made if it is new; None if there is none to fetch."""
+    """The id of an occurrence's image, created if it is new; None if there is none to fetch."""
     url = use.url
     if not url and use.source[:5].lower() == "data:":
         url = f"data:{digest(use.source)}"
@@ -105,7 +106,7 @@ def _image_id(connection: sqlite3.Connection, use: ImageUse) -> int | None:
 
 
 def _identify(line: int | None, use: ImageUse) -> tuple[str, str, str]:
-    """Digests of a use: what it is, where it stands, all that a draft depends on."""
+    """Hashes of an occurrence: its identity, its surroundings, all that a draft depends on."""
     place = (use.link, use.link_text, use.caption, use.heading, use.before, use.after)
     seen = {
         name: value
@@ -120,10 +121,10 @@ def _identify(line: int | None, use: ImageUse) -> tuple[str, str, str]:
 
 
 def _match(marks: Sequence[tuple[str, str, str]], known: Sequence[sqlite3.Row]) -> list[int | None]:
-    """The id that each use had before: by all, then by place, then by order among equals.
+    """The id that each occurrence had before: by everything, then by surroundings, then by order.
 
-    Where a place has as many alike as before, they are the same in the same order, whatever was
-    written into one of them since.
+    Where equal surroundings have as many occurrences as before, they are the same in the same
+    order, whatever was written into one of them since.
     """
     free = {row["id"]: row for row in known}
     found: list[int | None] = [None] * len(marks)

@@ -1,4 +1,4 @@
-"""A site's SQLite file: its schema, a connection for each thread, and typed errors."""
+"""The SQLite file of a store: its schema, one connection per thread, and typed errors."""
 
 from __future__ import annotations
 
@@ -127,19 +127,19 @@ MIGRATIONS: tuple[str, ...] = (
         WHERE json_extract(record, '$.alt') = (SELECT alt FROM applied WHERE id = applied_id);
     """,
 )
-"""What each schema version adds to the one before; a published one never changes."""
+"""What each schema version adds to the previous one; a released one never changes."""
 
 _REASONS = {
-    sqlite3.SQLITE_FULL: "the disk is full; all up to here is kept: make room, then run the same "
-    "command again",
+    sqlite3.SQLITE_FULL: "the disk is full; everything so far is saved: free some space, then run "
+    "the same command again",
     sqlite3.SQLITE_BUSY: f"another program has been writing to it for {BUSY_S:.0f} s; let it "
     "finish, or stop it, then run the same command again",
-    sqlite3.SQLITE_NOTADB: "this is no site's record; expected one made by cutline site, or a new "
-    "name",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged; take it from a backup, or begin a new one",
-    sqlite3.SQLITE_READONLY: "it cannot be written to; expected a place to write",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; expected a file in a folder that is there",
-    sqlite3.SQLITE_IOERR: "the disk refuses; all up to here is kept",
+    sqlite3.SQLITE_NOTADB: "this is not a site's store; expected one created by cutline site, or a "
+    "new name",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged; take it from a backup, or start a new one",
+    sqlite3.SQLITE_READONLY: "it is read-only; expected a writable file",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; expected a file in an existing folder",
+    sqlite3.SQLITE_IOERR: "the disk failed; everything so far is saved",
 }
 
 
@@ -147,7 +147,7 @@ class Database:
     """The file in write-ahead mode, at the newest schema; for any number of threads.
 
     Args:
-        path: the file; made if it is not there.
+        path: the file; created if it does not exist.
 
     Raises:
         StoreError: it is some other file, of a newer Cutline, damaged, or cannot be opened.
@@ -176,7 +176,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all that is written within, or nothing.
+        """A transaction: everything that is written in it, or nothing.
 
         Raises:
             StoreError: the disk is full, or another program keeps writing.
@@ -198,12 +198,12 @@ class Database:
             return self._connect().execute(sql, values).fetchall()
 
     def in_chunks(self, sql: str, values: Values, select: str) -> Iterator[sqlite3.Row]:
-        """Any number of rows in little memory, while others may be written.
+        """Any number of rows in little memory; writes in the meantime are allowed.
 
         Args:
-            sql: gives ids, in the order wanted.
-            values: for its parameters.
-            select: gives rows with an `id`, for a list of ids put in the place of {}.
+            sql: selects ids, in order.
+            values: its parameters.
+            select: selects rows with an `id`, with {} for a list of ids.
         """
         ids = [row[0] for row in self.rows(sql, values)]
         for start in range(0, len(ids), _CHUNK):
@@ -245,7 +245,7 @@ class Database:
             connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
     def _write_ahead(self, connection: sqlite3.Connection) -> None:
-        """Switch the file to its mode; unlike all else, SQLite does not wait for others here."""
+        """Set write-ahead mode; here, unlike elsewhere, SQLite does not wait for other writers."""
         deadline_s = time.monotonic() + BUSY_S
         while True:
             try:
@@ -263,7 +263,7 @@ class Database:
         [(tables,)] = connection.execute("SELECT count(*) FROM sqlite_master")
         if owner != APPLICATION_ID and (owner or version or tables):
             raise StoreError(
-                f"got {self.path}, a database of another program; expected a site's record made "
+                f"got {self.path}, a database of another program; expected a site's store created "
                 "by cutline site, or a new name"
             )
         if version > len(MIGRATIONS):

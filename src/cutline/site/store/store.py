@@ -83,21 +83,21 @@ class Store(Settings, Ledger):
         self.close()
 
     def close(self) -> None:
-        """Close the file in every thread; the store is of no use afterwards."""
+        """Close the file in every thread; the store cannot be used afterwards."""
         self._database.close()
 
-    # Pages and uses
+    # Pages and occurrences
 
     def put_page(self, page: Page, uses: Sequence[ImageUse], *, origin: str = "") -> None:
-        """Record a page as it is now, with its uses in place of those it had, at once.
+        """Save a page and replace its occurrences, in one transaction.
 
-        A page that could not be read (`page.error`) keeps the uses it had. A use that was there
-        before keeps its id, draft and review; what did not change is not written.
+        A page that could not be read (`page.error`) keeps its occurrences. An occurrence that was
+        there before keeps its id, draft and review; what did not change is not written.
 
         Args:
             page: the page.
-            uses: all of its uses.
-            origin: the export that says so; "" if the page itself was read.
+            uses: all its occurrences.
+            origin: the imported file that lists it; "" if the page itself was read.
         """
         with self._database.writing() as connection:
             page_id = self._page_id(connection, page, origin)
@@ -105,11 +105,11 @@ class Store(Settings, Ledger):
                 replace_uses(connection, page_id, [(None, use) for use in uses])
 
     def put_export(self, origin: str, rows: Iterable[tuple[int, ImageUse]]) -> None:
-        """Record what an export lists, in place of what it listed before, at once.
+        """Save the rows of an imported file, in place of its earlier rows, in one transaction.
 
         Args:
-            origin: the export's name; each has its own rows, whatever the other pages say.
-            rows: number and use, as `tables.read_export` gives them.
+            origin: the name from `add_origin`; each file has rows of its own.
+            rows: number and occurrence, from `crawler_csv.read_export`.
         """
         by_page: dict[str, list[tuple[int | None, ImageUse]]] = {}
         for line, use in rows:
@@ -122,14 +122,14 @@ class Store(Settings, Ledger):
             self._retire(connection, origin, by_page)
 
     def retire_pages(self, kept: Iterable[str], *, origin: str = "") -> int:
-        """Leave out of everything the pages that are no longer there; they may come back.
+        """Mark pages as gone, which leaves them out everywhere until they are read again.
 
         Args:
-            kept: the URLs of those that are.
+            kept: the URLs of the pages that still exist.
             origin: as in `put_page`.
 
         Returns:
-            How many pages were left out just now.
+            How many pages are newly gone.
         """
         with self._database.writing() as connection:
             return self._retire(connection, origin, kept)
@@ -145,11 +145,11 @@ class Store(Settings, Ledger):
     def uses(
         self, *, limit: int | None = None, offset: int = 0, **only: Unpack[Only]
     ) -> Iterator[StoredUse]:
-        """Uses in the order of their pages and positions; writing meanwhile is allowed.
+        """Occurrences in the order of pages and positions; writes in the meantime are allowed.
 
         Args:
             limit, offset: a part of them.
-            only: which, see `Only`.
+            only: a selection, see `Only`.
 
         Raises:
             OptionError: there is no such state, purpose, verdict or stage.
@@ -163,17 +163,17 @@ class Store(Settings, Ledger):
             yield self._occurrence(row)
 
     def count_uses(self, **only: Unpack[Only]) -> int:
-        """How many uses `uses` would give."""
+        """How many occurrences a selection has."""
         where, values = selected(only)
         [(number,)] = self._database.rows(f"SELECT count(*) {FROM} WHERE {where}", values)
         return int(number)
 
     def index(self, **only: Unpack[Only]) -> list[tuple[int, float | None]]:
-        """The ids of the uses that `uses` would give, in that order, in little memory.
+        """The ids of a selection, in the order of `uses`, in little memory.
 
         Returns:
-            Each id with the confidence of the suggestion that waits for a review; None if none
-            waits, or none was measured.
+            Each id with the confidence of the draft that waits for a review; None if none waits,
+            or it has no confidence.
         """
         where, values = selected(only)
         sql = f"""SELECT u.id, CASE WHEN d.suggests AND r.id IS NULL THEN {SURE} END {FROM}
@@ -181,19 +181,19 @@ class Store(Settings, Ledger):
         return [(row[0], row[1]) for row in self._database.rows(sql, values)]
 
     def use(self, id: int) -> StoredUse:
-        """One use.
+        """One occurrence.
 
         Raises:
-            StoreError: there is no use with this id.
+            StoreError: there is no occurrence with this id.
         """
         for row in self._database.rows(select_use("u.id = ?"), (id,)):
             return self._occurrence(row)
-        raise StoreError(f"{self.path}: got use {id}; expected the id of one there")
+        raise StoreError(f"{self.path}: got occurrence {id}; expected the id of one in it")
 
     # Images
 
     def images(self, status: str | None = None) -> Iterator[StoredImage]:
-        """Images that some use shows, in the order in which they were first seen.
+        """Images of the occurrences, in the order in which they were first found.
 
         Args:
             status: only those "new", "ok" or "failed".
@@ -213,7 +213,7 @@ class Store(Settings, Ledger):
         """
         for row in self._database.rows(f"{SELECT_IMAGE} WHERE i.id = ?", (id,)):
             return self._image(row)
-        raise StoreError(f"{self.path}: got image {id}; expected the id of one there")
+        raise StoreError(f"{self.path}: got image {id}; expected the id of one in it")
 
     def picture(self, content: int) -> Path:
         """The file with the bytes of a distinct image, see `StoredImage.content`.
@@ -250,7 +250,7 @@ class Store(Settings, Ledger):
         return content
 
     def cached(self, sha256: str) -> Path:
-        """Where the cache keeps the bytes with this digest."""
+        """The file of the cache that has the bytes with this SHA-256."""
         return cached(self.cache, sha256)
 
     def put_content(
@@ -262,13 +262,13 @@ class Store(Settings, Ledger):
         etag: str = "",
         last_modified: str = "",
     ) -> None:
-        """Record what an image turned out to be.
+        """Save the content of an image.
 
         Args:
             image_id: of the image.
-            content: its bytes' digest and what they show.
-            path: the file of the site itself; "" for one kept in the cache.
-            etag, last_modified: as the server gave them.
+            content: the hash and statistics of its bytes.
+            path: the site's own file; "" for a file in the cache.
+            etag, last_modified: the response headers.
         """
         pixels = content.pixels
         size = (pixels.width_px, pixels.height_px)
@@ -305,18 +305,18 @@ class Store(Settings, Ledger):
         return int(id)
 
     def put_unchanged(self, image_id: int) -> None:
-        """Record that an image is still what it was."""
+        """Save that an image has not changed."""
         with self._database.writing() as connection:
             connection.execute("UPDATE images SET checked_at = ? WHERE id = ?", (now(), image_id))
 
     def put_failure(self, image_id: int, code: str, error: str, *, etag: str = "") -> None:
-        """Record why an image could not be had.
+        """Save why an image could not be fetched.
 
         Args:
             image_id: of the image.
             code: a short, stable word.
             error: a sentence for a person.
-            etag: what tells whether it has changed since.
+            etag: changes when the file changes.
         """
         with self._database.writing() as connection:
             connection.execute(
@@ -326,7 +326,7 @@ class Store(Settings, Ledger):
             )
 
     def signatures(self) -> list[tuple[int, str, int, int, bytes]]:
-        """Each distinct picture that has a signature: id, sha256, width, height, signature."""
+        """The distinct images with a signature: id, sha256, width, height, signature."""
         return [
             tuple(row)
             for row in self._database.rows(
@@ -336,7 +336,7 @@ class Store(Settings, Ledger):
         ]
 
     def put_groups(self, groups: Mapping[int, int]) -> None:
-        """Record which distinct pictures look the same: content -> the first of its group."""
+        """Save which distinct images look the same: content -> the first of its group."""
         with self._database.writing() as connection:
             connection.executemany(
                 "UPDATE contents SET group_id = ?1 WHERE id = ?2 AND group_id IS NOT ?1",
@@ -346,12 +346,12 @@ class Store(Settings, Ledger):
     # Captions and drafts
 
     def caption(self, content: int, model: str, recipe: str) -> dict[str, Any] | None:
-        """The caption of a picture, or of one that looks the same; None if there is none.
+        """The caption of an image, or of a near-duplicate; None if there is none.
 
         Args:
-            content: the picture, see `StoredImage.content`.
-            model: who captions.
-            recipe: how: the same text for the same options and words nearby.
+            content: the image, see `StoredImage.content`.
+            model: the captioner's name.
+            recipe: equal for equal options and words near the image.
         """
         sql = """SELECT k.record FROM captions k JOIN contents c ON c.id = k.content_id
             WHERE k.model = ?2 AND k.recipe = ?3 AND (c.id = ?1 OR c.group_id =
@@ -368,7 +368,7 @@ class Store(Settings, Ledger):
     def put_caption(
         self, content: int, model: str, recipe: str, caption: Mapping[str, Any]
     ) -> None:
-        """Keep a picture's caption, so that it is not made twice."""
+        """Save the caption of an image, so that it is not made twice."""
         with self._database.writing() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?)",
@@ -376,7 +376,7 @@ class Store(Settings, Ledger):
             )
 
     def put_draft(self, use_id: int, draft: Draft) -> None:
-        """Record what we suggest for a use, in place of an earlier suggestion."""
+        """Save the draft of an occurrence, in place of an earlier one."""
         with self._database.writing() as connection:
             written = connection.execute(
                 """INSERT OR REPLACE INTO drafts
@@ -399,7 +399,7 @@ class Store(Settings, Ledger):
     # The whole
 
     def counts(self) -> Counts:
-        """How far the site has come."""
+        """How many pages, images, drafts and reviews there are."""
         return count(self._database)
 
     # Reading rows
