@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         UndoResult,
     )
     from cutline.site.pipeline import Summary
-    from cutline.site.store.store import Counts, StoredUse
+    from cutline.site.store.store import Counts, StoredOccurrence
 
 _MOST = 20  # problems of one kind that are printed
 
@@ -402,11 +402,11 @@ def _folded(findings: Iterable[tuple[str, Finding]]) -> Iterator[str]:
         yield line + (f" (also on {several(more, 'other page')})" if more > 0 else "")
 
 
-def refusals(refused: Sequence[tuple[StoredUse, str]]) -> Iterator[str]:
+def refusals(refused: Sequence[tuple[StoredOccurrence, str]]) -> Iterator[str]:
     """What was not written and why: each one, or if there are many the first for each reason."""
     groups: dict[str, list[str]] = {}
     for each, why in refused:
-        line = f"{each.use.page}: {(each.use.source or 'svg')[:80]}: {why}"
+        line = f"{each.occurrence.page}: {(each.occurrence.source or 'svg')[:80]}: {why}"
         groups.setdefault(why.partition(": ")[0], []).append(line)
     for lines in groups.values():
         shown = lines if len(refused) <= 20 else lines[:1]

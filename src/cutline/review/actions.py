@@ -22,10 +22,10 @@ from PIL import Image
 from cutline.errors import CutlineError, StoreError
 from cutline.image import load_image
 from cutline.site.decide.lint import lint
-from cutline.site.model import Draft, ImageUse, Purpose, Review, Verdict, new_review
+from cutline.site.model import Draft, ImageOccurrence, Purpose, Review, Verdict, new_review
 from cutline.site.pipeline import is_faulty
 from cutline.site.store.rows import stands
-from cutline.site.store.store import Store, StoredImage, StoredUse
+from cutline.site.store.store import Store, StoredImage, StoredOccurrence
 from cutline.site.url_words import tail
 
 MAX_CANDIDATES = 9  # one key each
@@ -68,29 +68,29 @@ class ReviewActions:
         self.who = who
         self._writing = threading.Lock()  # a check and its write are one step, over all tabs
 
-    def occurrence(self, id: int) -> StoredUse:
+    def occurrence(self, id: int) -> StoredOccurrence:
         """One occurrence.
 
         Raises:
             NotFoundError: there is none with this id.
         """
         try:
-            return self.store.use(id)
+            return self.store.occurrence(id)
         except StoreError as error:
             raise NotFoundError(str(error)) from error
 
-    def occurrences(self, ids: Iterable[int]) -> Iterator[StoredUse]:
+    def occurrences(self, ids: Iterable[int]) -> Iterator[StoredOccurrence]:
         """Several occurrences; those whose pages are gone by now are left out."""
         for id in ids:
             with suppress(StoreError):
-                yield self.store.use(id)
+                yield self.store.occurrence(id)
 
     def faulty(self, only: dict[str, Any]) -> set[int]:
         """The ids of unreviewed occurrences in which lint finds an error."""
         return {
             stored.id
-            for stored in self.store.uses(**only)
-            if stored.review is None and is_faulty(stored.use)
+            for stored in self.store.occurrences(**only)
+            if stored.review is None and is_faulty(stored.occurrence)
         }
 
     def review(self, id: int, action: Action) -> bool:
@@ -103,7 +103,7 @@ class ReviewActions:
         with self._writing:
             stored = self.occurrence(id)
             review = self._new_review(stored, action.verdict, action.alt or "")
-            if review.verdict in _REPLACING and action.present == stands(stored.use):
+            if review.verdict in _REPLACING and action.present == stands(stored.occurrence):
                 review = replace(review, replaces=action.present)
             old = stored.review
             if old is not None and replace(review, who=old.who, when=old.when) == old:
@@ -162,12 +162,12 @@ class ReviewActions:
             "uses": counts.uses,
         }
 
-    def detail(self, stored: StoredUse) -> dict[str, Any]:
+    def detail(self, stored: StoredOccurrence) -> dict[str, Any]:
         """Everything that the page shows of one occurrence, as JSON."""
-        use, draft, image = stored.use, stored.draft, stored.image
-        known = {name: getattr(use, name) for name in _CONTEXT}
-        known["link"] = self.store.named(use.link)
-        known["stands"] = stands(use)
+        occurrence, draft, image = stored.occurrence, stored.draft, stored.image
+        known = {name: getattr(occurrence, name) for name in _CONTEXT}
+        known["link"] = self.store.named(occurrence.link)
+        known["stands"] = stands(occurrence)
         decision = draft.decision if draft else None
         alt = _alt(stored)
         same, candidates = self._candidates(stored)
@@ -183,11 +183,11 @@ class ReviewActions:
             "abstained": bool(draft and draft.abstained),
             "labels": draft.labels if draft else (),
             "model": draft.model if draft else "",
-            "notes": [self.store.named(note) for note in _notes(draft, use)],
+            "notes": [self.store.named(note) for note in _notes(draft, occurrence)],
             "review": stored.review and vars(stored.review),
             "same": same,
             "candidates": candidates,
-            "findings": [] if alt is None else findings(alt, use),
+            "findings": [] if alt is None else findings(alt, occurrence),
         }
 
     def image(self, id: int) -> StoredImage:
@@ -204,10 +204,10 @@ class ReviewActions:
             raise NotFoundError(self.store.named(image.error) or "the image is not fetched yet")
         return image
 
-    def _new_review(self, stored: StoredUse, verdict: Verdict, alt: str) -> Review:
+    def _new_review(self, stored: StoredOccurrence, verdict: Verdict, alt: str) -> Review:
         return new_review(stored.draft, verdict, alt, who=self.who, when=_now())
 
-    def _candidates(self, stored: StoredUse) -> tuple[int, list[dict[str, str]]]:
+    def _candidates(self, stored: StoredOccurrence) -> tuple[int, list[dict[str, str]]]:
         """How many other occurrences the image has; other texts for it, best first."""
         image, draft = stored.image, stored.draft
         found: dict[str, str] = {}
@@ -216,20 +216,23 @@ class ReviewActions:
             key: dict[str, Any] = {"image": image.id}
             if image.content is not None:
                 key = {"group": image.group or image.content}
-            others = [each for each in self.store.uses(limit=_OTHERS, **key) if each != stored]
-            same = self.store.count_uses(**key) - 1
+            others = [
+                each for each in self.store.occurrences(limit=_OTHERS, **key) if each != stored
+            ]
+            same = self.store.count_occurrences(**key) - 1
             for other in others:
                 if other.review and other.review.alt:
-                    found.setdefault(other.review.alt, f"approved on {_page_name(other.use)}")
-            for other in others:
-                if other.use.alt and other.use.alt.strip():
                     found.setdefault(
-                        " ".join(other.use.alt.split()), f"written on {_page_name(other.use)}"
+                        other.review.alt, f"approved on {_page_name(other.occurrence)}"
                     )
+            for other in others:
+                if other.occurrence.alt and other.occurrence.alt.strip():
+                    text = " ".join(other.occurrence.alt.split())
+                    found.setdefault(text, f"written on {_page_name(other.occurrence)}")
         for text in draft.alternatives if draft else ():
             found.setdefault(text, "also suggested")
-        if stored.use.alt and stored.use.alt.strip():
-            found.setdefault(" ".join(stored.use.alt.split()), "in the page now")
+        if stored.occurrence.alt and stored.occurrence.alt.strip():
+            found.setdefault(" ".join(stored.occurrence.alt.split()), "in the page now")
         found.pop(draft.alt if draft and draft.alt else "", None)
         return same, [
             {"text": text, "from": where} for text, where in list(found.items())[:MAX_CANDIDATES]
@@ -240,9 +243,9 @@ _CONTEXT = """page position kind source alt alt_state name title role hidden lin
     caption heading before after page_title language markup noscript""".split()
 
 
-def row(stored: StoredUse) -> dict[str, Any]:
+def row(stored: StoredOccurrence) -> dict[str, Any]:
     """What a row of the list shows of an occurrence, as JSON."""
-    use, draft, review, image = stored.use, stored.draft, stored.review, stored.image
+    occurrence, draft, review, image = stored.occurrence, stored.draft, stored.review, stored.image
     state = "found"
     if review is not None:
         state = str(review.verdict)
@@ -252,8 +255,9 @@ def row(stored: StoredUse) -> dict[str, Any]:
         state = "asked" if draft.alt is None else "drafted"
     return {
         "id": stored.id,
-        "name": tail(use.url or use.source)[:120] or f"{use.kind} {use.position + 1}",
-        "page": use.page,
+        "name": tail(occurrence.url or occurrence.source)[:120]
+        or f"{occurrence.kind} {occurrence.position + 1}",
+        "page": occurrence.page,
         "picture": image.id if image is not None and image.status == "ok" else None,
         "group": image and (image.group or image.content),
         "whole": bool(image and not 0.5 < image.width_px / max(image.height_px, 1) < 2),
@@ -267,16 +271,16 @@ def row(stored: StoredUse) -> dict[str, Any]:
     }
 
 
-def _alt(stored: StoredUse) -> str | None:
+def _alt(stored: StoredOccurrence) -> str | None:
     """The reviewed text, else the draft, else the alt in the page."""
     if stored.review is not None and stored.review.verdict is not Verdict.SKIPPED:
         return stored.review.alt
     if stored.draft is not None and stored.draft.decision.purpose is not Purpose.KEPT:
         return stored.draft.alt
-    return stored.use.alt
+    return stored.occurrence.alt
 
 
-def findings(alt: str, use: ImageUse) -> list[dict[str, str]]:
+def findings(alt: str, occurrence: ImageOccurrence) -> list[dict[str, str]]:
     """What lint finds in a text for an occurrence, as JSON."""
     return [
         {
@@ -285,20 +289,20 @@ def findings(alt: str, use: ImageUse) -> list[dict[str, str]]:
             "message": finding.message,
             "reference": finding.reference,
         }
-        for finding in lint([replace(use, alt=alt)])
+        for finding in lint([replace(occurrence, alt=alt)])
     ]
 
 
-def _notes(draft: Draft | None, use: ImageUse) -> list[str]:
+def _notes(draft: Draft | None, occurrence: ImageOccurrence) -> list[str]:
     """The notes of a draft, except lint messages, which the page shows beside the text."""
     if draft is None:
         return []
-    said = {finding["message"] for finding in findings(draft.alt or "", use)}
+    said = {finding["message"] for finding in findings(draft.alt or "", occurrence)}
     return [note for note in draft.notes if note not in said]
 
 
-def _page_name(use: ImageUse) -> str:
-    return tail(use.page) or urlsplit(use.page).netloc or use.page
+def _page_name(occurrence: ImageOccurrence) -> str:
+    return tail(occurrence.page) or urlsplit(occurrence.page).netloc or occurrence.page
 
 
 @lru_cache(maxsize=400)

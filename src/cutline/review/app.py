@@ -234,7 +234,7 @@ def _routes(actions: ReviewActions) -> APIRouter:
 
     @routes.post("/uses/{id}/lint")
     def lint(id: int, text: _Text) -> list[dict[str, str]]:
-        return findings(text.alt, actions.occurrence(id).use)
+        return findings(text.alt, actions.occurrence(id).occurrence)
 
     @routes.post("/uses/{id}/review")
     def review(id: int, action: _Action) -> Response:

@@ -134,11 +134,15 @@ class _Job:
             return image.etag != _stamp(_local(image.url))
         if image.status == "failed" and _is_temporary(image):
             return True
-        if image.code in BLOCKED and not self._fetcher.options.public_only:
+        if image.code in BLOCKED and self._allows_private():
             return True
         if image.status == "ok" and not self._has_bytes(image):
             return True
         return self._is_old(image) and not image.url.startswith("data:")
+
+    def _allows_private(self) -> bool:
+        options = self._fetcher.options
+        return options.private_host is not None or not options.public_only
 
     def run(self, ids: list[int]) -> Generator[str, None, None]:
         """Fetch images, a few at a time; closing the iterator stops it soon."""
@@ -183,7 +187,9 @@ class _Job:
             content = self._read(image.url, path)
             self._save(image, content, path=str(path), etag=_stamp(path))
         elif image.url.startswith("data:"):
-            sources = [each.use.source for each in self._store.uses(image=image.id, limit=1)]
+            sources = [
+                each.occurrence.source for each in self._store.occurrences(image=image.id, limit=1)
+            ]
             if not sources:
                 raise FetchError(image.url, "missing", "its page is gone")
             content = _data(sources[0], self._options.max_bytes)

@@ -37,7 +37,7 @@ class Alt(StrEnum):
 
 
 @dataclass(frozen=True)
-class ImageUse:
+class ImageOccurrence:
     """One place on one page that shows an image, with the text around it.
 
     Attributes:
@@ -104,6 +104,10 @@ class ImageUse:
         if self.alt == "":
             return Alt.EMPTY
         return Alt.PRESENT if self.alt.strip() else Alt.WHITESPACE
+
+
+ImageUse = ImageOccurrence
+"""The name of `ImageOccurrence` in version 0.1."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +268,7 @@ class Finding:
     severity: Severity
     message: str
     reference: str = ""
-    use: ImageUse | None = field(default=None, compare=False)
+    use: ImageOccurrence | None = field(default=None, compare=False)
 
 
 def new_review(

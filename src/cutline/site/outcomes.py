@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from cutline.site.pipeline import Summary
-    from cutline.site.store.store import StoredUse
+    from cutline.site.store.store import StoredOccurrence
     from cutline.site.writeback.apply import FileChange, Outcome
 
 
@@ -121,7 +121,7 @@ class ApplyResult:
     approved: bool
 
     @property
-    def refused(self) -> tuple[tuple[StoredUse, str], ...]:
+    def refused(self) -> tuple[tuple[StoredOccurrence, str], ...]:
         """The occurrences that are left as they are, and why."""
         return tuple(each for change in self.changes for each in change.refused)
 

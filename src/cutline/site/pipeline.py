@@ -32,8 +32,8 @@ from cutline.site.decide.decision_tree import decide, is_kept, with_text
 from cutline.site.decide.image_stats import read_text
 from cutline.site.decide.lint import lint
 from cutline.site.images import SVG, DownloadOptions, download
-from cutline.site.model import Decision, Draft, ImageUse, Purpose, Severity
-from cutline.site.store.store import Store, StoredUse
+from cutline.site.model import Decision, Draft, ImageOccurrence, Purpose, Severity
+from cutline.site.store.store import Store, StoredOccurrence
 
 _OCR = "ocr"  # the "model" under which the store keeps the text of images of text
 
@@ -171,7 +171,7 @@ class _Run:
         """Fetch the images on whose pixels a decision depends, and those that are at hand."""
         wanted = {
             each.image.id
-            for each in self.store.uses()
+            for each in self.store.occurrences()
             if each.image
             and (
                 each.image.url.startswith(("file:", "data:")) or not is_kept(self._as_missing(each))
@@ -192,8 +192,8 @@ class _Run:
     def decide(self) -> list[_Task]:
         """Draft what needs no new caption; returns the images that need one."""
         tasks: dict[tuple[int, str], _Task] = {}
-        total = self.store.count_uses()
-        for done, each in enumerate(self.store.uses(), start=1):
+        total = self.store.count_occurrences()
+        for done, each in enumerate(self.store.occurrences(), start=1):
             if self._is_due(each):
                 occurrence = self._as_missing(each)
                 decision = decide(occurrence, each.image.pixels if each.image else None)
@@ -225,19 +225,19 @@ class _Run:
                 self._captioned(task, caption)
                 self.progress(Progress("captioning", done, len(tasks), self.summary.uncaptioned))
 
-    def _as_missing(self, each: StoredUse) -> ImageUse:
+    def _as_missing(self, each: StoredOccurrence) -> ImageOccurrence:
         """The occurrence; without its alt where an empty alt counts as missing."""
         fill = self.options.fill_empty
-        missing = each.use.alt == "" and (bool(each.origin) if fill is None else fill)
-        return replace(each.use, alt=None) if missing else each.use
+        missing = each.occurrence.alt == "" and (bool(each.origin) if fill is None else fill)
+        return replace(each.occurrence, alt=None) if missing else each.occurrence
 
-    def _is_due(self, each: StoredUse) -> bool:
+    def _is_due(self, each: StoredOccurrence) -> bool:
         if each.review is not None:
             return False
         return each.draft is None or each.stale or self.options.redo
 
     def _captioned_before(
-        self, each: StoredUse, decision: Decision
+        self, each: StoredOccurrence, decision: Decision
     ) -> tuple[Decision, Caption | None, int | None]:
         """The decision with an image's text read, the caption in the store, the image to caption.
 
@@ -268,16 +268,16 @@ class _Run:
         record = caption.to_dict() | {"source": ""}
         self.summary.captioned += 1
         for number, (id, decision) in enumerate(task.waiting):
-            each = self.store.use(id)
+            each = self.store.occurrence(id)
             if number == 0:
                 recipe = self._recipe(each)
                 self.store.put_caption(task.content, self._model, recipe, record)
             self._draft(each, decision, _restored(record))
 
-    def _draft(self, each: StoredUse, decision: Decision, caption: Caption | None) -> None:
+    def _draft(self, each: StoredOccurrence, decision: Decision, caption: Caption | None) -> None:
         occurrence, image = self._as_missing(each), each.image
         made = draft(occurrence, decision, caption, self.options.wording)
-        if occurrence is not each.use:
+        if occurrence is not each.occurrence:
             made = _noted(made, 'its alt is "" now, which may be intentional')
         if decision.alt is None and image is not None and decision.purpose is not Purpose.KEPT:
             if image.status == "failed":
@@ -288,7 +288,7 @@ class _Run:
         self.summary.drafts += 1
         kept = decision.purpose is Purpose.KEPT
         self.summary.kept += kept
-        self.summary.faulty += kept and is_faulty(each.use)
+        self.summary.faulty += kept and is_faulty(each.occurrence)
         self.summary.asked += made.alt is None and not kept
         self.summary.abstained += made.abstained
 
@@ -296,10 +296,10 @@ class _Run:
         path = self.store.picture(task.content)
         return InContext(path, task.words) if task.words else path
 
-    def _words(self, each: StoredUse) -> str:
-        return context(each.use) if self.options.wording.context_nats else ""
+    def _words(self, each: StoredOccurrence) -> str:
+        return context(each.occurrence) if self.options.wording.context_nats else ""
 
-    def _recipe(self, each: StoredUse) -> str:
+    def _recipe(self, each: StoredOccurrence) -> str:
         """Equal for equal captions: the search options, and the words near the image."""
         nats = float(self.options.wording.context_nats)
         return json.dumps([self.options.alternatives, self.options.labels, nats, self._words(each)])
@@ -326,9 +326,9 @@ def has_ocr() -> bool:
     return find_spec("rapidocr") is not None
 
 
-def is_faulty(use: ImageUse) -> bool:
+def is_faulty(occurrence: ImageOccurrence) -> bool:
     """Whether lint finds an error in the alt that an occurrence has now."""
-    return any(found.severity is Severity.ERROR for found in lint([use]))
+    return any(found.severity is Severity.ERROR for found in lint([occurrence]))
 
 
 def _noted(found: Draft, note: str) -> Draft:

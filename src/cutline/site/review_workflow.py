@@ -52,20 +52,20 @@ def lint(store: StoreOrPath, *, drafts: bool = False) -> Iterator[tuple[str, Fin
         without_images = dict.fromkeys(
             page.url for page in opened.pages() if (root / page.url).is_file()
         )
-        for url, group in groupby(opened.uses(), key=lambda each: each.use.page):
+        for url, group in groupby(opened.occurrences(), key=lambda each: each.occurrence.page):
             stored = list(group)
             if url in without_images:
                 del without_images[url]
                 yield from lint_file(root, url)
             else:
-                for finding in lint_page([each.use for each in stored]):
+                for finding in lint_page([each.occurrence for each in stored]):
                     number = f", image {finding.use.position + 1}" if finding.use else ""
                     yield f"{url}{number}", finding
             for each in stored if drafts else ():
                 if each.draft is not None and each.draft.alt:
-                    for finding in lint_alt(each.draft.alt, each.use):
+                    for finding in lint_alt(each.draft.alt, each.occurrence):
                         message = f"our suggestion: {finding.message}"
-                        yield url, replace(finding, message=message, use=each.use)
+                        yield url, replace(finding, message=message, use=each.occurrence)
         for url in without_images:
             yield from lint_file(root, url)
 
@@ -82,7 +82,7 @@ def review(
 
     Args:
         store: the site's store.
-        occurrence: its id, see `StoredUse.id`.
+        occurrence: its id, see `StoredOccurrence.id`.
         verdict: "approved" (the draft, or `alt` if it is given), "edited" (with `alt`),
             "decorative" or "skipped".
         alt: the alt text.
@@ -96,7 +96,7 @@ def review(
         StoreError: the store has no such occurrence.
     """
     with open_store(store, must_exist=True) as opened:
-        stored = opened.use(occurrence)
+        stored = opened.occurrence(occurrence)
         made = new_review(stored.draft, verdict, alt, who=who, when=now())
         opened.put_review(occurrence, made)
         return made
@@ -183,7 +183,7 @@ def apply(
                 journal=journal_path(opened.path),
                 progress=of_step("writing", progress),
             )
-        return ApplyResult(tuple(changes), outcome, opened.count_uses(stage="reviewed") > 0)
+        return ApplyResult(tuple(changes), outcome, opened.count_occurrences(stage="reviewed") > 0)
 
 
 def undo(store: StoreOrPath, *, progress: OnProgress = ignore) -> UndoResult:

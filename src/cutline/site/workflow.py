@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from cutline.errors import DataError, OptionError
 from cutline.progress import OnProgress, Progress, ignore
-from cutline.site.model import ImageUse, Page
+from cutline.site.model import ImageOccurrence, Page
 from cutline.site.opening import (
     DEFAULT_STORE,
     TABLE_SUFFIXES,
@@ -91,7 +91,7 @@ def crawl(
         opened.put_setting("robots", "yes" if options.robots else "no")
         job = opened.path.with_name(f"{opened.path.name}-crawl")
 
-        def sink(page: Page, occurrences: list[ImageUse]) -> None:
+        def sink(page: Page, occurrences: list[ImageOccurrence]) -> None:
             opened.put_page(page, occurrences)
             seen.add(page.url)
             if page.error:
@@ -269,7 +269,7 @@ def draft(
             summary,
             tuple((opened.named(image.url), image.error) for image in failed),
             any(image.code in BLOCKED for image in failed),
-            opened.count_uses(stage="waiting"),
+            opened.count_occurrences(stage="waiting"),
         )
 
 

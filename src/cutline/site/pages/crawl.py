@@ -22,11 +22,11 @@ from typing import IO, Any
 
 from cutline.errors import DataError, MissingExtraError, OptionError, OutputError
 from cutline.progress import OnProgress, Progress, ignore
-from cutline.site.model import ImageUse, Page
+from cutline.site.model import ImageOccurrence, Page
 from cutline.site.pages.crawl_types import Answer, CrawlOptions, CrawlSummary, Task, host, on_site
 from cutline.site.urls import normalise_url
 
-Sink = Callable[[Page, list[ImageUse]], None]
+Sink = Callable[[Page, list[ImageOccurrence]], None]
 _LOG_NAME = "crawl.jsonl"
 _INDEX = re.compile(r"/index\.(html?|xhtml|php)\Z")
 

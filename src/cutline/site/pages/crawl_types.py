@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cutline.errors import OptionError
-from cutline.site.model import ImageUse, Page
+from cutline.site.model import ImageOccurrence, Page
 
 PAGE, ROBOTS, SITEMAP = "page", "robots", "sitemap"
 READ, DEAD, FORBIDDEN, SKIPPED = "read", "dead", "forbidden", "skipped"
@@ -124,7 +124,7 @@ class Answer:
     links: tuple[str, ...] = ()
     sitemaps: tuple[str, ...] = ()
     canonical: str = ""
-    uses: tuple[ImageUse, ...] = ()
+    uses: tuple[ImageOccurrence, ...] = ()
 
 
 def host(url: str) -> str:

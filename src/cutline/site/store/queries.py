@@ -104,7 +104,7 @@ class Only(TypedDict, total=False):
     """The draft's confidence is less than this, or there is none."""
 
 
-def select_use(where: str) -> str:
+def select_occurrence(where: str) -> str:
     """The query for occurrences with everything that is stored about them."""
     return f"""SELECT u.id, u.line, u.record AS use_record, u.original, p.origin,
         d.record AS draft_record, r.record AS review_record, {APPLIED} AS is_applied,

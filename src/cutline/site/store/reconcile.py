@@ -14,22 +14,26 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cutline.site.model import ImageUse, Kind
+from cutline.site.model import ImageOccurrence, Kind
 from cutline.site.pages.alt_markup import NAMED, clean
 from cutline.site.store.rows import decode, digest, encode, non_defaults, plain
 
+_SURROUNDINGS = (
+    "link link_text caption heading before after width_px height_px hidden noscript".split()
+)
 
-def replace_uses(
+
+def replace_occurrences(
     connection: sqlite3.Connection,
     page_id: int,
-    uses: Sequence[tuple[int | None, ImageUse]],
+    occurrences: Sequence[tuple[int | None, ImageOccurrence]],
 ) -> None:
     """Replace the occurrences of a page, within a transaction.
 
     Args:
         connection: to the store.
         page_id: the page.
-        uses: all its occurrences, each with the number of its row if an export lists it.
+        occurrences: all its occurrences, each with the number of its row if an export lists it.
     """
     known = connection.execute(
         """SELECT u.id, key, place, seen, position, line, gone, record, original, a.alt AS written
@@ -37,22 +41,22 @@ def replace_uses(
            WHERE page_id = ? ORDER BY gone, position, u.id""",
         (page_id,),
     ).fetchall()
-    marks = [_identify(line, use) for line, use in uses]
+    marks = [_identify(line, occurrence) for line, occurrence in occurrences]
     same = _match(marks, known)
     rows = {row["id"]: row for row in known}
-    for (line, use), (key, place, seen), id in zip(uses, marks, same, strict=True):
-        record = encode(use)
-        values = (line, key, place, seen, use.position, use.alt_state, record)
+    for (line, occurrence), (key, place, seen), id in zip(occurrences, marks, same, strict=True):
+        record = encode(occurrence)
+        values = (line, key, place, seen, occurrence.position, occurrence.alt_state, record)
         if id is None:
-            image = _image_id(connection, use)
+            image = _image_id(connection, occurrence)
             connection.execute(
                 """INSERT INTO uses (line, key, place, seen, position, alt_state, record,
                        page_id, image_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
                 (*values, page_id, image),
             )
         elif rows[id]["gone"] or rows[id]["record"] != record or rows[id]["line"] != line:
-            image = _image_id(connection, use)
-            ours = rows[id]["written"] is not None and _says(use, rows[id]["written"])
+            image = _image_id(connection, occurrence)
+            ours = rows[id]["written"] is not None and _says(occurrence, rows[id]["written"])
             original = (rows[id]["original"] or rows[id]["record"]) if ours else None
             connection.execute(
                 """UPDATE uses SET line = ?, key = ?, place = ?, seen = ?, position = ?,
@@ -66,38 +70,43 @@ def replace_uses(
     )
 
 
-def restore_use(connection: sqlite3.Connection, use_id: int) -> None:
+def restore_occurrence(connection: sqlite3.Connection, occurrence_id: int) -> None:
     """Restore an occurrence without the alt that Cutline wrote, after that was undone."""
     row = connection.execute(
         """SELECT line, position, original FROM uses
            WHERE id = ? AND original IS NOT NULL AND applied_id IS NULL""",
-        (use_id,),
+        (occurrence_id,),
     ).fetchone()
     if row is None:
         return
-    use = replace(decode(ImageUse, row["original"]), position=row["position"])
+    occurrence = replace(decode(ImageOccurrence, row["original"]), position=row["position"])
     connection.execute(
         """UPDATE uses SET key = ?, place = ?, seen = ?, alt_state = ?, record = ?, original = NULL
            WHERE id = ?""",
-        (*_identify(row["line"], use), use.alt_state, encode(use), use_id),
+        (
+            *_identify(row["line"], occurrence),
+            occurrence.alt_state,
+            encode(occurrence),
+            occurrence_id,
+        ),
     )
 
 
-def _says(use: ImageUse, alt: str) -> bool:
+def _says(occurrence: ImageOccurrence, alt: str) -> bool:
     """Whether a page has the alt that Cutline wrote into it."""
     words = clean(alt)
-    if use.kind in NAMED:
-        return use.name == words if words else use.hidden
-    there = use.alt or "" if use.kind is Kind.MARKDOWN else use.alt
+    if occurrence.kind in NAMED:
+        return occurrence.name == words if words else occurrence.hidden
+    there = occurrence.alt or "" if occurrence.kind is Kind.MARKDOWN else occurrence.alt
     return there == words
 
 
-def _image_id(connection: sqlite3.Connection, use: ImageUse) -> int | None:
+def _image_id(connection: sqlite3.Connection, occurrence: ImageOccurrence) -> int | None:
     """The id of an occurrence's image, created if it is new; None if there is none to fetch."""
-    url = use.url
-    if not url and use.source[:5].lower() == "data:":
-        url = f"data:{digest(use.source)}"
-    if not url or use.kind is Kind.CSS:
+    url = occurrence.url
+    if not url and occurrence.source[:5].lower() == "data:":
+        url = f"data:{digest(occurrence.source)}"
+    if not url or occurrence.kind is Kind.CSS:
         return None
     url = plain(url)
     connection.execute("INSERT OR IGNORE INTO images (url) VALUES (?)", (url,))
@@ -105,17 +114,17 @@ def _image_id(connection: sqlite3.Connection, use: ImageUse) -> int | None:
     return int(image_id)
 
 
-def _identify(line: int | None, use: ImageUse) -> tuple[str, str, str]:
+def _identify(line: int | None, occurrence: ImageOccurrence) -> tuple[str, str, str]:
     """Hashes of an occurrence: its identity, its surroundings, all that a draft depends on."""
-    place = (use.link, use.link_text, use.caption, use.heading, use.before, use.after)
+    surroundings = [getattr(occurrence, name) for name in _SURROUNDINGS]
     seen = {
         name: value
-        for name, value in non_defaults(use).items()
+        for name, value in non_defaults(occurrence).items()
         if name not in ("page", "position", "markup", "offset")
     }
     return (
-        digest(json.dumps([use.kind, use.source, line])),
-        digest(json.dumps([*place, use.width_px, use.height_px, use.hidden, use.noscript])),
+        digest(json.dumps([occurrence.kind, occurrence.source, line])),
+        digest(json.dumps(surroundings)),
         digest(json.dumps(seen)),
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from cutline.site.model import Alt, Draft, ImageUse, Pixels, Purpose, Review, Verdict
+from cutline.site.model import Alt, Draft, ImageOccurrence, Pixels, Purpose, Review, Verdict
 from cutline.site.pages.alt_markup import NAMED, clean
 
 T = TypeVar("T")
@@ -68,11 +68,12 @@ class StoredImage:
 
 
 @dataclass(frozen=True)
-class StoredUse:
+class StoredOccurrence:
     """An image occurrence with everything that is stored about it.
 
     Attributes:
         id: stays the same over scans.
+        occurrence: as it is in the page now.
         image: None if there is nothing to fetch.
         review: the newest that was not undone.
         applied: whether the reviewed alt was written into the page.
@@ -84,7 +85,7 @@ class StoredUse:
     """
 
     id: int
-    use: ImageUse
+    occurrence: ImageOccurrence
     image: StoredImage | None = None
     draft: Draft | None = None
     review: Review | None = None
@@ -92,21 +93,30 @@ class StoredUse:
     stale: bool = False
     origin: str = ""
     line: int | None = None
-    original: ImageUse | None = None
+    original: ImageOccurrence | None = None
 
     @property
-    def as_found(self) -> ImageUse:
+    def use(self) -> ImageOccurrence:
+        """The name of `occurrence` in version 0.1."""
+        return self.occurrence
+
+    @property
+    def as_found(self) -> ImageOccurrence:
         """The occurrence without the alt that Cutline wrote into its page."""
-        return self.original or self.use
+        return self.original or self.occurrence
 
     @property
     def refused(self) -> bool:
         """Whether `apply` leaves the present alt in place, because somebody else wrote it."""
-        review, there = self.review, stands(self.use)
+        review, there = self.review, stands(self.occurrence)
         if review is None or review.alt is None or self.applied or self.original or self.origin:
             return False
         blank = there is None or (there != "" and not there.strip())
         return not blank and there not in (clean(review.alt), review.replaces)
+
+
+StoredUse = StoredOccurrence
+"""The name of `StoredOccurrence` in version 0.1."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +171,7 @@ class Content:
     signature: bytes = b""
 
 
-def stands(use: ImageUse) -> str | None:
+def stands(use: ImageOccurrence) -> str | None:
     """The text that is now where an alt would be written; None if there is none."""
     return use.name or None if use.alt is None and use.kind in NAMED else use.alt
 
@@ -211,7 +221,7 @@ def encode_draft(draft: Draft) -> str:
     )
 
 
-def stored_use(row: sqlite3.Row, cache: Path) -> StoredUse:
+def stored_occurrence(row: sqlite3.Row, cache: Path) -> StoredOccurrence:
     """An occurrence from a row of `queries.select_use`.
 
     Args:
@@ -221,9 +231,9 @@ def stored_use(row: sqlite3.Row, cache: Path) -> StoredUse:
     Raises:
         ValueError: a part of the row is damaged.
     """
-    return StoredUse(
+    return StoredOccurrence(
         id=row["id"],
-        use=decode(ImageUse, row["use_record"]),
+        occurrence=decode(ImageOccurrence, row["use_record"]),
         image=None if row["image_id"] is None else stored_image(row, cache),
         draft=None if row["draft_record"] is None else decode(Draft, row["draft_record"]),
         review=None if row["review_record"] is None else decode(Review, row["review_record"]),
@@ -231,12 +241,12 @@ def stored_use(row: sqlite3.Row, cache: Path) -> StoredUse:
         stale=bool(row["is_stale"]),
         origin=row["origin"],
         line=row["line"],
-        original=None if row["original"] is None else decode(ImageUse, row["original"]),
+        original=None if row["original"] is None else decode(ImageOccurrence, row["original"]),
     )
 
 
 def stored_image(row: sqlite3.Row, cache: Path) -> StoredImage:
-    """An image from a row of `queries.SELECT_IMAGE`; the rest as for `stored_use`."""
+    """An image from a row of `queries.SELECT_IMAGE`; the rest as for `stored_occurrence`."""
     known = {name: row[name] for name in ("url", "status", "code", "error", "etag")}
     known |= {name: row[name] for name in ("last_modified", "checked_at")}
     if row["content_id"] is None:

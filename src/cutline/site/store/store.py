@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from cutline.errors import StoreError
-from cutline.site.model import Draft, ImageUse, Page
+from cutline.site.model import Draft, ImageOccurrence, Page
 from cutline.site.store.ledger import Ledger
 from cutline.site.store.queries import (
     FROM,
@@ -29,15 +29,16 @@ from cutline.site.store.queries import (
     SURE,
     Only,
     count,
-    select_use,
+    select_occurrence,
     selected,
 )
-from cutline.site.store.reconcile import replace_uses
+from cutline.site.store.reconcile import replace_occurrences
 from cutline.site.store.rows import (
     Content,
     Counts,
     Stage,
     StoredImage,
+    StoredOccurrence,
     StoredUse,
     cached,
     decode,
@@ -47,11 +48,21 @@ from cutline.site.store.rows import (
     now,
     plain,
     stored_image,
-    stored_use,
+    stored_occurrence,
 )
 from cutline.site.store.settings import Settings
 
-__all__ = ["Content", "Counts", "Only", "Stage", "Store", "StoredImage", "StoredUse", "now"]
+__all__ = [
+    "Content",
+    "Counts",
+    "Only",
+    "Stage",
+    "Store",
+    "StoredImage",
+    "StoredOccurrence",
+    "StoredUse",
+    "now",
+]
 
 
 class Store(Settings, Ledger):
@@ -88,7 +99,9 @@ class Store(Settings, Ledger):
 
     # Pages and occurrences
 
-    def put_page(self, page: Page, uses: Sequence[ImageUse], *, origin: str = "") -> None:
+    def put_page(
+        self, page: Page, occurrences: Sequence[ImageOccurrence], *, origin: str = ""
+    ) -> None:
         """Save a page and replace its occurrences, in one transaction.
 
         A page that could not be read (`page.error`) keeps its occurrences. An occurrence that was
@@ -96,29 +109,29 @@ class Store(Settings, Ledger):
 
         Args:
             page: the page.
-            uses: all its occurrences.
+            occurrences: all its occurrences.
             origin: the imported file that lists it; "" if the page itself was read.
         """
         with self._database.writing() as connection:
             page_id = self._page_id(connection, page, origin)
-            if not page.error or uses:
-                replace_uses(connection, page_id, [(None, use) for use in uses])
+            if not page.error or occurrences:
+                replace_occurrences(connection, page_id, [(None, each) for each in occurrences])
 
-    def put_export(self, origin: str, rows: Iterable[tuple[int, ImageUse]]) -> None:
+    def put_export(self, origin: str, rows: Iterable[tuple[int, ImageOccurrence]]) -> None:
         """Save the rows of an imported file, in place of its earlier rows, in one transaction.
 
         Args:
             origin: the name from `add_origin`; each file has rows of its own.
             rows: number and occurrence, from `crawler_csv.read_export`.
         """
-        by_page: dict[str, list[tuple[int | None, ImageUse]]] = {}
-        for line, use in rows:
-            by_page.setdefault(use.page, []).append((line, use))
+        by_page: dict[str, list[tuple[int | None, ImageOccurrence]]] = {}
+        for line, occurrence in rows:
+            by_page.setdefault(occurrence.page, []).append((line, occurrence))
         with self._database.writing() as connection:
-            for url, uses in by_page.items():
-                first = uses[0][1]
+            for url, listed in by_page.items():
+                first = listed[0][1]
                 page = Page(url, title=first.page_title, language=first.language)
-                replace_uses(connection, self._page_id(connection, page, origin), uses)
+                replace_occurrences(connection, self._page_id(connection, page, origin), listed)
             self._retire(connection, origin, by_page)
 
     def retire_pages(self, kept: Iterable[str], *, origin: str = "") -> int:
@@ -142,9 +155,9 @@ class Store(Settings, Ledger):
         ):
             yield self._page(row)
 
-    def uses(
+    def occurrences(
         self, *, limit: int | None = None, offset: int = 0, **only: Unpack[Only]
-    ) -> Iterator[StoredUse]:
+    ) -> Iterator[StoredOccurrence]:
         """Occurrences in the order of pages and positions; writes in the meantime are allowed.
 
         Args:
@@ -159,17 +172,17 @@ class Store(Settings, Ledger):
         if limit is not None or offset:
             sql += " LIMIT ? OFFSET ?"
             values += [-1 if limit is None else limit, offset]
-        for row in self._database.in_chunks(sql, values, select_use("u.id IN ({})")):
+        for row in self._database.in_chunks(sql, values, select_occurrence("u.id IN ({})")):
             yield self._occurrence(row)
 
-    def count_uses(self, **only: Unpack[Only]) -> int:
+    def count_occurrences(self, **only: Unpack[Only]) -> int:
         """How many occurrences a selection has."""
         where, values = selected(only)
         [(number,)] = self._database.rows(f"SELECT count(*) {FROM} WHERE {where}", values)
         return int(number)
 
     def index(self, **only: Unpack[Only]) -> list[tuple[int, float | None]]:
-        """The ids of a selection, in the order of `uses`, in little memory.
+        """The ids of a selection, in the order of `occurrences`, in little memory.
 
         Returns:
             Each id with the confidence of the draft that waits for a review; None if none waits,
@@ -180,15 +193,17 @@ class Store(Settings, Ledger):
             WHERE {where} ORDER BY u.page_id, u.position, u.id"""
         return [(row[0], row[1]) for row in self._database.rows(sql, values)]
 
-    def use(self, id: int) -> StoredUse:
+    def occurrence(self, id: int) -> StoredOccurrence:
         """One occurrence.
 
         Raises:
             StoreError: there is no occurrence with this id.
         """
-        for row in self._database.rows(select_use("u.id = ?"), (id,)):
+        for row in self._database.rows(select_occurrence("u.id = ?"), (id,)):
             return self._occurrence(row)
         raise StoreError(f"{self.path}: got occurrence {id}; expected the id of one in it")
+
+    uses, count_uses, use = occurrences, count_occurrences, occurrence  # the names in version 0.1
 
     # Images
 
@@ -375,7 +390,7 @@ class Store(Settings, Ledger):
                 (content, model, digest(recipe), json.dumps(caption)),
             )
 
-    def put_draft(self, use_id: int, draft: Draft) -> None:
+    def put_draft(self, occurrence_id: int, draft: Draft) -> None:
         """Save the draft of an occurrence, in place of an earlier one."""
         with self._database.writing() as connection:
             written = connection.execute(
@@ -391,10 +406,10 @@ class Store(Settings, Ledger):
                     draft.model,
                     encode_draft(draft),
                     now(),
-                    use_id,
+                    occurrence_id,
                 ),
             )
-            self._expect(written, use_id)
+            self._expect(written, occurrence_id)
 
     # The whole
 
@@ -404,9 +419,9 @@ class Store(Settings, Ledger):
 
     # Reading rows
 
-    def _occurrence(self, row: sqlite3.Row) -> StoredUse:
+    def _occurrence(self, row: sqlite3.Row) -> StoredOccurrence:
         with self._reading(f"occurrence {row['id']}"):
-            return stored_use(row, self.cache)
+            return stored_occurrence(row, self.cache)
 
     def _image(self, row: sqlite3.Row) -> StoredImage:
         with self._reading(f"image {row['id']}"):
