@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from cutline import backends
+from cutline.backends.servers import is_server
 from cutline.bundle import find
 from cutline.caption import BaseCaptioner, Caption, Captioner, CaptionOptions, Picture
 from cutline.search import SearchOptions
+
+if TYPE_CHECKING:
+    from cutline.backends.chat_client import ConnectionOptions
 
 
 class LazyCaptioner(BaseCaptioner):
@@ -56,7 +60,12 @@ class LazyCaptioner(BaseCaptioner):
 
 
 def load_lazily(
-    model: str | Path | None = None, *, engine: str = "auto", threads: int | None = None
+    model: str | Path | None = None,
+    *,
+    engine: str = "auto",
+    threads: int | None = None,
+    connection: ConnectionOptions | None = None,
+    key: str | None = None,
 ) -> Captioner:
     """Find a model, and load it only when it is first used.
 
@@ -64,7 +73,7 @@ def load_lazily(
     A hub model in a local folder is loaded at once, because its name is not known before.
 
     Args:
-        model, engine, threads: as for `backends.load`.
+        model, engine, threads, connection, key: as for `backends.load`.
 
     Raises:
         BundleNotFoundError: there is no such model.
@@ -73,8 +82,10 @@ def load_lazily(
     """
 
     def load() -> Captioner:
-        return backends.load(model, engine=engine, threads=threads)
+        return backends.load(model, engine=engine, threads=threads, connection=connection, key=key)
 
+    if is_server(model):
+        return load()
     if not backends.is_bundle(model):
         name = str(model).removeprefix("hub:")
         on_hub = name != model and not Path(name).expanduser().is_absolute()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -139,6 +139,18 @@ def confirm_upload(captioner: Any, images: int | None, *, yes: bool) -> None:
         raise OptionError(f"got no consent to send {upload}; add --yes to send")
     if not typer.confirm("Send?", err=True):
         raise OptionError("nothing was sent")
+
+
+def upload_check(*, yes: bool, dry_run: bool) -> Callable[[Any, int], None]:
+    """What is called before the first image is sent: asks, or ends a dry run."""
+
+    def check(captioner: Any, images: int) -> None:
+        if dry_run:
+            print(f"Would send {describe_upload(captioner, images)}; nothing was sent.")
+            raise typer.Exit
+        confirm_upload(captioner, images, yes=yes)
+
+    return check
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +21,23 @@ from cutline.cli.app import (
     wording,
     writing,
 )
+from cutline.cli.server_options import (
+    DryRun,
+    ImagePx,
+    KeyFile,
+    MaxRequests,
+    MaxTokensTotal,
+    PromptFile,
+    RetryFor,
+    Timeout,
+    Yes,
+    connection_options,
+    read_key,
+    reported_usage,
+    upload_check,
+)
 from cutline.cli.site_messages import Steps, interruptible, next_command
+from cutline.errors import OptionError
 
 if TYPE_CHECKING:
     from cutline.caption import Captioner
@@ -67,7 +84,11 @@ FILL_EMPTY = wording(
 )
 THRESHOLD = wording("--threshold", min=0, max=1, help="Minimum confidence of a suggestion.")
 MAX_CHARS = wording("--max-chars", min=1, help="Maximum length of a suggestion. Default: 125.")
-LANGUAGE = wording("--language", metavar="TAG", help="The model's language. Default: en.")
+LANGUAGE = wording(
+    "--language",
+    metavar="TAG",
+    help="Language of the drafts. Default: each page's own with a chat model, else English.",
+)
 CONTEXT = wording(
     "--context-nats",
     min=0,
@@ -211,6 +232,15 @@ def draft(
     model: Annotated[str | None, MODEL] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
+    image_px: ImagePx = None,
+    timeout: Timeout = None,
+    retry_for: RetryFor = None,
+    max_requests: MaxRequests = None,
+    max_tokens_total: MaxTokensTotal = None,
+    key_file: KeyFile = None,
+    prompt: PromptFile = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Fetch each image once, decide its purpose, and draft an alt text where one is missing.
@@ -223,12 +253,30 @@ def draft(
     """
     from cutline import site as library
 
-    words = given(threshold=threshold, max_chars=max_chars, language=language)
-    with needing("site", "cutline site draft"), interruptible(), Steps(quiet) as steps:
+    words = given(threshold=threshold, max_chars=max_chars)
+    captioner = _captioner(
+        model,
+        engine,
+        threads,
+        key_file,
+        image_px=image_px,
+        timeout=timeout,
+        retry_for=retry_for,
+        max_requests=max_requests,
+        max_tokens_total=max_tokens_total,
+    )
+    with (
+        needing("site", "cutline site draft"),
+        interruptible(),
+        Steps(quiet) as steps,
+        reported_usage(captioner, quiet=quiet),
+    ):
+        options = _drafting(words | {"context_nats": context_nats}, fill_empty, redo, refresh)
         done = library.draft(
             store,
-            _captioner(model, engine, threads),
-            _drafting(words | {"context_nats": context_nats}, fill_empty, redo, refresh),
+            captioner,
+            _for_chat(options, captioner, language, prompt),
+            before_captions=upload_check(yes=yes, dry_run=dry_run),
             glossary=glossary,
             private=private,
             network=_network(delay, concurrency),
@@ -265,9 +313,19 @@ def run(
     private: Annotated[bool | None, PRIVATE] = None,
     glossary: Annotated[Path | None, GLOSSARY] = None,
     threshold: Annotated[float | None, THRESHOLD] = None,
+    language: Annotated[str | None, LANGUAGE] = None,
     model: Annotated[str | None, MODEL] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
+    image_px: ImagePx = None,
+    timeout: Timeout = None,
+    retry_for: RetryFor = None,
+    max_requests: MaxRequests = None,
+    max_tokens_total: MaxTokensTotal = None,
+    key_file: KeyFile = None,
+    prompt: PromptFile = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Find images, draft alt texts and write a report in one command.
@@ -277,16 +335,34 @@ def run(
     from cutline import site as library
 
     only: dict[str, Any] = {"include": include or (), "exclude": exclude or ()}
-    with needing("site", "cutline site run"), interruptible(), Steps(quiet) as steps:
+    captioner = _captioner(
+        model,
+        engine,
+        threads,
+        key_file,
+        image_px=image_px,
+        timeout=timeout,
+        retry_for=retry_for,
+        max_requests=max_requests,
+        max_tokens_total=max_tokens_total,
+    )
+    with (
+        needing("site", "cutline site run"),
+        interruptible(),
+        Steps(quiet) as steps,
+        reported_usage(captioner, quiet=quiet),
+    ):
+        drafting = _drafting(given(threshold=threshold))
         done = library.run(
             source,
-            _captioner(model, engine, threads),
+            captioner,
             store,
             report=output,
             crawling=library.CrawlOptions(
                 robots=robots, delay_s=delay, **only, **given(max_pages=max_pages)
             ),
-            drafting=_drafting(given(threshold=threshold)),
+            drafting=_for_chat(drafting, captioner, language, prompt),
+            before_captions=upload_check(yes=yes, dry_run=dry_run),
             glossary=glossary,
             private=private,
             network=_network(delay),
@@ -298,10 +374,44 @@ def run(
     raise typer.Exit(1 if done.failed else 0)
 
 
-def _captioner(model: str | None, engine: str, threads: int | None) -> Captioner:
+def _captioner(
+    model: str | None, engine: str, threads: int | None, key_file: Path | None, **connection: Any
+) -> Captioner:
     from cutline.backends.lazy import load_lazily
 
-    return load_lazily(model, engine=engine, threads=threads)
+    return load_lazily(
+        model,
+        engine=engine,
+        threads=threads,
+        connection=connection_options(**connection),
+        key=read_key(key_file),
+    )
+
+
+def _for_chat(
+    options: DraftOptions, captioner: Captioner, language: str | None, prompt: Path | None
+) -> DraftOptions:
+    """The options with a language and a prompt, as far as the captioner can use them.
+
+    Raises:
+        OptionError: the captioner writes English alone, or takes no prompt.
+    """
+    from cutline.bundle import models
+    from cutline.chat import is_chat_model
+    from cutline.chat.language import primary
+    from cutline.prompts import packaged, read
+
+    if is_chat_model(captioner):
+        return replace(options, language=language or "", prompt=read("alt", prompt))
+    if prompt is not None:
+        raise OptionError(f"got --prompt for {captioner.name}; expected a chat model")
+    if language and primary(language) != "en" and captioner.name in models():
+        raise OptionError(
+            f"got --language {language} for {captioner.name}, which writes English; expected a "
+            "chat model, such as --model ollama:NAME"
+        )
+    wording = replace(options.wording, **given(language=language))
+    return replace(options, wording=wording, prompt=packaged("alt"))
 
 
 def _drafting(

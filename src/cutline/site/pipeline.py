@@ -15,6 +15,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -22,12 +23,16 @@ from importlib.util import find_spec
 from typing import Any
 
 from cutline.caption import Alternative, Caption, Captioner, CaptionOptions, InContext, Label
-from cutline.errors import CutlineError, ImageError, MissingExtraError
+from cutline.chat import Dialogue, is_chat_model
+from cutline.errors import CutlineError, ImageError, MissingExtraError, RefusalError
 from cutline.fetch import Fetcher
 from cutline.image import load_image
 from cutline.progress import OnProgress, Progress, ignore
+from cutline.prompts import Prompt, packaged
 from cutline.site.candidates import Candidates
+from cutline.site.chat_drafts import ChatDrafts, ImageIndex
 from cutline.site.decide.alt_text import WordingOptions, context, draft
+from cutline.site.decide.chat_alt import ChatAlt, ChatAltOptions, needs_chat
 from cutline.site.decide.decision_tree import decide, is_kept, with_text
 from cutline.site.decide.image_stats import read_text
 from cutline.site.decide.lint import lint
@@ -67,6 +72,12 @@ class DraftOptions:
     redo: bool = False
     """Draft again what nobody has reviewed."""
 
+    prompt: Prompt = field(default_factory=lambda: packaged("alt"))
+    """How a chat model is asked for alt text."""
+
+    language: str = ""
+    """What a chat model writes, a language tag; "" is the language of each page."""
+
 
 @dataclass
 class Summary:
@@ -102,6 +113,7 @@ def draft_site(
     *,
     fetcher: Fetcher,
     progress: OnProgress = ignore,
+    before_captions: Callable[[Captioner, int], None] | None = None,
 ) -> Summary:
     """Draft every occurrence that has no draft, or one that would come out differently now.
 
@@ -114,6 +126,8 @@ def draft_site(
         options: how to draft; None is the default.
         fetcher: for images on the network.
         progress: called after every item; the steps are "fetching", "deciding" and "captioning".
+        before_captions: called with the captioner and the number of requests to it, before the
+            first one; may raise to send none.
 
     Raises:
         StoreError, OutputError: the disk is full, or the store is in use.
@@ -125,6 +139,8 @@ def draft_site(
     tasks = run.decide()
     if tasks and run.is_renamed():
         tasks = run.decide()
+    if tasks and before_captions is not None:
+        before_captions(captioner, len(tasks))
     run.caption(tasks)
     run.summary.elapsed_s = time.monotonic() - started_s
     return run.summary
@@ -152,7 +168,18 @@ class _Run:
         wording = json.dumps(asdict(options.wording), sort_keys=True)
         others = f"{options.alternatives} {options.labels} {options.fill_empty}"
         ocr = " ocr" if options.ocr and has_ocr() else ""
-        store.put_setting("rules", f"{version('cutline')} {wording} {others}{ocr}")
+        asked = ""
+        self._chat: ChatDrafts | None = None
+        if is_chat_model(captioner):
+            asked = f" {options.prompt.version} {options.language}"
+            chat = ChatAltOptions(
+                options.wording.max_chars,
+                options.language,
+                options.wording.glossary,
+                options.prompt,
+            )
+            self._chat = ChatDrafts(store, captioner.name, chat, ImageIndex())
+        store.put_setting("rules", f"{version('cutline')} {wording} {others}{ocr}{asked}")
         self._put_model()
 
     def _put_model(self) -> None:
@@ -193,10 +220,16 @@ class _Run:
         """Draft what needs no new caption; returns the images that need one."""
         tasks: dict[tuple[int, str], _Task] = {}
         total = self.store.count_occurrences()
+        if self._chat is not None:
+            self._chat = replace(self._chat, index=ImageIndex.of(self.store))
         for done, each in enumerate(self.store.occurrences(), start=1):
             if self._is_due(each):
                 occurrence = self._as_missing(each)
                 decision = decide(occurrence, each.image.pixels if each.image else None)
+                if self._chat is not None and self._asks(each, decision):
+                    self._chat_task(self._chat, each, decision, tasks)
+                    self.progress(Progress("deciding", done, total))
+                    continue
                 decision, caption, content = self._captioned_before(each, decision)
                 if content is None:
                     self._draft(each, decision, caption)
@@ -211,6 +244,9 @@ class _Run:
         """Caption images, and draft the occurrences that wait for each as soon as it is done."""
         self.progress(Progress("captioning", 0, len(tasks)))
         if not tasks:
+            return
+        if self._chat is not None:
+            self._converse(self._chat, tasks)
             return
         search = self.captioner.search
         options = CaptionOptions(
@@ -258,12 +294,7 @@ class _Run:
 
     def _captioned(self, task: _Task, caption: Caption) -> None:
         if caption.error is not None:
-            self.summary.uncaptioned += 1
-            reason = str(caption.error)
-            if isinstance(caption.error, ImageError):
-                reason = caption.error.reason
-            if reason not in self.summary.refusals:
-                self.summary.refusals.append(reason)
+            self._refused(caption.error)
             return  # without a draft, so that the next run tries again
         record = caption.to_dict() | {"source": ""}
         self.summary.captioned += 1
@@ -274,9 +305,79 @@ class _Run:
                 self.store.put_caption(task.content, self._model, recipe, record)
             self._draft(each, decision, _restored(record))
 
+    def _asks(self, each: StoredOccurrence, decision: Decision) -> bool:
+        """Whether a chat model is asked for an occurrence: there is an image, and words to find."""
+        image = each.image
+        readable = image is not None and image.content is not None and image.media_type != SVG
+        return readable and needs_chat(decision)
+
+    def _chat_task(
+        self,
+        chat: ChatDrafts,
+        each: StoredOccurrence,
+        decision: Decision,
+        tasks: dict[tuple[int, str], _Task],
+    ) -> None:
+        """Draft from an answer in the store, or add the request that is missing."""
+        content = each.image.content if each.image else None
+        assert content is not None  # see `_asks`
+        use = self._as_missing(each)
+        recipe = chat.recipe(each, use, decision)
+        record = self.store.caption(content, chat.model, recipe)
+        made = chat.draft(use, decision, record, self.options.wording) if record else None
+        if made is not None:
+            self._save(each, decision, made)
+            return
+        content = self.store.largest(content)
+        task = tasks.setdefault((content, recipe), _Task(content, recipe))
+        task.waiting.append((each.id, decision))
+
+    def _converse(self, chat: ChatDrafts, tasks: list[_Task]) -> None:
+        """Ask a chat model, and draft the occurrences that wait for each answer."""
+
+        def dialogues() -> Iterator[tuple[Any, Dialogue[ChatAlt]]]:
+            for task in tasks:
+                id, decision = task.waiting[0]
+                each = self.store.occurrence(id)
+                dialogue = chat.dialogue(each, self._as_missing(each), decision)
+                yield self.store.picture(task.content), dialogue
+
+        model: Any = self.captioner
+        answers = model.converse(dialogues())
+        with closing(answers):
+            for done, (task, answer) in enumerate(zip(tasks, answers, strict=True), start=1):
+                self._answered(chat, task, answer)
+                self.progress(Progress("captioning", done, len(tasks), self.summary.uncaptioned))
+
+    def _answered(self, chat: ChatDrafts, task: _Task, answer: ChatAlt | CutlineError) -> None:
+        if isinstance(answer, CutlineError):
+            self._refused(answer)
+            if isinstance(answer, RefusalError):  # asking again would give the same answer
+                for id, decision in task.waiting:
+                    each = self.store.occurrence(id)
+                    made = draft(self._as_missing(each), decision, None, self.options.wording)
+                    self._save(each, decision, _noted(made, f"{chat.model} {answer}"))
+            return
+        record = chat.save(task.content, task.words, answer)
+        self.summary.captioned += 1
+        for id, decision in task.waiting:
+            each = self.store.occurrence(id)
+            suggested = chat.draft(self._as_missing(each), decision, record, self.options.wording)
+            if suggested is not None:
+                self._save(each, decision, suggested)
+
+    def _refused(self, error: CutlineError) -> None:
+        self.summary.uncaptioned += 1
+        reason = error.reason if isinstance(error, ImageError) else str(error)
+        if reason not in self.summary.refusals:
+            self.summary.refusals.append(reason)
+
     def _draft(self, each: StoredOccurrence, decision: Decision, caption: Caption | None) -> None:
+        occurrence = self._as_missing(each)
+        self._save(each, decision, draft(occurrence, decision, caption, self.options.wording))
+
+    def _save(self, each: StoredOccurrence, decision: Decision, made: Draft) -> None:
         occurrence, image = self._as_missing(each), each.image
-        made = draft(occurrence, decision, caption, self.options.wording)
         if occurrence is not each.occurrence:
             made = _noted(made, 'its alt is "" now, which may be intentional')
         if decision.alt is None and image is not None and decision.purpose is not Purpose.KEPT:

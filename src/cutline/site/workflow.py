@@ -226,6 +226,7 @@ def draft(
     private: bool | None = None,
     network: FetchOptions | None = None,
     progress: OnProgress = ignore,
+    before_captions: Callable[[caption.Captioner, int], None] | None = None,
 ) -> DraftResult:
     """Fetch each image once, decide what it is for, and draft an alt text where one is missing.
 
@@ -242,6 +243,8 @@ def draft(
             host, at the addresses that it had when the crawl started.
         network: how to fetch images; `public_only`, `private_host` and `robots` are set here.
         progress: called after every image.
+        before_captions: called with the captioner and the number of requests to it, before the
+            first one; may raise to send none.
 
     Raises:
         OptionError: there is no such store, or the glossary cannot be read.
@@ -263,7 +266,14 @@ def draft(
             robots=opened.setting("robots") == "yes",
         )
         with Fetcher(fetch) as fetcher:
-            summary = draft_site(opened, captioner, options, fetcher=fetcher, progress=progress)
+            summary = draft_site(
+                opened,
+                captioner,
+                options,
+                fetcher=fetcher,
+                progress=progress,
+                before_captions=before_captions,
+            )
         failed = list(opened.images("failed"))
         return DraftResult(
             summary,
@@ -289,6 +299,7 @@ def run(
     network: FetchOptions | None = None,
     progress: OnProgress = ignore,
     on_step: Callable[[StepResult], None] | None = None,
+    before_captions: Callable[[caption.Captioner, int], None] | None = None,
 ) -> RunResult:
     """Find the images of a site, draft alt texts and write the report.
 
@@ -302,6 +313,7 @@ def run(
         drafting, glossary, private, network: see `draft`.
         progress: called after every page and image.
         on_step: called with the result of each step as soon as it is complete.
+        before_captions: as for `draft`.
 
     Raises:
         OptionError: there is no such source, or the store belongs to another site.
@@ -330,6 +342,7 @@ def run(
             private=private,
             network=network,
             progress=progress,
+            before_captions=before_captions,
         )
         if on_step:
             on_step(drafted)

@@ -25,9 +25,9 @@ from cutline.site.decide.chat_judge import (
     judge_dialogue,
 )
 from cutline.site.decide.page_context import page_data
-from cutline.site.model import Decision, ImageUse, Kind, Purpose
+from cutline.site.model import Decision, ImageOccurrence, Kind, Purpose
 
-USE = ImageUse(
+USE = ImageOccurrence(
     "https://farm.example/animals",
     0,
     Kind.IMG,
@@ -58,7 +58,7 @@ def converse(dialogue: Any, answers: Iterable[str]) -> tuple[Any, list[ChatReque
 
 
 def ask(
-    answers: Iterable[str], use: ImageUse = USE, decision: Decision = DESCRIBE, **o: Any
+    answers: Iterable[str], use: ImageOccurrence = USE, decision: Decision = DESCRIBE, **o: Any
 ) -> Any:
     return converse(alt_dialogue(use, decision, ChatAltOptions(**o)), answers)
 
@@ -253,7 +253,7 @@ def test_every_packaged_prompt_uses_fields_that_are_documented() -> None:
 # Judging alts that exist.
 
 
-def judge(answers: Iterable[str], use: ImageUse) -> tuple[Judgement, list[ChatRequest]]:
+def judge(answers: Iterable[str], use: ImageOccurrence) -> tuple[Judgement, list[ChatRequest]]:
     found: tuple[Judgement, list[ChatRequest]] = converse(judge_dialogue(use, model="m"), answers)
     return found
 
@@ -272,7 +272,7 @@ def judge(answers: Iterable[str], use: ImageUse) -> tuple[Judgement, list[ChatRe
         ),
     ],
 )
-def test_rules_judge_first(use: ImageUse, verdict: AltVerdict, rule: str) -> None:
+def test_rules_judge_first(use: ImageOccurrence, verdict: AltVerdict, rule: str) -> None:
     found = judge_by_rule(use)
     assert found is not None
     assert found.verdict is verdict

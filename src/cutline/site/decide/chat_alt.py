@@ -24,7 +24,7 @@ from cutline.site.decide.page_context import (
     task_for,
     wants_long_description,
 )
-from cutline.site.model import Decision, Draft, ImageUse, Purpose, Severity
+from cutline.site.model import Decision, Draft, ImageOccurrence, Purpose, Severity
 
 _LONG_CHARS = 4000
 
@@ -126,11 +126,11 @@ def needs_chat(decision: Decision) -> bool:
 
 
 def alt_dialogue(
-    use: ImageUse,
+    use: ImageOccurrence,
     decision: Decision,
     options: ChatAltOptions | None = None,
     *,
-    others: Sequence[ImageUse] = (),
+    others: Sequence[ImageOccurrence] = (),
     shared: bool = False,
 ) -> Dialogue[ChatAlt]:
     """Ask for the alt of an image at one place; once more, with the finding, if it fails a check.
@@ -253,7 +253,11 @@ def _paragraphs(text: str) -> str:
 
 
 def _checked(
-    answer: ChatAlt, use: ImageUse, decision: Decision, language: str, options: ChatAltOptions
+    answer: ChatAlt,
+    use: ImageOccurrence,
+    decision: Decision,
+    language: str,
+    options: ChatAltOptions,
 ) -> ChatAlt:
     """An answer with what is wrong with it."""
     problems = list(_problems(answer, use, language, options))
@@ -283,7 +287,7 @@ def _checked(
 
 
 def _problems(
-    answer: ChatAlt, use: ImageUse, language: str, options: ChatAltOptions
+    answer: ChatAlt, use: ImageOccurrence, language: str, options: ChatAltOptions
 ) -> Iterator[str]:
     if answer.decorative and not answer.alt:
         return
@@ -296,7 +300,7 @@ def _problems(
 
 
 def chat_draft(
-    use: ImageUse,
+    use: ImageOccurrence,
     decision: Decision,
     answer: ChatAlt,
     model: str,
@@ -347,7 +351,9 @@ def chat_draft(
     return replace(made, notes=tuple(dict.fromkeys(notes)))
 
 
-def _without_suggestion(made: Draft, use: ImageUse, answer: ChatAlt, notes: list[str]) -> Draft:
+def _without_suggestion(
+    made: Draft, use: ImageOccurrence, answer: ChatAlt, notes: list[str]
+) -> Draft:
     texts = dict.fromkeys((answer.alt, *made.alternatives))
     others = tuple(text for text in texts if text and not obeys_the_page(text, use))
     return replace(made, alt=None, words=(), alternatives=others, notes=tuple(dict.fromkeys(notes)))

@@ -18,7 +18,7 @@ from cutline.site.decide.chat_alt import find_object
 from cutline.site.decide.decision_tree import decide
 from cutline.site.decide.lint import lint, lint_alt
 from cutline.site.decide.page_context import language_for, obeys_the_page, page_data
-from cutline.site.model import Alt, ImageUse, Kind, Pixels, Purpose, Severity
+from cutline.site.model import Alt, ImageOccurrence, Kind, Pixels, Purpose, Severity
 
 _REASON_CHARS = 300
 _SAYS_NOTHING = frozenset("decorative-alt filename placeholder vague".split())
@@ -104,12 +104,12 @@ class JudgeOptions:
     """How a model is asked."""
 
 
-def has_alt_to_judge(use: ImageUse) -> bool:
+def has_alt_to_judge(use: ImageOccurrence) -> bool:
     """Whether an occurrence has an alt, which may be empty, that is shown to anybody."""
     return use.alt_state in (Alt.PRESENT, Alt.EMPTY) and use.kind is not Kind.CSS and not use.hidden
 
 
-def judge_by_rule(use: ImageUse, pixels: Pixels | None = None) -> Judgement | None:
+def judge_by_rule(use: ImageOccurrence, pixels: Pixels | None = None) -> Judgement | None:
     """The judgement that a rule gives without a look at the image; None if none does.
 
     An alt in which lint finds an error, or that says nothing, is to change. Where the decision
@@ -146,12 +146,12 @@ def judge_by_rule(use: ImageUse, pixels: Pixels | None = None) -> Judgement | No
 
 
 def judge_dialogue(
-    use: ImageUse,
+    use: ImageOccurrence,
     options: JudgeOptions | None = None,
     *,
     model: str,
     pixels: Pixels | None = None,
-    others: Sequence[ImageUse] = (),
+    others: Sequence[ImageOccurrence] = (),
     shared: bool = False,
 ) -> Dialogue[Judgement]:
     """Ask what an existing alt is worth; once more, with the finding, if the answer cannot be used.
@@ -214,7 +214,7 @@ def _parse(text: str) -> tuple[AltVerdict, str, str] | str:
 
 
 def _problem(
-    verdict: AltVerdict, better: str, use: ImageUse, language: str, options: JudgeOptions
+    verdict: AltVerdict, better: str, use: ImageOccurrence, language: str, options: JudgeOptions
 ) -> str:
     """Why a better alt cannot be used; "" if it can."""
     if refusal_in(better):
@@ -229,7 +229,7 @@ def _problem(
     return f"its alt fails {bad[0].rule}: {bad[0].message}." if bad else ""
 
 
-def _without_alt(use: ImageUse) -> ImageUse:
+def _without_alt(use: ImageOccurrence) -> ImageOccurrence:
     return replace(use, alt=None)
 
 

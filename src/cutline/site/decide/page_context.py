@@ -9,7 +9,7 @@ from typing import Any
 
 from cutline.chat.answer_text import clean_characters
 from cutline.chat.language import primary
-from cutline.site.model import Decision, ImageUse, Purpose
+from cutline.site.model import Decision, ImageOccurrence, Purpose
 from cutline.site.url_words import name_words
 
 _MOST_CHARS = 300
@@ -63,10 +63,10 @@ def wants_long_description(decision: Decision) -> bool:
 
 
 def page_data(
-    use: ImageUse,
+    use: ImageOccurrence,
     decision: Decision,
     *,
-    others: Sequence[ImageUse] = (),
+    others: Sequence[ImageOccurrence] = (),
     glossary: Mapping[str, str] | None = None,
     shared: bool = False,
 ) -> str:
@@ -105,12 +105,12 @@ def page_data(
     return json.dumps({name: value for name, value in data.items() if value}, ensure_ascii=False)
 
 
-def language_for(use: ImageUse, chosen: str = "") -> str:
+def language_for(use: ImageOccurrence, chosen: str = "") -> str:
     """The language of an alt: the one chosen, else the page's own, else English."""
     return primary(chosen) or primary(use.language) or "en"
 
 
-def obeys_the_page(text: str, use: ImageUse) -> str:
+def obeys_the_page(text: str, use: ImageOccurrence) -> str:
     """Why a text looks as if somebody's instruction had been followed; "" if it does not.
 
     An instruction in a page or picture can only lead to a text, which this refuses if it reads like
