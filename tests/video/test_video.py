@@ -34,7 +34,7 @@ from cutline.errors import (
 from cutline.runtime import Runtime
 from cutline.search import SearchOptions
 from cutline.video.decode import VideoReader
-from cutline.video.describe import agreed, describe_video, stream_shots
+from cutline.video.describe import VideoRun, agreed, describe_video
 from cutline.video.formats import clock, subrip, webvtt
 from cutline.video.model import Shot, VideoDescription, VideoLimits, VideoOptions
 from cutline.video.storyboard import storyboard
@@ -338,9 +338,12 @@ def test_shots_come_one_by_one_and_can_be_abandoned(
     captioner: BundleCaptioner, tmp_path: Path
 ) -> None:
     path = clips.write(tmp_path / "a.mp4", clips.shots(*range(12), seconds=1))
-    stream = stream_shots(captioner, path, UNMERGED)
+    run = VideoRun(captioner, path, UNMERGED)
+    stream = run.shots()
     assert next(stream).start == 0
-    stream.close()
+    run.stop()
+    assert len(list(stream)) < 11
+    run.close()
 
 
 def description(*captions: str) -> VideoDescription:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutline.cli.app import ENGINE, MODEL, THREADS, app, examples, needing, wording, writing
+from cutline.cli.app import ENGINE, MODEL, THREADS, app, examples, wording, writing
 from cutline.errors import OptionError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def video(
     found; 130 or 143 interrupted.
     """
     from cutline.cli.batch import Batch
-    from cutline.video.describe import stream_videos
+    from cutline.video.describe import require_video, stream_videos
     from cutline.video.model import VideoOptions
 
     options = VideoOptions(
@@ -116,9 +116,7 @@ def video(
     hint = "" if recursive else "; add --recursive to look into subfolders"
     if (waiting := batch.first(hint)) is None:
         raise typer.Exit
-    with needing("video", "reading videos"):
-        import av  # noqa: F401
-        import scenedetect  # noqa: F401
+    require_video()
 
     from cutline.backends import load
 

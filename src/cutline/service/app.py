@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Any, TypeVar
 
@@ -17,15 +17,15 @@ from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from cutline.caption import Caption, CaptionOptions
 from cutline.errors import OptionError
 from cutline.fetch import Resolve
 from cutline.search import SearchOptions
-from cutline.service import openapi
+from cutline.service import media, openapi
 from cutline.service import try_page as pages
+from cutline.service.disconnect import unless_gone
 from cutline.service.logging import log_to_stderr
 from cutline.service.middleware import Guard
 from cutline.service.openapi import ALWAYS, FETCHING, GUARDED, PICTURE, PROBED, UPLOAD
@@ -89,6 +89,7 @@ def create_app(
             expose_headers=["Retry-After", "X-Request-ID"],
         )
     app.include_router(router)
+    app.include_router(media.router)
     app.include_router(pages.router)
     told = openapi.document(app, settings)
     app.openapi = lambda: told  # type: ignore[method-assign]
@@ -200,7 +201,7 @@ async def wowme(
     _charge(request, 1)
     service = _service(request)
     work = service.caption(service.captioner, [Given(image, url=image)], CaptionOptions(labels=0))
-    [found] = await _unless_gone(request, work)
+    [found] = await unless_gone(request, work)
     if isinstance(found, ProblemError):
         raise found
     assert found.caption is not None
@@ -235,7 +236,7 @@ async def alt(request: Request) -> Response:
         )
     except OptionError as error:
         raise ProblemError("invalid-request", str(error)) from error
-    found = await _unless_gone(request, service.alt(given, _use(page), wording))
+    found = await unless_gone(request, service.alt(given, _use(page), wording))
     assert found.draft is not None
     return _json(
         {
@@ -344,7 +345,7 @@ async def _captions(
     captioner = service.captioner
     chosen = _caption_options(options, captioner.search)
     work = service.caption(captioner, given, chosen, drafts=options.alt)
-    found = await _unless_gone(request, work)
+    found = await unless_gone(request, work)
     if alone and isinstance(found[0], ProblemError):
         raise found[0]
     for answer in found:
@@ -438,22 +439,3 @@ def _since_ms(began_s: float) -> float:
 def _json(content: Any) -> Response:
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return Response(text.encode("utf-8", "replace"), media_type="application/json")
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do the work; stop it when the client goes away, so that its place is free."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        leaving.result()  # raises what is wrong with a body that came with a GET
-        raise ClientDisconnect
-    finally:
-        working.cancel()
-        leaving.cancel()

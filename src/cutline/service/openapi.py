@@ -19,6 +19,9 @@ from cutline.service.schema import (
     Options,
     PageContext,
     ProblemDetails,
+    RegionOptionsModel,
+    RegionRequest,
+    VideoOptionsModel,
 )
 from cutline.service.settings import Settings
 
@@ -28,6 +31,7 @@ ALWAYS = (*PROBED, "host-refused")
 GUARDED = (*ALWAYS, "unauthorized", "rate-limited", "busy", "not-ready")
 FETCHING = ("url-invalid", "url-refused", "fetch-failed", "fetch-timeout")
 PICTURE = ("image-too-large", "image-format", "image-corrupt")
+VIDEO = ("video-too-large", "video-format", "video-corrupt", "no-video")
 UPLOAD = ("body-too-large", "upload-too-slow", "media-type", "too-many-images", "invalid-request")
 
 
@@ -71,11 +75,13 @@ def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
         tags=[
             {"name": "captions", "description": "A sentence for every picture."},
             {"name": "alt", "description": "The alt text a picture should have where it stands."},
+            {"name": "regions", "description": "Phrases for parts of an image."},
+            {"name": "videos", "description": "Sentences for the shots of a video."},
             {"name": "service", "description": "What is served, and how it fares."},
         ],
     )
     schemas = told["components"]["schemas"]
-    for model in (CaptionRequest, AltRequest, ProblemDetails):
+    for model in (CaptionRequest, AltRequest, RegionRequest, ProblemDetails):
         _add(schemas, model)
     schemas["CaptionRequest"]["properties"]["images"]["maxItems"] = settings.max_images
     file = {
@@ -94,6 +100,22 @@ def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
         [],
         PageContext,
         AltOptions,
+    )
+    boxes = {"type": "string", "description": "X,Y,WIDTH,HEIGHT; several are parted by `;`."}
+    schemas["RegionForm"] = _form(
+        "A file, boxes and options as a form.",
+        {"image": file, "boxes": boxes},
+        ["image"],
+        RegionOptionsModel,
+    )
+    video = {
+        "type": "string",
+        "format": "binary",
+        "description": f"A video's file, at most {settings.max_body_mb:g} MB and "
+        f"{settings.max_video_s:g} seconds.",
+    }
+    schemas["VideoForm"] = _form(
+        "A file and options as a form.", {"video": video}, ["video"], VideoOptionsModel
     )
     if settings.keys:
         told["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -137,6 +159,8 @@ def _description(settings: Settings) -> str:
         "One image": f"{settings.max_image_mb:g} MB, {settings.max_megapixels:g} megapixels",
         "Images accepted and not yet answered": f"{settings.queue}; more get 503 with Retry-After",
         "All pictures held at once": f"{settings.max_pending_mb:g} MB; more get 503",
+        "One video": f"{settings.max_body_mb:g} MB, {settings.max_video_s:g} s, "
+        f"{settings.max_video_megapixels:g} megapixels; {settings.max_videos} at once",
         "Connections at once": f"{settings.max_connections}; more get 503",
         "Images by URL": f"{settings.fetch_timeout_s:g} s each, {FetchOptions.max_redirects} "
         "redirects, http and https, public hosts only"

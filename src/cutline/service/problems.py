@@ -15,6 +15,9 @@ from cutline.errors import (
     ImageFormatError,
     ImageTooLargeError,
     OptionError,
+    VideoError,
+    VideoFormatError,
+    VideoTooLargeError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -69,6 +72,14 @@ KINDS: Mapping[str, Kind] = {
     ),
     "busy": Kind(503, "Busy", "As much is waiting as is accepted; see Retry-After."),
     "not-ready": Kind(503, "Not ready", "No model is loaded yet, or the service is shutting down."),
+    "video-too-large": Kind(
+        413, "Video too large", "The video has more bytes, pixels or seconds than allowed."
+    ),
+    "video-format": Kind(
+        415, "Not a video read here", "The bytes are no video, or its codec has no decoder."
+    ),
+    "video-corrupt": Kind(422, "Damaged video", "The video is empty, cut short or damaged."),
+    "no-video": Kind(501, "Videos not supported", "cutline[video] is not installed here."),
     "fetch-timeout": Kind(504, "Fetch took too long", "The URL's server did not answer in time."),
 }
 """Every code there is."""
@@ -124,6 +135,13 @@ def problem_of(error: CutlineError) -> ProblemError:
             code = "image-too-large"
         elif isinstance(error, ImageFormatError):
             code = "image-format"
+        return ProblemError(code, error.reason)
+    if isinstance(error, VideoError):
+        code = "video-corrupt"
+        if isinstance(error, VideoTooLargeError):
+            code = "video-too-large"
+        elif isinstance(error, VideoFormatError):
+            code = "video-format"
         return ProblemError(code, error.reason)
     if isinstance(error, OptionError):
         return ProblemError("invalid-request", str(error))

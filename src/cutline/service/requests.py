@@ -23,6 +23,9 @@ from cutline.service.schema import (
     ImageSource,
     Options,
     PageContext,
+    RegionOptionsModel,
+    RegionRequest,
+    VideoOptionsModel,
 )
 from cutline.service.service import Given
 from cutline.service.settings import Settings
@@ -79,6 +82,41 @@ async def read_alt(
     with _validation(PageContext, "image", *AltOptions.model_fields):
         use, options = PageContext.model_validate(fields), AltOptions.model_validate(wording)
     return (Given(*files[0]) if files else None), use, options
+
+
+async def read_regions(
+    request: Request, settings: Settings
+) -> tuple[Given, list[str] | None, RegionOptionsModel]:
+    """The image, the boxes and the options of a request for regions.
+
+    Raises:
+        ProblemError: as for `read_captions`.
+    """
+    if not _is_form(request):
+        asked = await _json(request, RegionRequest)
+        return await _given("image", "image", asked.image), asked.boxes, asked.options
+    fields, files = await _form(request, settings, 1)
+    if not files:
+        raise invalid([{"loc": ("image",), "msg": "missing; expected a file"}])
+    text = fields.pop("boxes", None)
+    boxes = None if text is None else [each for each in text.split(";") if each.strip()]
+    with _validation(RegionOptionsModel, "image", "boxes"):
+        return Given(*files[0]), boxes or None, RegionOptionsModel.model_validate(fields)
+
+
+async def read_video(request: Request, settings: Settings) -> tuple[str, bytes, VideoOptionsModel]:
+    """The name and bytes of a video, and the options, of a form.
+
+    Raises:
+        ProblemError: as for `read_captions`.
+    """
+    if not _is_form(request):
+        raise ProblemError("media-type", "got JSON; expected multipart/form-data")
+    fields, files = await _form(request, settings, 1, ("video",))
+    if not files:
+        raise invalid([{"loc": ("video",), "msg": "missing; expected a file"}])
+    with _validation(VideoOptionsModel, "video"):
+        return *files[0], VideoOptionsModel.model_validate(fields)
 
 
 def invalid(
@@ -174,7 +212,10 @@ class _FormParser(MultiPartParser):
 
 
 async def _form(
-    request: Request, settings: Settings, most: int
+    request: Request,
+    settings: Settings,
+    most: int,
+    names: tuple[str, ...] = ("image", "images"),
 ) -> tuple[dict[str, str], list[tuple[str, bytes]]]:
     """The fields, and the files by name."""
     known = {*Options.model_fields, *PageContext.model_fields, *AltOptions.model_fields}
@@ -199,10 +240,10 @@ async def _form(
         files: list[tuple[str, bytes]] = []
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
-                if name not in ("image", "images"):
-                    message = "no form field for files; expected image=@FILE"
+                if name not in names:
+                    message = f"no form field for files; expected {names[0]}=@FILE"
                     raise invalid([{"loc": (name,), "msg": message}])
-                source = (value.filename or f"image {len(files) + 1}")[:MAX_NAME]
+                source = (value.filename or f"{names[0]} {len(files) + 1}")[:MAX_NAME]
                 files.append((source, await value.read()))
             elif name in fields:
                 raise invalid([{"loc": (name,), "msg": "given twice"}])

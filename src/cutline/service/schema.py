@@ -389,3 +389,74 @@ class Health(BaseModel):
     """How the service is."""
 
     status: Literal["ok"]
+
+
+class RegionOptionsModel(_Model):
+    """How regions are found and described."""
+
+    margin: Annotated[
+        float,
+        Field(ge=0, le=10, description="Context on every side, as a share of the box's size."),
+    ] = 0.1
+    max_regions: Annotated[
+        int, Field(ge=1, le=50, description="Most regions, unless boxes are given.")
+    ] = 10
+    caption: Annotated[
+        Flag, Field(description="Also caption the whole image, and ground its nouns.")
+    ] = False
+
+
+class RegionRequest(_Model):
+    """An image whose regions are described."""
+
+    image: ImageSource
+    boxes: Annotated[
+        list[Annotated[str, Field(max_length=100)]] | None,
+        Field(
+            min_length=1,
+            max_length=50,
+            description="X,Y,WIDTH,HEIGHT in pixels or percent; without them regions are found.",
+            examples=[["10,20,30,40", "10%,20%,30%,40%"]],
+        ),
+    ] = None
+    options: RegionOptionsModel = RegionOptionsModel()
+
+
+class RegionResult(BaseModel):
+    """A described region."""
+
+    bbox: Annotated[
+        list[float], Field(description="x, y, width, height in pixels of the upright image.")
+    ]
+    phrase: str
+    label: str
+    confidence: float
+    label_probability: float
+
+
+class GroundingResult(BaseModel):
+    """A noun of the caption with its box."""
+
+    word: str
+    position: int
+    bbox: list[float]
+
+
+class RegionsResponse(BaseModel):
+    """The regions of an image, best first; for given boxes in their order."""
+
+    source: str
+    width: int
+    height: int
+    caption: str | None
+    regions: list[RegionResult]
+    groundings: list[GroundingResult]
+    model: str
+    took_ms: float
+
+
+class VideoOptionsModel(_Model):
+    """How a video is described."""
+
+    frames: Annotated[int, Field(ge=1, le=16, description="Frames for each sentence.")] = 4
+    summary: Annotated[Flag, Field(description="Also a sentence for the whole video.")] = False

@@ -7,7 +7,12 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -116,6 +121,8 @@ class Service:
             max_jpeg_pixels=int(settings.max_megapixels * 1e6),
             max_bytes=int(settings.max_image_mb * 1e6),
         )
+        self.region_slots = asyncio.Semaphore(settings.threads or 2)
+        self.video_slots = asyncio.Semaphore(settings.max_videos)
         self._captioner: Captioner | None = None
         self._given = captioner
         self._loading = asyncio.Lock()
@@ -253,6 +260,18 @@ class Service:
         except CutlineError as error:
             raise problem_of(error) from error
         return pixels
+
+    def reserve(self, count: int) -> AbstractContextManager[None]:
+        """Reserve places in the queue while the block runs.
+
+        Raises:
+            ProblemError: the queue is full.
+        """
+        return self._places(count)
+
+    def content(self, given: Given) -> AbstractAsyncContextManager[bytes]:
+        """The bytes of an image; if they are fetched, they are held while the block runs."""
+        return self._content(given)
 
     @contextmanager
     def _places(self, count: int) -> Iterator[None]:

@@ -53,6 +53,13 @@ class Settings:
     max_megapixels: float = _setting(
         64.0, "Pixels of one image by its header, millions.", least=0.001
     )
+    max_video_s: float = _setting(
+        300.0, "Length of one video, seconds; only its beginning is described.", least=0.1
+    )
+    max_video_megapixels: float = _setting(
+        9.0, "Pixels of one frame of a video, millions.", least=0.001
+    )
+    max_videos: int = _setting(1, "Videos described at once; others wait.", least=1)
     max_pending_mb: float = _setting(
         512.0, "Bodies and fetched images held at once, MB; more get 503.", least=0.001
     )

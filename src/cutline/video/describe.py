@@ -11,6 +11,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -31,6 +32,89 @@ _END = object()
 
 OnShot: TypeAlias = Callable[[Shot, float], object]
 """Called with each shot and the seconds read so far."""
+
+
+class VideoRun:
+    """One video on its way to sentences; can be stopped from another thread.
+
+    Args:
+        captioner: any captioner.
+        source: a path or the bytes of a file.
+        options: how; None is the default.
+
+    Attributes:
+        name: the source, for a person.
+
+    Raises:
+        VideoError: the file cannot be opened as a video.
+        MissingExtraError: PyAV or PySceneDetect is not installed.
+    """
+
+    def __init__(
+        self, captioner: Captioner, source: Any, options: VideoOptions | None = None
+    ) -> None:
+        require_video()
+        from cutline.video.decode import VideoReader
+
+        self._options = options or VideoOptions()
+        self._stop = threading.Event()
+        self._reader = VideoReader(source, self._options.limits)
+        self._describer = _Describer(captioner, self._options)
+        self._described = False
+        self.name = self._reader.name
+
+    @property
+    def error(self) -> VideoError | None:
+        """After the last shot: what is wrong with the rest of the video."""
+        return self._reader.error
+
+    @property
+    def seconds(self) -> float:
+        """How much has been read, seconds from the first frame."""
+        return self._reader.end
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright picture, px; 0 before the first frame."""
+        return self._reader.geometry.shown if self._reader.geometry else (0, 0)
+
+    def shots(self) -> Iterator[Shot]:
+        """The shots, each as soon as it is described.
+
+        Raises:
+            VideoError: nothing of the video can be read.
+            EngineError: inference failed.
+        """
+        for shot in self._describer.shots(self._reader, self._stop):
+            self._described = True
+            yield shot
+
+    def summary(self) -> str:
+        """A sentence for the shots so far; "" without shots or if the options ask for none."""
+        wanted = self._options.summary and self._described
+        return self._describer.summary() if wanted else ""
+
+    def stop(self) -> None:
+        """End `shots` soon."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stop.set()
+        self._reader.close()
+
+
+def require_video() -> None:
+    """Check that the libraries of the extra `video` are installed.
+
+    Raises:
+        MissingExtraError: one is not.
+    """
+    try:
+        import av  # noqa: F401
+        import scenedetect  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("reading videos", "video") from error
 
 
 def describe_video(
@@ -55,43 +139,21 @@ def describe_video(
         MissingExtraError: PyAV or PySceneDetect is not installed.
         EngineError: inference failed.
     """
-    options = options or VideoOptions()
-    with _reader(source, options) as reader:
-        describer = _Describer(captioner, options)
+    with closing(VideoRun(captioner, source, options)) as run:
         shots = []
-        for shot in describer.shots(reader):
+        for shot in run.shots():
             shots.append(shot)
             if on_shot is not None:
-                on_shot(shot, reader.end)
-        width, height = reader.geometry.shown if reader.geometry else (0, 0)
+                on_shot(shot, run.seconds)
         return VideoDescription(
-            reader.name,
-            reader.end,
-            width,
-            height,
+            run.name,
+            run.seconds,
+            *run.size,
             tuple(shots),
-            describer.summary() if options.summary and shots else "",
+            run.summary(),
             captioner.name,
-            reader.error,
+            run.error,
         )
-
-
-def stream_shots(
-    captioner: Captioner, source: Any, options: VideoOptions | None = None
-) -> Iterator[Shot]:
-    """The shots of one video, each as soon as it is described.
-
-    Closing the iterator ends its thread. The arguments are those of `describe_video`.
-
-    Raises:
-        VideoError: nothing of the video can be read, or, after the last shot, what was wrong
-            with the rest.
-    """
-    options = options or VideoOptions()
-    with _reader(source, options) as reader:
-        yield from _Describer(captioner, options).shots(reader)
-        if reader.error is not None:
-            raise reader.error
 
 
 def stream_videos(
@@ -108,16 +170,6 @@ def stream_videos(
             yield describe_video(captioner, source, options)
         except VideoError as error:
             yield VideoDescription(describe_source(source), model=captioner.name, error=error)
-
-
-def _reader(source: Any, options: VideoOptions) -> Any:
-    try:
-        import scenedetect  # noqa: F401
-
-        from cutline.video.decode import VideoReader
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("reading videos", "video") from error
-    return VideoReader(source, options.limits)
 
 
 @dataclass
@@ -150,12 +202,12 @@ class _Describer:
         self._summary_step = 1
         self._count = 0
 
-    def shots(self, reader: Any) -> Iterator[Shot]:
+    def shots(self, reader: Any, stop: threading.Event) -> Iterator[Shot]:
         """The described shots of a reader's video, neighbours with the same content merged."""
         held: _Encoded | None = None
         short: _Encoded | None = None
         described = False
-        for cut in _in_background(reader, self._options):
+        for cut in _in_background(reader, self._options, stop):
             shot = self._encode(cut)
             if shot.end - shot.start < _SHORTEST_S:
                 short = short or shot
@@ -276,12 +328,11 @@ def agreed(captions: Sequence[Caption]) -> Caption:
     return good[max(range(len(good)), key=likeness)]
 
 
-def _in_background(reader: Any, options: VideoOptions) -> Iterator[Any]:
+def _in_background(reader: Any, options: VideoOptions, stop: threading.Event) -> Iterator[Any]:
     """The cut shots of a reader, decoded and cut on another thread."""
     from cutline.video.shots import cut_shots
 
     waiting: queue.Queue[Any] = queue.Queue(_QUEUED_SHOTS)
-    stop = threading.Event()
 
     def frames() -> Iterator[Any]:
         for frame in reader.frames():
@@ -308,7 +359,13 @@ def _in_background(reader: Any, options: VideoOptions) -> Iterator[Any]:
     thread = threading.Thread(target=work, name="cutline-video", daemon=True)
     thread.start()
     try:
-        while (item := waiting.get()) is not _END:
+        while not stop.is_set():
+            try:
+                item = waiting.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if item is _END:
+                return
             if isinstance(item, BaseException):
                 raise item
             yield item
