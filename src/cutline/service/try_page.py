@@ -16,6 +16,7 @@ router = APIRouter(include_in_schema=False)
 
 _CONTENT_SECURITY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "media-src blob:; "
     "img-src 'self' blob: data: http: https:; "  # the picture behind a URL that one has typed
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -43,7 +44,7 @@ async def try_it(request: Request) -> Response:
 @router.get("/static/{name}")
 async def static(name: str) -> Response:
     """A script or a style sheet."""
-    if name not in ("look.css", "try.css", "try.js"):
+    if name not in ("look.css", "try.css", "try.js", "regions.js", "videos.js"):
         raise ProblemError("not-found", "There is no such file.")
     headers = {"Cache-Control": "no-cache"}
     return Response(_content(name), media_type=_MEDIA[name.partition(".")[2]], headers=headers)

@@ -42,7 +42,9 @@ $("#ask-key").addEventListener("submit", (event) => {
 });
 
 function take(files) {
-  const pictures = [...files];
+  const videos = [...files].filter((file) => file.type.startsWith("video/"));
+  if (typeof takeVideo === "function") videos.forEach(takeVideo);
+  const pictures = [...files].filter((file) => !videos.includes(file));
   for (const file of pictures) {
     const card = makeCard(file.name || "pasted picture", URL.createObjectURL(file));
     card.picture = { file };
