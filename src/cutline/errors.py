@@ -177,8 +177,8 @@ class ServerError(EngineError):
     """A model's server failed on one image, or gave an answer that holds no caption.
 
     Attributes:
-        status: the HTTP status, or the status that an error inside a 200 response states; 0 if
-            there was none.
+        status: the HTTP status, or the status that an error inside a 200 response states; 502 for
+            a broken connection, 504 for a timeout, 0 if there is none.
         retry_after_s: how long the server asks clients to wait, seconds; None if it does not say.
     """
 

@@ -85,9 +85,10 @@ class ConnectionOptions:
 class _NoResponseError(Exception):
     """The connection broke, or nothing came in time."""
 
-    def __init__(self, reason: str, *, unreachable: bool = False) -> None:
+    def __init__(self, reason: str, *, unreachable: bool = False, timed_out: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.timed_out = timed_out
         self.unreachable = unreachable
 
 
@@ -258,11 +259,14 @@ class ChatClient:
                 )
         except TimeoutError as error:
             seconds = f"{self.options.timeout_s:g} s"
-            raise _NoResponseError(f"no answer within {seconds} (--timeout)") from error
+            raise _NoResponseError(
+                f"no answer within {seconds} (--timeout)", timed_out=True
+            ) from error
         except httpx.TimeoutException as error:
             raise _NoResponseError(
                 f"no answer within {self.options.timeout_s:g} s (--timeout)",
                 unreachable=isinstance(error, httpx.ConnectTimeout) and not self._reached,
+                timed_out=True,
             ) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise ServerAccessError(f"{self._label}: {error}") from error
@@ -380,8 +384,9 @@ class ChatClient:
         if error.unreachable and attempt >= min(_CONNECT_ATTEMPTS, self.options.retry.attempts):
             raise ServerBusyError(f"{message}; is the server running at {self._roots[0]}?")
         if attempt >= self.options.retry.attempts:
-            self._count_failed_image(message, 0)
-            raise ServerError(message, 504 if "--timeout" in message else 0)
+            status = 504 if error.timed_out else 502
+            self._count_failed_image(message, status)
+            raise ServerError(message, status)
         await self.pace.wait(backoff(attempt - 1, self.options.retry, self._jitter))
 
     def _count_failed_image(self, message: str, status: int) -> None:

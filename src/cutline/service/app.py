@@ -28,8 +28,8 @@ from cutline.service import try_page as pages
 from cutline.service.disconnect import unless_gone
 from cutline.service.logging import log_to_stderr
 from cutline.service.middleware import Guard
-from cutline.service.openapi import ALWAYS, FETCHING, GUARDED, PICTURE, PROBED, UPLOAD
-from cutline.service.problems import KINDS, ProblemError
+from cutline.service.openapi import ALWAYS, FETCHING, GUARDED, MODEL, PICTURE, PROBED, UPLOAD
+from cutline.service.problems import KINDS, MODEL_SERVER, ProblemError
 from cutline.service.requests import invalid, read_alt, read_captions
 from cutline.service.schema import (
     MAX_URL,
@@ -151,7 +151,7 @@ async def _field_problem(request: Request, error: Exception) -> Response:
     tags=["captions"],
     summary="Caption pictures",
     response_model=CaptionResponse,
-    responses=openapi.problems(*GUARDED, *UPLOAD),
+    responses=openapi.problems(*GUARDED, *UPLOAD, *MODEL),
     openapi_extra=openapi.body("CaptionForm", "CaptionRequest"),
 )
 async def caption(request: Request) -> Response:
@@ -339,15 +339,20 @@ async def _captions(
     *,
     alone: bool = False,
 ) -> Response:
-    """The answer to `given`; alone, the one picture's problem is the whole answer."""
+    """The answer to `given`; alone, the one picture's problem is the whole answer.
+
+    So is the first problem if a model's server fails on every picture.
+    """
     service = _service(request)
     _charge(request, len(given))
     captioner = service.captioner
     chosen = _caption_options(options, captioner.search)
     work = service.caption(captioner, given, chosen, drafts=options.alt)
     found = await unless_gone(request, work)
-    if alone and isinstance(found[0], ProblemError):
-        raise found[0]
+    problems = [each for each in found if isinstance(each, ProblemError)]
+    failed = len(problems) == len(found) and all(each.code in MODEL_SERVER for each in problems)
+    if problems and (alone or failed):
+        raise problems[0]
     for answer in found:
         if isinstance(answer, ProblemError):
             service.metrics.errors.labels(answer.code).inc()

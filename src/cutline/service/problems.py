@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,17 @@ from cutline.errors import (
     ImageFormatError,
     ImageTooLargeError,
     OptionError,
+    RefusalError,
+    ServerBusyError,
+    ServerError,
     VideoError,
     VideoFormatError,
     VideoTooLargeError,
 )
 
+_UNAVAILABLE = frozenset({408, 425, 429, 503, 504, 529})
+_RETRY_S = 10.0
+_LONGEST_RETRY_S = 86_400.0
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -64,11 +71,23 @@ KINDS: Mapping[str, Kind] = {
     ),
     "url-invalid": Kind(422, "No URL", "The URL is none, or names no valid host."),
     "image-corrupt": Kind(422, "Damaged picture", "The picture is empty, cut short or damaged."),
+    "content-refused": Kind(
+        422, "Content refused", "The model, or its server's filter, declines to describe the image."
+    ),
     "rate-limited": Kind(429, "Too many requests", "This client asked too often; see Retry-After."),
     "headers-too-large": Kind(431, "Headers too large", "The request's headers are too large."),
     "internal": Kind(500, "Internal error", "Something failed here; the log has the request's id."),
     "fetch-failed": Kind(
         502, "Fetch failed", "The URL could not be fetched, or answered an error."
+    ),
+    "model-failed": Kind(
+        502, "Model failed", "The server that runs the model answered an error; see `detail`."
+    ),
+    "model-unavailable": Kind(
+        503,
+        "Model unavailable",
+        "The server that runs the model is busy, limits the rate or does not answer; see "
+        "Retry-After.",
     ),
     "busy": Kind(503, "Busy", "As much is waiting as is accepted; see Retry-After."),
     "not-ready": Kind(503, "Not ready", "No model is loaded yet, or the service is shutting down."),
@@ -83,6 +102,9 @@ KINDS: Mapping[str, Kind] = {
     "fetch-timeout": Kind(504, "Fetch took too long", "The URL's server did not answer in time."),
 }
 """Every code there is."""
+
+MODEL_SERVER = frozenset({"content-refused", "model-failed", "model-unavailable"})
+"""The codes of a model behind another server."""
 
 
 class ProblemError(Exception):
@@ -145,4 +167,13 @@ def problem_of(error: CutlineError) -> ProblemError:
         return ProblemError(code, error.reason)
     if isinstance(error, OptionError):
         return ProblemError("invalid-request", str(error))
+    if isinstance(error, RefusalError):
+        return ProblemError("content-refused", str(error))
+    if isinstance(error, ServerError):
+        unreachable = isinstance(error, ServerBusyError) and error.status == 0
+        if unreachable or error.status in _UNAVAILABLE:
+            wait_s = math.ceil(min(max(1.0, error.retry_after_s or _RETRY_S), _LONGEST_RETRY_S))
+            headers = {"Retry-After": str(wait_s)}
+            return ProblemError("model-unavailable", str(error), headers=headers)
+        return ProblemError("model-failed", str(error))
     return ProblemError("internal", "The model failed on this picture.")

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cutline.backends import load
+from cutline.backends.servers import is_server
 from cutline.caption import Caption, Captioner, CaptionOptions, InContext, Picture
+from cutline.chat import is_chat_model
 from cutline.errors import CutlineError, FetchError
 from cutline.fetch import Fetcher, FetchOptions, Resolve
 from cutline.image import Limits, load_image
@@ -29,9 +31,16 @@ from cutline.service.prometheus import Metrics
 from cutline.service.settings import Settings
 from cutline.site.decide.alt_text import WordingOptions, draft
 from cutline.site.decide.alt_text import context as context_of
+from cutline.site.decide.chat_alt import (
+    ChatAlt,
+    ChatAltOptions,
+    alt_dialogue,
+    chat_draft,
+    needs_chat,
+)
 from cutline.site.decide.decision_tree import decide
 from cutline.site.decide.image_stats import measure
-from cutline.site.model import Draft, ImageUse, Kind, Pixels, Purpose
+from cutline.site.model import Decision, Draft, ImageUse, Kind, Pixels, Purpose
 
 log = logging.getLogger("cutline.serve")
 
@@ -46,6 +55,7 @@ _FETCH_CODES = {
     "too-large": "image-too-large",
     "not-an-image": "image-format",
 }
+_SERVER_TIMEOUT_S = 60.0
 _NO_PAGE = ImageUse("", 0, Kind.IMG, "")
 
 
@@ -173,12 +183,27 @@ class Service:
             CutlineError: it cannot be loaded; an old one stays.
         """
         async with self._loading:  # or the older of two models might be the last to be there
-            captioner = self._given or await asyncio.to_thread(
-                load, self.settings.model, engine=self.settings.engine, threads=self._threads
-            )
+            captioner = self._given or await asyncio.to_thread(self._load)
             self._captioner = captioner
             self._answers.clear()
             log.info("model loaded", extra={"model": captioner.name})
+
+    def _load(self) -> Captioner:
+        """The captioner that the settings name; a model behind a server is not waited for long."""
+        connection = None
+        if is_server(self.settings.model):
+            from cutline.backends.chat_client import ConnectionOptions
+            from cutline.backends.retry import RetryOptions
+
+            connection = ConnectionOptions(
+                timeout_s=_SERVER_TIMEOUT_S, retry=RetryOptions(wait_s=2.0, attempts=2)
+            )
+        return load(
+            self.settings.model,
+            engine=self.settings.engine,
+            threads=self._threads,
+            connection=connection,
+        )
 
     async def reload(self) -> None:
         """As `load`, but a failure is only logged."""
@@ -240,6 +265,8 @@ class Service:
         with self._places(1):
             async with self._content(given) as content:
                 decision = decide(use, await self._measure(content))
+                if is_chat_model(self.captioner) and needs_chat(decision):
+                    return Answer(None, await self._chat_draft(content, use, decision, wording))
                 if decision.alt is None and decision.purpose is not Purpose.KEPT:
                     captioner = self.captioner
                     best = replace(captioner.search, n_best=min(3, captioner.search.beam_size))
@@ -253,6 +280,33 @@ class Service:
                         raise found
                     caption = found.caption
         return Answer(caption, draft(use, decision, caption, wording))
+
+    async def _chat_draft(
+        self, content: bytes, use: ImageUse, decision: Decision, wording: WordingOptions
+    ) -> Draft:
+        """The draft by a chat model, which is told of the page.
+
+        Raises:
+            ProblemError: the image cannot be read, or the model's server fails or declines.
+        """
+        captioner: Any = self.captioner
+        options = ChatAltOptions(wording.max_chars, glossary=wording.glossary)
+
+        def ask() -> ChatAlt:
+            dialogue = alt_dialogue(use, decision, options)
+            [found] = captioner.converse([(content, dialogue)], self.limits)
+            if isinstance(found, CutlineError):
+                raise found
+            answer: ChatAlt = found
+            return answer
+
+        try:
+            answer = await asyncio.to_thread(ask)
+        except CutlineError as error:
+            self.metrics.images.labels("error").inc()
+            raise problem_of(error) from error
+        self.metrics.images.labels("ok").inc()
+        return chat_draft(use, decision, answer, captioner.name, wording)
 
     async def _measure(self, content: bytes) -> Pixels:
         try:
