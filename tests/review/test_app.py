@@ -187,7 +187,7 @@ def test_an_alt_that_stands_is_edited_as_it_was_shown(
 
 @pytest.mark.racy
 def test_a_dozen_is_reviewed_by_keys_alone(tab: Tab, store: Store) -> None:
-    expect(tab.locator("#progress")).to_have_text("0 of 11 reviewed; 2 need your words")
+    expect(tab.locator("#progress")).to_have_text("0 of 11 reviewed; 2 need text")
     at(tab, "picture-0.jpg", 1)
     press(tab, "a")
     at(tab, "picture-1.jpg", 2)
@@ -214,8 +214,8 @@ def test_a_dozen_is_reviewed_by_keys_alone(tab: Tab, store: Store) -> None:
     press(tab, "2", "a")
     at(tab, "lost.jpg", 11)
     press(tab, "d")
-    expect(tab.locator("#end-title")).to_have_text("That was the last one here")
-    expect(tab.locator("#progress")).to_have_text("11 of 11 reviewed; 0 need your words")
+    expect(tab.locator("#end-title")).to_have_text("End of the list")
+    expect(tab.locator("#progress")).to_have_text("11 of 11 reviewed; 0 need text")
     assert verdicts(store) == [
         ("approved", "A dog number 0."),
         ("edited", "A dog number 1. It is asleep."),
@@ -286,7 +286,7 @@ def test_undo_goes_back_also_after_a_reload(tab: Tab, store: Store) -> None:
     expect(tab.locator("#words")).to_have_text("A dog number 1. ")
     tab.reload()
     at(tab, "picture-1.jpg", 1)
-    expect(tab.locator("#progress")).to_have_text("1 of 11 reviewed; 2 need your words")
+    expect(tab.locator("#progress")).to_have_text("1 of 11 reviewed; 2 need text")
     press(tab, "u")
     at(tab, "picture-0.jpg", 1)
     assert not any(verdicts(store))
@@ -370,7 +370,7 @@ def test_a_picture_is_said_alike_wherever_it_waits(tab: Tab, store: Store) -> No
     store.put_review(same[0].id, Review(Verdict.EDITED, "Its own words", "Ben"))
     tab.reload()
     at(tab, "picture-0.jpg", 1)
-    tab.get_by_role("button", name="Wherever it is").click()
+    tab.get_by_role("button", name="Everywhere").click()
     expect(tab.locator("#ask")).to_contain_text("The same in 3 places?")
     press(tab, "Enter")
     expect(tab.locator("#live")).to_contain_text("3 pictures approved")
@@ -390,7 +390,7 @@ def test_all_above_a_confidence_are_approved_after_asking(tab: Tab, store: Store
     tab.get_by_role("button", name="Approve 5").click()
     tab.get_by_role("button", name="Yes", exact=True).click()
     expect(tab.locator("#count")).to_have_text("6 pictures")
-    expect(tab.locator("#live")).to_contain_text("4 pictures approved; 1 left as they were")
+    expect(tab.locator("#live")).to_contain_text("4 pictures approved; 1 not changed")
     approved = [n for n, each in enumerate(verdicts(store)) if each and each[0] == "approved"]
     assert approved == [3, 4, 5, 7]
     assert verdicts(store)[6] == ("edited", "My own words")
@@ -403,7 +403,7 @@ def test_two_tabs_do_not_fight(chromium: Browser, tab: Tab, url: str, store: Sto
         1, Review(Verdict.EDITED, "From elsewhere", "Ben", "2026-01-01T00:00:00+00:00")
     )
     press(tab, "d")
-    expect(tab.locator("#live")).to_contain_text("Not saved: another tab has edited it meanwhile")
+    expect(tab.locator("#live")).to_contain_text("Not saved: another tab has edited it in the meantime")
     expect(tab.locator("#words")).to_have_text("From elsewhere")
     assert verdicts(store)[0] == ("edited", "From elsewhere")
     press(tab, "d")  # having seen it, one may decide otherwise
@@ -456,7 +456,7 @@ def test_five_thousand_rows_are_not_all_loaded(chromium: Browser, tmp_path: Path
             expect(tab.locator("#selected")).to_have_text("5,000 selected")
             press(tab, "a")
             tab.get_by_role("button", name="Yes", exact=True).click()
-            expect(tab.locator("#end-title")).to_have_text("Nothing waits for you")
+            expect(tab.locator("#end-title")).to_have_text("Nothing left to review")
             assert store.counts().reviewed[Verdict.APPROVED] == 5000
             assert len(requests) < 40
 

@@ -1,10 +1,10 @@
-// What stands beside the answer: the picture in its page, what else could be said, and why.
+// What is shown beside the alt text: the image in its context, alternatives, and the evidence.
 
 import { STATES, clip, h } from "./review-parts.js";
 
 const ORIGINS = { page: "from the page", glossary: "from the glossary" };
 
-/** The picture between the words that surround it in its page. */
+/** The image between the text around it on its page. */
 export function clipping(use, filtered, onlyPage) {
   const about = use.context;
   const before = about.heading ? about.before.split(about.heading).at(-1).trim() : about.before;
@@ -12,12 +12,12 @@ export function clipping(use, filtered, onlyPage) {
   const size = use.size.length ? `${use.size[0]} × ${use.size[1]} px` : "";
   const picture =
     use.picture === null
-      ? h("div", { class: "absent" }, use.error || (about.kind === "svg" ? "drawn in the page itself" : "no picture to show"))
-      : h("img", { class: "picture", src: `pictures/${use.picture}`, alt: `The picture itself, ${use.name}` });
+      ? h("div", { class: "absent" }, use.error || (about.kind === "svg" ? "inline drawing" : "no image to show"))
+      : h("img", { class: "picture", src: `pictures/${use.picture}`, alt: `Image: ${use.name}` });
   const address = /^https?:\/\//.test(use.page);
   return h(
     "figure",
-    { class: "clipping", "aria-label": "Where it stands" },
+    { class: "clipping", "aria-label": "Context on the page" },
     h(
       "p",
       { class: "bar" },
@@ -46,9 +46,9 @@ export function clipping(use, filtered, onlyPage) {
   );
 }
 
-/** The words as they stand, each marked by where it comes from. */
+/** The text, each word marked by its source. */
 export function shown(use, text, edit) {
-  if (text === "") return h("p", { id: "words", class: "big unsaid" }, "Decorative: no words, ", h("code", {}, 'alt=""'));
+  if (text === "") return h("p", { id: "words", class: "big unsaid" }, "Decorative, ", h("code", {}, 'alt=""'));
   if (text === null) return h("p", { id: "words", class: "big unsaid" }, "It has no alt.");
   const marked = text === use.draft ? use.words : [];
   const origins = new Set(marked.map(([, origin]) => origin).filter((each) => ORIGINS[each]));
@@ -65,13 +65,13 @@ export function shown(use, text, edit) {
   );
 }
 
-/** What else could be said, one key each. */
+/** Alternatives, one key each. */
 export function choices(use, take) {
   if (!use.candidates.length) return null;
   return h(
     "section",
     { class: "choices-of", "aria-labelledby": "or" },
-    h("h3", { id: "or" }, use.abstained ? "Too unsure to suggest" : "Or take"),
+    h("h3", { id: "or" }, use.abstained ? "Confidence too low" : "Alternatives"),
     h(
       "ol",
       {},
@@ -92,20 +92,20 @@ export function choices(use, take) {
   );
 }
 
-/** Why it is suggested, and what is known. */
+/** The evidence, and what is known of the image. */
 export function because(use) {
   const about = use.context;
   const today = {
     missing: "no alt",
-    empty: 'alt="", somebody\'s decision',
-    whitespace: "an alt of spaces",
+    empty: 'alt="" (intentional)',
+    whitespace: "an alt with only spaces",
     present: `“${about.alt}”`,
   }[about.alt_state];
   const facts = [
     ["Why", use.purpose ? [h("span", { class: "badge" }, use.purpose), ` ${use.evidence}`, " ", h("code", { class: "faint" }, use.rule)] : null],
     ["Note", use.notes.length ? use.notes.flatMap((each, i) => (i ? [h("br"), each] : [each])) : null],
-    ["Today", [today, about.title ? `; title “${about.title}”` : "", about.name ? `; named “${about.name}”` : "", about.hidden ? "; hidden from screen readers" : ""]],
-    ["Seen in it", use.labels.length ? [use.labels.join(", ")] : null],
+    ["In the page", [today, about.title ? `; title “${about.title}”` : "", about.name ? `; named “${about.name}”` : "", about.hidden ? "; hidden from screen readers" : ""]],
+    ["Labels", use.labels.length ? [use.labels.join(", ")] : null],
     ["Reviewed", use.review ? [`${STATES[use.review.verdict][0]} by ${use.review.who || "somebody"}, ${new Date(use.review.when).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })}`] : null],
     ["By", use.model ? [use.model] : null],
     ["Markup", about.markup ? [h("code", {}, clip(about.markup, 400))] : null],

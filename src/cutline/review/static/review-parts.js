@@ -1,10 +1,10 @@
-// What the review page is made of: elements, announcements, and requests that are not given up.
+// Parts of the review page: elements, announcements, and requests that are retried.
 
 export const STATES = {
-  asked: ["needs your words", "warn"],
+  asked: ["needs text", "warn"],
   drafted: ["suggested", ""],
   found: ["not drafted yet", ""],
-  kept: ["left as it is", ""],
+  kept: ["kept as it is", ""],
   approved: ["approved", "good"],
   edited: ["edited", "good"],
   decorative: ["decorative", "good"],

@@ -1,4 +1,4 @@
-// The review page. The list holds ids only; rows, details and pictures come as they are looked at.
+// The review page. The list holds ids only; rows, details and images are loaded when shown.
 // Whatever is shown is set as text, never as markup.
 
 import { because, choices, clipping, shown } from "./review-article.js";
@@ -9,7 +9,7 @@ const WAITING = new Set(["waiting", "asked", "drafted", "found"]);
 const OPEN = new Set(["asked", "drafted", "found"]);
 const MAX = Number(document.body.dataset.max);
 const DECIDED =
-  "What you decided is kept. Write it into your pages with cutline site apply, or look at the rest.";
+  "Your decisions are saved. Write them into your pages with cutline site apply, or review the rest.";
 
 const filter = $("filter");
 const article = $("article");
@@ -167,19 +167,19 @@ function tick(id, range, on) {
 }
 
 async function bulk(verdict, ids, more) {
-  const [status, told] = await save("reviews", { ids, verdict, ...more });
-  if (status !== 200) return say(`Not done: ${told.detail}`);
+  const [status, result] = await save("reviews", { ids, verdict, ...more });
+  if (status !== 200) return say(`Not done: ${result.detail}`);
   tabs.postMessage("changed");
   progress();
   await trying(() => list(here()));
-  const left = told.left ? `; ${number(told.left)} left as they were` : "";
-  say(`${several(told.done, "picture")} ${STATES[verdict][0]}${left}. Undo takes all of it back.`);
+  const left = result.left ? `; ${number(result.left)} not changed` : "";
+  say(`${several(result.done, "picture")} ${STATES[verdict][0]}${left}. You can undo all of it.`);
 }
 
 async function bulkSelected(verdict) {
   const many = selected.size > 20;
   const what = { approved: "Approve the suggestions for", decorative: "Make decorative:", skipped: "Skip" };
-  if (many && !(await ask(`${what[verdict]} ${number(selected.size)} pictures?`, "Undo takes it back."))) {
+  if (many && !(await ask(`${what[verdict]} ${number(selected.size)} pictures?`, "You can undo this."))) {
     return;
   }
   await bulk(verdict, [...selected]);
@@ -211,8 +211,8 @@ async function show(at, focus) {
   if (id === undefined) {
     await rows();
     const all = WAITING.has(asked().show) && Object.keys(asked()).length === 1;
-    if (all) return end("Nothing waits for you", DECIDED, focus);
-    return end("Nothing here", "No picture fits these filters.", focus);
+    if (all) return end("Nothing left to review", DECIDED, focus);
+    return end("Nothing here", "No image matches these filters.", focus);
   }
   state.turning += 1; // nobody decides on what is not yet before them
   const [use] = await Promise.all([get(`uses/${id}`), rows()]).finally(() => (state.turning -= 1));
@@ -310,7 +310,7 @@ function answer() {
       { class: "gauge" },
       h("span", { id: "length" }),
       use.sure !== null && use.sure !== undefined && !writing
-        ? h("span", { class: "sureness", title: "How often suggestions this sure fit" }, meter(use.sure), `${percent(use.sure)} sure`)
+        ? h("span", { class: "sureness", title: "Probability that a suggestion like this fits" }, meter(use.sure), `${percent(use.sure)} sure`)
         : null,
     ),
     h("ul", { id: "findings", class: "findings", "aria-live": "polite", "aria-label": "Checks" }),
@@ -334,7 +334,7 @@ function field(text) {
     rows: 3,
     "aria-label": "Alt text",
     "aria-describedby": "length",
-    placeholder: state.use.purpose === "functional" ? "Where does it lead? What does it do?" : "What does it show, for somebody who does not see it?",
+    placeholder: state.use.purpose === "functional" ? "Where does it lead? What does it do?" : "Describe the image for people who cannot see it",
     oninput: (event) => {
       keep(event.target.value);
       measure(event.target.value);
@@ -362,8 +362,8 @@ async function check() {
   const { id } = state.use;
   const text = words() ?? "";
   try {
-    const told = await (await post(`uses/${id}/lint`, { alt: text })).json();
-    if (state.use?.id === id && (words() ?? "") === text) findings(text.trim() ? told : []);
+    const result = await (await post(`uses/${id}/lint`, { alt: text })).json();
+    if (state.use?.id === id && (words() ?? "") === text) findings(text.trim() ? result : []);
   } catch {
     // the words are kept, and are checked again with the next key
   }
@@ -390,7 +390,7 @@ function buttons(use) {
     writing ? null : act("edit", "e", "Edit", edit),
     act("decorative", "d", "Decorative", () => decide("decorative", "")),
     act("skip", "s", "Skip", () => decide("skipped", null)),
-    use.same && OPEN.has(use.state) ? act("alike", "w", "Wherever it is", () => trying(alike), { disabled: nothing }) : null,
+    use.same && OPEN.has(use.state) ? act("alike", "w", "Everywhere", () => trying(alike), { disabled: nothing }) : null,
   );
 }
 
@@ -431,10 +431,10 @@ function approve() {
   const text = words();
   if (text === null || (edits.has(state.use.id) && !text.trim())) {
     edit();
-    return say("It needs your words first.");
+    return say("Write a text first.");
   }
   if (state.use.state === "kept" && !edits.has(state.use.id)) {
-    return say("Nothing to approve: it is left as it is. Edit it to say otherwise.");
+    return say("Nothing to approve: the present alt is kept. Edit it to change it.");
   }
   return decide("approved", text);
 }
@@ -443,21 +443,21 @@ async function decide(verdict, alt) {
   if (server.busy || state.turning || !state.use) return;
   const { id, seen, context } = state.use;
   const there = context.stands;
-  const [status, told] = await save(`uses/${id}/review`, { verdict, alt, seen, there });
+  const [status, result] = await save(`uses/${id}/review`, { verdict, alt, seen, there });
   if (status === 409) {
-    state.rows.set(id, told.row);
+    state.rows.set(id, result.row);
     await trying(() => show(state.at, "heading"));
-    return say(`Not saved: another tab has ${STATES[told.row.state][0]} it meanwhile. Look, and decide again.`);
+    return say(`Not saved: another tab has ${STATES[result.row.state][0]} it in the meantime. Check it and decide again.`);
   }
-  if (status !== 200) return say(`Not saved: ${told.detail}`);
+  if (status !== 200) return say(`Not saved: ${result.detail}`);
   keep(null);
-  state.rows.set(id, told.row);
+  state.rows.set(id, result.row);
   done.add(id);
   refresh(id);
   tabs.postMessage("changed");
   progress();
   countSure();
-  const name = told.row.state;
+  const name = result.row.state;
   const left = WAITING.has(asked().show) ? ` ${number(state.ids.length - done.size)} left.` : "";
   say(`${name[0].toUpperCase()}${name.slice(1)}.${left}`);
   await trying(next);
@@ -472,7 +472,7 @@ async function next() {
   const any = after < 0 ? state.ids.findIndex((id) => !done.has(id)) : after;
   if (any >= 0) return show(any, "next");
   for (const id of items.keys()) refresh(id);
-  end("That was the last one here", DECIDED, "end");
+  end("End of the list", DECIDED, "end");
 }
 
 async function move(by) {
@@ -483,17 +483,17 @@ async function move(by) {
 
 async function undo() {
   if (server.busy) return;
-  const [status, told] = await save("undo", {});
-  if (status !== 200) return say(`Not undone: ${told.detail}`);
+  const [status, result] = await save("undo", {});
+  if (status !== 200) return say(`Not undone: ${result.detail}`);
   tabs.postMessage("changed");
   progress();
-  if (!told.ids.length) return say("Nothing to undo.");
-  const [first] = told.ids;
-  for (const id of told.ids) {
+  if (!result.ids.length) return say("Nothing to undo.");
+  const [first] = result.ids;
+  for (const id of result.ids) {
     done.delete(id);
     state.rows.delete(id);
   }
-  if (told.ids.length > 1 || !state.ids.includes(first)) {
+  if (result.ids.length > 1 || !state.ids.includes(first)) {
     await trying(() => list(first));
     if (!state.ids.includes(first)) {
       state.ids.splice(Math.max(state.at, 0), 0, first);
@@ -501,22 +501,22 @@ async function undo() {
     }
   }
   await trying(() => show(state.ids.indexOf(first), "next"));
-  say(told.ids.length > 1 ? `Undone: ${several(told.ids.length, "picture")}.` : `Undone: ${state.use?.name}.`);
+  say(result.ids.length > 1 ? `Undone: ${several(result.ids.length, "picture")}.` : `Undone: ${state.use?.name}.`);
 }
 
-/** The same words wherever this picture waits for the same purpose: logos, icons, buttons. */
+/** Same text wherever this image waits for the same purpose: logos, icons, buttons. */
 async function alike() {
   if (server.busy || state.turning || !state.use?.same) return;
   const { id, group, purpose } = state.use;
   const alt = words();
   if (alt === null || (edits.has(id) && !alt.trim())) {
     edit();
-    return say("It needs your words first.");
+    return say("Write a text first.");
   }
   const { ids } = await get("list", { show: "waiting", group, purpose });
-  if (!ids.length) return say("No other place waits for it.");
-  const said = alt ? `“${alt}”` : "Decorative, without words";
-  if (!(await ask(`The same in ${several(ids.length, "place")}?`, `${said}, wherever this picture waits and is there for the same purpose. Undo takes all of it back.`))) {
+  if (!ids.length) return say("No other occurrence waits for a review.");
+  const said = alt ? `“${alt}”` : "Decorative";
+  if (!(await ask(`The same in ${several(ids.length, "place")}?`, `${said}, wherever this image waits for a review and has the same purpose. You can undo all of it.`))) {
     return;
   }
   keep(null);
@@ -541,15 +541,15 @@ function onlyPicture() {
 async function progress() {
   if (counting) return (counting = "again");
   counting = "now";
-  const told = await get("progress").catch(() => null);
+  const result = await get("progress").catch(() => null);
   const again = counting === "again";
   counting = "";
   if (again) progress();
-  if (!told) return;
-  $("bar").max = Math.max(told.total, 1);
-  $("bar").value = told.reviewed;
-  const asking = told.asked === 1 ? "1 needs" : `${number(told.asked)} need`;
-  $("progress").textContent = `${number(told.reviewed)} of ${number(told.total)} reviewed; ${asking} your words`;
+  if (!result) return;
+  $("bar").max = Math.max(result.total, 1);
+  $("bar").value = result.reviewed;
+  const asking = result.asked === 1 ? "1 needs" : `${number(result.asked)} need`;
+  $("progress").textContent = `${number(result.reviewed)} of ${number(result.total)} reviewed; ${asking} text`;
 }
 
 // Keys
@@ -672,7 +672,7 @@ $("sure").addEventListener("submit", async (event) => {
   const ids = sureIds();
   const least = Number($("least").value);
   const title = `Approve ${several(ids.length, "suggestion")}?`;
-  const text = `Those of this list that are at least ${least} % sure, unseen. Undo takes all of it back.`;
+  const text = `Those of this list that are at least ${least} % sure, unseen. You can undo all of it.`;
   if (await ask(title, text)) await bulk("approved", ids, { least: least / 100 });
 });
 $("single").checked = localStorage.getItem("single") !== "off";
