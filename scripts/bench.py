@@ -100,7 +100,7 @@ def stages(spec: Spec, photos: list[str]) -> Figures:
                 clock.lap("decode")
                 encoded = runtime.encode(pixels)
                 clock.lap("encode")
-                runtime.logits(encoded.mid)
+                runtime.logits(encoded)
                 clock.lap("labels")
                 features.append(encoded.features)
             clock.search(runtime, features, len(some), options, words, bias)

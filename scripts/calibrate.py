@@ -1,29 +1,32 @@
-"""Calibrate how sure a captioner's captions are, and measure what words beside a picture do.
+"""Calibrate a captioner's confidence on one or more captioned data sets.
 
-    python scripts/calibrate.py MODEL DATA [--docs docs] [--package src/cutline/site]
+    python scripts/calibrate.py MODEL DATA... [--split dev] [--context] [--docs docs]
 
-MODEL is a bundle's name or folder, DATA a folder in Flickr8k's Kaggle layout, whose development
-split is captioned; about 14 s a run of 1,000 images on two cores, 13 runs. Written are
-docs/confidence.json with all figures, docs/confidence.png, and the model's curve into the package's
-confidence.json, beside those of other models.
+MODEL is a bundle's name or folder, DATA a folder that `cutline data check` reads. The script
+captions the split of each data set and writes docs/confidence.json with all figures,
+docs/confidence.png with a reliability diagram for each data set, and the model's curve into
+site/decide/confidence.json, next to the curves of other models.
 
-Fits          a caption fits if its CIDEr-D against an image's references is at least the lower
-              quartile of people's: of each reference against the others of its image. Those are
-              sentences that people wrote of the picture, so a caption that fits is as near to what
-              people say as three in four people are; below it, read one by one, most captions get
-              something wrong.
-Confidence    P(fits | score), the score being the mean log-probability per token: isotonic
-              regression by pool-adjacent-violators (Ayer et al., 1955), straight lines between the
-              means of its blocks; shares are by Laplace's rule, (those that fit + 1) / (all + 2),
-              so that none is certain. `error` is the expected calibration error in ten bins of
-              equal size, of curves fitted on four fifths and judged on the fifth.
-Threshold     the confidence, in steps of 0.05, that comes nearest to withholding the worst fifth.
-In context    words that stand beside a picture are favoured by so many nats. `right`: the words are
-              one of the image's references, which is then left out of scoring; that is the best
-              that a page could say. `mixed`: it stands among those of three other images. `wrong`:
-              one reference of another image. The score is CIDEr-D against the other four.
-              `context_nats` is the last step up that gains with mixed words at least twice what it
-              costs with wrong ones.
+Fits          a caption fits if its CIDEr-D against the references of its image is at least the
+              lower quartile of human captions of the same data set, each scored against the other
+              references of its image. Document frequencies come from the same split.
+Confidence    P(fits | score), where the score is the mean log-probability per token: isotonic
+              regression by pool-adjacent-violators (Ayer et al., 1955) on all data sets together,
+              each with the same total weight, and linear interpolation between the block means.
+              Laplace's rule, (fitting + 1) / (all + 2), keeps every share between 0 and 1.
+Error         expected calibration error in ten bins of equal size, with five-fold
+              cross-validation: each image's confidence is predicted by a curve that was fitted
+              without it.
+Threshold     the highest confidence, in steps of 0.05, that withholds at most a fifth of the
+              captions of each data set.
+Suggested     share of images that the model's classifier calls a photograph and whose caption
+              reaches the threshold.
+Context       with --context only: the effect of words near the image, which search favours by so
+              many nats. `right`: the words are one of the image's references, which is then
+              excluded from scoring. `mixed`: that reference and those of three other images.
+              `wrong`: a reference of another image. `context_nats` is the last step up that gains
+              with mixed words at least twice what it costs with wrong ones. Without --context the
+              figures of an earlier run stay.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,42 +47,152 @@ from numpy.typing import NDArray
 from cutline import load
 from cutline.caption import Caption, CaptionOptions, InContext
 from cutline.captioner import BundleCaptioner
-from cutline.data import digest, read_flickr8k
+from cutline.data import Example, digest, read
 from cutline.evaluation import metrics
+from cutline.image_kind import PHOTOGRAPH
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 ROOT = Path(__file__).resolve().parent.parent
 CONTEXT_NATS = (0.5, 1.0, 2.0, 3.0)
-WITHHELD = 0.2
+KEPT = 0.8
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One data set with the model's captions.
+
+    Attributes:
+        name, examples: the data set's split.
+        scores: (I,) mean log-probability per token, nats.
+        fits: (I,) whether each caption fits.
+        photographs: (I,) whether the classifier calls the image a photograph.
+        people: quartiles of human CIDEr-D; a caption fits from the first on.
+        cider: mean CIDEr-D.
+    """
+
+    name: str
+    examples: tuple[Example, ...]
+    scores: Floats
+    fits: Flags
+    photographs: Flags
+    people: Floats
+    cider: float
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and write figures, picture and curve."""
+    """Measure, and write figures, diagram and curve."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a bundle's name or folder")
-    parser.add_argument("data", type=Path, help="a folder in Flickr8k's Kaggle layout")
+    parser.add_argument("data", nargs="+", type=Path, help="folders of captioned images")
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--context", action="store_true", help="measure words near the image")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
-    parser.add_argument("--package", type=Path, default=ROOT / "src" / "cutline" / "site")
+    parser.add_argument(
+        "--package", type=Path, default=ROOT / "src" / "cutline" / "site" / "decide"
+    )
     options = parser.parse_args(arguments)
 
-    examples = read_flickr8k(options.data).split("dev")
     captioner = load(options.model)
+    sets = [measure(captioner, data, options.split) for data in options.data]
+    scores = np.concatenate([each.scores for each in sets])
+    fits = np.concatenate([each.fits for each in sets])
+    weights = np.concatenate(
+        [np.full(len(each.fits), len(fits) / len(sets) / len(each.fits)) for each in sets]
+    )
+    knots, shares = isotonic(scores, fits, weights)
+    predicted = cross_validated(scores, fits, weights)
+    threshold = choose_threshold(np.interp(each.scores, knots, shares) for each in sets)
+
+    earlier = options.docs / "confidence.json"
+    context: dict[str, Any] = {}
+    if options.context:
+        context = measure_context(captioner, sets[0])
+    elif earlier.is_file():
+        known = json.loads(earlier.read_text("utf-8"))
+        names = ("context_model", "context_nats", "context")
+        context = {name: known[name] for name in names if name in known}
+
+    places = np.cumsum([0, *(len(each.fits) for each in sets)])
+    bounds = list(pairwise(places))
+    figures = {
+        "model": captioner.name,
+        "fits": "CIDEr-D at least the lower quartile of human captions of the same data set",
+        "threshold": threshold,
+        "sets": [
+            summary(each, np.interp(each.scores, knots, shares), predicted[first:last], threshold)
+            for each, (first, last) in zip(sets, bounds, strict=True)
+        ],
+        **context,
+    }
+    options.docs.mkdir(parents=True, exist_ok=True)
+    _write(options.docs / "confidence.json", figures)
+    draw(
+        {each.name: (predicted[a:b], each.fits) for each, (a, b) in zip(sets, bounds, strict=True)},
+        options.docs / "confidence.png",
+    )
+    package = options.package / "confidence.json"
+    models = json.loads(package.read_text("utf-8"))["models"] if package.is_file() else {}
+    models[captioner.name] = {
+        "scores": [round(float(score), 4) for score in knots],
+        "fits": [round(float(share), 4) for share in shares],
+    }
+    _write(package, {"models": models})
+
+
+def measure(captioner: BundleCaptioner, data: Path, split: str) -> Measured:
+    """Caption one split and say which captions fit."""
+    collection = read(data)
+    examples = collection.split(split)
     references = [[metrics.tokenize(text) for text in example.captions] for example in examples]
-    people = peoples_scores(references)
-    bar = float(np.quantile(people, 0.25))
+    people = np.quantile(human_scores(references), (0.25, 0.5, 0.75))
+    captions = run(captioner, (example.image for example in examples), 0.0)
+    cider = metrics.CiderD(references).corpus(tokens(captions))
+    return Measured(
+        f"{collection.name} {split}",
+        examples,
+        np.array([caption.score for caption in captions]),
+        cider >= people[0],
+        np.array([each.kind is None or each.kind.name == PHOTOGRAPH for each in captions]),
+        people,
+        float(cider.mean()),
+    )
 
-    plain = run(captioner, (example.image for example in examples), 0.0)
-    cider = metrics.CiderD(references).corpus(tokens(plain))
-    scores = np.array([caption.score for caption in plain])
-    fits = cider >= bar
-    knots, shares = isotonic(scores, fits)
-    confidences = np.interp(scores, knots, shares)
-    threshold = choose_threshold(confidences)
+
+def summary(
+    measured: Measured, confidences: Floats, predicted: Floats, threshold: float
+) -> dict[str, Any]:
+    """The figures of one data set; `predicted` are cross-validated confidences."""
     kept = confidences >= threshold
+    fits = measured.fits
+    return {
+        "name": measured.name,
+        "images": len(fits),
+        "sha256": digest(measured.examples),
+        "cider_d": round(measured.cider, 4),
+        "people": [round(float(value), 4) for value in measured.people],
+        "fits": round(float(fits.mean()), 4),
+        "error": round(calibration_error(predicted, fits), 4),
+        "kept": round(float(kept.mean()), 4),
+        "fits_of_kept": round(float(fits[kept].mean()), 4),
+        "fits_of_withheld": round(float(fits[~kept].mean()), 4) if not kept.all() else None,
+        "photographs": round(float(measured.photographs.mean()), 4),
+        "suggested": round(float((kept & measured.photographs).mean()), 4),
+        "curve": [
+            {"threshold": round(float(step), 2), **_at(step, confidences, fits)}
+            for step in np.arange(0.2, 0.96, 0.05)
+        ],
+    }
 
+
+def measure_context(captioner: BundleCaptioner, measured: Measured) -> dict[str, Any]:
+    """What words near the image do to CIDEr-D, on the first data set."""
+    examples = measured.examples
+    references = [[metrics.tokenize(text) for text in example.captions] for example in examples]
     held = [i % len(texts) for i, texts in enumerate(references)]
     others = metrics.CiderD(
         [
@@ -85,65 +200,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for i, texts in enumerate(references)
         ]
     )
-    beside = words_beside([example.captions[h] for example, h in zip(examples, held, strict=True)])
-    alone = others.corpus(tokens(plain))
+    near = words_near([example.captions[h] for example, h in zip(examples, held, strict=True)])
+    alone = others.corpus(tokens(run(captioner, (e.image for e in examples), 0.0)))
     table: list[dict[str, Any]] = []
-    for name, words in beside.items():
+    for name, words in near.items():
         table.append({"words": name, "context_nats": 0.0, **_row(alone, alone)})
         for nats in CONTEXT_NATS:
-            pictures = [InContext(e.image, w) for e, w in zip(examples, words, strict=True)]
-            said = run(captioner, pictures, nats)
-            judged = others.corpus(tokens(said))
-            sure = np.interp([caption.score for caption in said], knots, shares)
-            row = _row(judged, alone) | {
-                "confidence": round(float(sure.mean()), 3),
-                "fits": round(float((judged >= bar).mean()), 3),
-            }
-            table.append({"words": name, "context_nats": nats, **row})
+            images = [InContext(e.image, w) for e, w in zip(examples, words, strict=True)]
+            scores = others.corpus(tokens(run(captioner, images, nats)))
+            table.append({"words": name, "context_nats": nats, **_row(scores, alone)})
             print(table[-1], file=sys.stderr)
-
-    figures = {
-        "model": captioner.name,
-        "data": {"name": "flickr8k dev", "images": len(examples), "sha256": digest(examples)},
-        "fits": {
-            "means": "CIDEr-D at least the lower quartile of people's on the same pictures",
-            "cider_d": round(bar, 4),
-            "people": [round(float(v), 4) for v in np.quantile(people, (0.25, 0.5, 0.75))],
-            "share": round(float(fits.mean()), 4),
-        },
-        "error": round(cross_validated_error(scores, fits), 4),
-        "threshold": threshold,
-        "kept": round(float(kept.mean()), 4),
-        "fits_of_kept": round(float(fits[kept].mean()), 4),
-        "fits_of_withheld": round(float(fits[~kept].mean()), 4),
-        "curve": [
-            {"threshold": round(t, 2), **_at(t, confidences, fits)} for t in np.arange(0.2, 1, 0.05)
-        ],
+    return {
+        "context_model": captioner.name,
         "context_nats": choose_context(table),
         "context": table,
     }
-    options.docs.mkdir(parents=True, exist_ok=True)
-    _write(options.docs / "confidence.json", figures)
-    draw(scores, fits, (knots, shares), threshold, options.docs / "confidence.png")
-
-    package = options.package / "confidence.json"
-    known = json.loads(package.read_text("utf-8")) if package.is_file() else {"models": {}}
-    known["models"][captioner.name] = {
-        "scores": [round(float(score), 4) for score in knots],
-        "fits": [round(float(share), 4) for share in shares],
-    }
-    _write(package, known)
 
 
-def run(captioner: BundleCaptioner, pictures: Iterable[Any], nats: float) -> list[Caption]:
-    """Every picture's caption, words beside it favoured by `nats`."""
-    options = CaptionOptions(labels=0, context_nats=nats)
-    captions = []
-    for number, caption in enumerate(captioner.stream(pictures, options), 1):
-        captions.append(caption)
-        if sys.stderr.isatty():
-            print(f"\r{nats} nats: {number} images", end="", file=sys.stderr)
-    return captions
+def run(captioner: BundleCaptioner, images: Iterable[Any], nats: float) -> list[Caption]:
+    """Caption every image, with the words near it favoured by `nats`."""
+    return list(captioner.stream(images, CaptionOptions(labels=0, context_nats=nats)))
 
 
 def tokens(captions: Iterable[Caption]) -> list[list[str]]:
@@ -151,7 +227,7 @@ def tokens(captions: Iterable[Caption]) -> list[list[str]]:
     return [metrics.tokenize(caption.text) for caption in captions]
 
 
-def peoples_scores(references: list[list[list[str]]]) -> Floats:
+def human_scores(references: list[list[list[str]]]) -> Floats:
     """CIDEr-D of every reference against the others of its image."""
     scores = []
     for place in range(min(map(len, references))):
@@ -161,8 +237,8 @@ def peoples_scores(references: list[list[list[str]]]) -> Floats:
     return np.concatenate(scores)
 
 
-def words_beside(own: Sequence[str]) -> dict[str, list[str]]:
-    """What may stand beside each picture: its own words, others' too, or only another's."""
+def words_near(own: Sequence[str]) -> dict[str, list[str]]:
+    """Words near each image: its own, its own and others', or only another's."""
     count = len(own)
     return {
         "right": list(own),
@@ -174,12 +250,13 @@ def words_beside(own: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def isotonic(scores: Floats, fits: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """The non-decreasing shares of what fits by score: the blocks' mean scores and shares."""
+def isotonic(scores: Floats, fits: Flags, weights: Floats | None = None) -> tuple[Floats, Floats]:
+    """Fit non-decreasing shares of fitting captions: the blocks' mean scores and shares."""
+    weights = np.ones(len(scores)) if weights is None else weights
     order = np.argsort(scores, kind="stable")
-    blocks: list[tuple[float, float, int]] = []  # sum of scores, sum of fits, count
-    for score, fit in zip(scores[order], fits[order], strict=True):
-        blocks.append((float(score), float(fit), 1))
+    blocks: list[tuple[float, float, float]] = []  # weighted sums of scores and of fits, weight
+    for score, fit, weight in zip(scores[order], fits[order], weights[order], strict=True):
+        blocks.append((float(score * weight), float(fit * weight), float(weight)))
         while len(blocks) > 1 and blocks[-2][1] * blocks[-1][2] >= blocks[-1][1] * blocks[-2][2]:
             last, before = blocks.pop(), blocks.pop()
             blocks.append((before[0] + last[0], before[1] + last[1], before[2] + last[2]))
@@ -188,10 +265,28 @@ def isotonic(scores: Floats, fits: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     return sums[:, 0] / sums[:, 2], np.maximum.accumulate(shares)
 
 
-def choose_threshold(confidences: Floats) -> float:
-    """The threshold, in steps of 0.05, that comes nearest to withholding a fifth."""
-    steps = np.arange(0, 1.05, 0.05)
-    return round(float(min(steps, key=lambda t: abs((confidences < t).mean() - WITHHELD))), 2)
+def cross_validated(scores: Floats, fits: Flags, weights: Floats) -> Floats:
+    """The confidence of each image by a curve that was fitted without its fold."""
+    predicted = np.empty_like(scores)
+    for fold in range(FOLDS):
+        out = np.arange(len(scores)) % FOLDS == fold
+        predicted[out] = np.interp(scores[out], *isotonic(scores[~out], fits[~out], weights[~out]))
+    return predicted
+
+
+def calibration_error(predicted: Floats, fits: Flags) -> float:
+    """Expected calibration error in ten bins of equal size."""
+    bins = np.array_split(np.argsort(predicted, kind="stable"), 10)
+    gaps = [len(each) * abs(predicted[each].mean() - fits[each].mean()) for each in bins]
+    return float(sum(gaps) / len(fits))
+
+
+def choose_threshold(sets: Iterable[Floats]) -> float:
+    """The highest threshold, in steps of 0.05, at which every data set keeps enough captions."""
+    sets = list(sets)
+    steps = np.arange(0, 1.05, 0.05).round(2)
+    enough = [step for step in steps if all((each >= step).mean() >= KEPT for each in sets)]
+    return round(float(max(enough)), 2)
 
 
 def choose_context(table: Sequence[dict[str, Any]]) -> float:
@@ -205,50 +300,30 @@ def choose_context(table: Sequence[dict[str, Any]]) -> float:
     return [0.0, *CONTEXT_NATS][steps]
 
 
-def cross_validated_error(scores: Floats, fits: NDArray[np.bool_], folds: int = 5) -> float:
-    """Expected calibration error of curves on images they were not fitted on."""
-    said = np.empty_like(scores)
-    for fold in range(folds):
-        out = np.arange(len(scores)) % folds == fold
-        said[out] = np.interp(scores[out], *isotonic(scores[~out], fits[~out]))
-    bins = np.array_split(np.argsort(said, kind="stable"), 10)
-    gaps = [len(each) * abs(said[each].mean() - fits[each].mean()) for each in bins]
-    return float(sum(gaps) / len(scores))
-
-
-def draw(
-    scores: Floats,
-    fits: NDArray[np.bool_],
-    curve: tuple[Floats, Floats],
-    threshold: float,
-    picture: Path,
-) -> None:
-    """Two curves as a PNG: confidence by score, and what thresholds keep."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for each in np.array_split(np.argsort(scores), 20):
-        left.plot(scores[each].mean(), fits[each].mean(), "o", color="tab:gray", markersize=4)
-    left.plot(*curve, color="tab:blue")
-    left.set(xlabel="score (nats per token)", ylabel="share that fits", ylim=(0, 1))
-    left.set_title("dots: 50 captions each; line: confidence", fontsize=10)
-    confidences = np.interp(scores, *curve)
-    steps = np.arange(0.2, 0.96, 0.01)
-    rows: list[tuple[str, str, Callable[[float], float]]] = [
-        ("suggested", "tab:gray", lambda t: float((confidences >= t).mean())),
-        ("of these, fit", "tab:green", lambda t: _at(t, confidences, fits)["fits"]),
-    ]
-    for label, color, share in rows:
-        right.plot(steps, [share(t) for t in steps], color=color, label=label)
-    right.axvline(threshold, color="tab:red", linewidth=1, label=f"default threshold {threshold}")
-    right.set(xlabel="threshold (confidence)", ylabel="share of captions", ylim=(0, 1.02))
-    right.legend(frameon=False, ncols=3, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1))
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
+def draw(sets: dict[str, tuple[Floats, Flags]], picture: Path) -> None:
+    """Write a reliability diagram for each data set: predicted confidence against the share."""
+    figure, axes = plt.subplots(
+        1, len(sets), figsize=(5 * len(sets), 4.4), layout="constrained", squeeze=False
+    )
+    for panel, (name, (predicted, fits)) in zip(axes[0], sets.items(), strict=True):
+        panel.plot([0, 1], [0, 1], color="tab:gray", linewidth=1)
+        for each in np.array_split(np.argsort(predicted, kind="stable"), 10):
+            share, count = float(fits[each].mean()), len(each)
+            spread = 1.96 * np.sqrt(share * (1 - share) / count)
+            panel.errorbar(
+                predicted[each].mean(), share, yerr=spread, fmt="o", color="tab:blue", markersize=5
+            )
+        error = calibration_error(predicted, fits)
+        panel.set(xlabel="confidence", ylabel="share of captions that fit", xlim=(0, 1))
+        panel.set_ylim(0, 1.02)
+        panel.set_title(f"{name}, {len(fits)} images; error {error:.3f}", fontsize=10)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.3)
     figure.savefig(picture, dpi=110)
     plt.close(figure)
 
 
-def _at(threshold: float, confidences: Floats, fits: NDArray[np.bool_]) -> dict[str, float]:
+def _at(threshold: float, confidences: Floats, fits: Flags) -> dict[str, float]:
     kept = confidences >= threshold
     share = float(fits[kept].mean()) if kept.any() else 1.0
     return {"kept": round(float(kept.mean()), 4), "fits": round(share, 4)}

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from cutline import bundle as module
-from cutline.bundle import Bundle, find, models, write_bundle
+from cutline.bundle import DEFAULT, Bundle, find, models, write_bundle
 from cutline.errors import BundleError, BundleNotFoundError, OutputError
 
 
@@ -67,11 +67,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         Bundle.open(bundle.folder)
 
 
-@pytest.mark.parametrize("number", [2, None, "1"])
+@pytest.mark.parametrize("number", [3, None, "1"])
 def test_another_format_is_refused(tmp_path: Path, number: Any) -> None:
     bundle = tiny.build(tmp_path)
     edit(bundle, format=number)
-    with pytest.raises(BundleError, match=f"got bundle format {number!r}; expected 1"):
+    with pytest.raises(BundleError, match=f"got bundle format {number!r}; expected 1 or 2"):
         Bundle.open(bundle.folder)
 
 
@@ -109,6 +109,32 @@ def test_a_file_outside_the_folder_is_never_read(tmp_path: Path) -> None:
     edit(bundle, files={**bundle.manifest.files, "../secret": "0"})
     with pytest.raises(BundleError, match=r"got file '\.\./secret'; expected a plain name"):
         Bundle.open(bundle.folder)
+
+
+def test_the_format_of_version_0_1_is_read(tmp_path: Path) -> None:
+    bundle = tiny.build(tmp_path)
+    edit(bundle, format=1)
+    assert Bundle.open(bundle.folder).manifest == bundle.manifest
+
+
+def test_a_former_model_names_its_successor() -> None:
+    with pytest.raises(BundleNotFoundError, match=f"successor {DEFAULT!r}"):
+        find("flickr8k-lite2-v1")
+
+
+def test_a_former_model_that_is_installed_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUTLINE_HOME", str(tmp_path))
+    tiny.build(tmp_path / "models", name="flickr8k-lite2-v1")
+    assert find("flickr8k-lite2-v1").folder == tmp_path / "models" / "flickr8k-lite2-v1"
+
+
+def test_a_damaged_classifier_of_kinds_is_named(tmp_path: Path) -> None:
+    files = {**tiny.files(), "kinds.npz": b"nothing"}
+    bundle = write_bundle(tmp_path / tiny.NAME, files, tiny.manifest())
+    with pytest.raises(BundleError, match=r"kinds\.npz: "):
+        bundle.kinds()
 
 
 def test_a_manifest_that_is_no_json_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from cutline import bundle as bundles
 from cutline import runtime as runtimes
-from cutline.bundle import Bundle
+from cutline.bundle import Bundle, write_bundle
 from cutline.caption import Caption, Captioner, CaptionOptions, InContext
 from cutline.captioner import BundleCaptioner, load
 from cutline.discover import find_images
@@ -34,6 +34,7 @@ from cutline.errors import (
     OptionError,
 )
 from cutline.image import load_image
+from cutline.image_kind import PHOTOGRAPH, KindClassifier
 from cutline.runtime import Encoded, Runtime
 from cutline.search import SearchOptions, search
 from cutline.text import detokenise
@@ -335,6 +336,19 @@ def test_many_threads_may_share_a_captioner(model: Captioner) -> None:
         assert list(together) == [expected] * 10
 
 
+def test_a_caption_tells_the_kind_of_image(tmp_path: Path) -> None:
+    always_chart = KindClassifier(
+        (PHOTOGRAPH, "chart"), np.zeros((1280, 2), np.float32), np.array([0, 5], np.float32)
+    )
+    always_chart.write(tmp_path / "kinds.npz")
+    files = {**tiny.files(), "kinds.npz": tmp_path / "kinds.npz"}
+    bundle = write_bundle(tmp_path / tiny.NAME, files, tiny.manifest())
+    caption = load(bundle.folder).caption(tiny.pictures(1)[0])
+    assert caption.kind is not None
+    assert caption.kind.name == "chart"
+    assert caption.to_dict()["kind"] == {"name": "chart", "probability": 0.9933}
+
+
 def test_a_caption_becomes_json(model: Captioner, tmp_path: Path) -> None:
     options = CaptionOptions(SearchOptions(beam_size=3, n_best=2), labels=1)
     good, bad = model.caption([tiny.pictures(1)[0], tmp_path / "gone.jpg"], options)
@@ -353,6 +367,7 @@ def test_a_caption_becomes_json(model: Captioner, tmp_path: Path) -> None:
         "labels": [
             {"name": good.labels[0].name, "probability": round(good.labels[0].probability, 4)}
         ],
+        "kind": None,
         "model": tiny.NAME,
         "error": None,
     }
@@ -363,6 +378,7 @@ def test_a_caption_becomes_json(model: Captioner, tmp_path: Path) -> None:
         "score": None,
         "alternatives": [],
         "labels": [],
+        "kind": None,
         "model": tiny.NAME,
         "error": {"type": "ImageNotFoundError", "message": "no such file"},
     }

@@ -46,13 +46,24 @@ def test_encoder_and_labels_say_what_the_reference_says(runtime: Runtime) -> Non
     expected = tiny.Reference().encode(pictures)
     got = runtime.encode(pictures)
     for array, reference in zip((got.features, got.embedding, got.mid), expected, strict=True):
+        assert array is not None
         assert array.dtype == np.float32
         assert array.shape == reference.shape
         np.testing.assert_allclose(array, reference, atol=COARSE[runtime.engine] * 10, rtol=0)
-    logits = runtime.logits(expected[2].astype(np.float32))
+    logits = runtime.logits(got)
     np.testing.assert_allclose(
         logits, tiny.Reference().logits(expected[2]), atol=COARSE[runtime.engine], rtol=1e-2
     )
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_encoder_may_compute_the_labels_itself(tmp_path: Path, engine: str) -> None:
+    files = {**tiny.files(), "encoder.onnx": tiny.encoder(labels=True)}
+    del files["labels.onnx"]
+    runtime = Runtime(write_bundle(tmp_path / tiny.NAME, files, tiny.manifest()), engine, 1)
+    expected = tiny.Reference().logits(tiny.Reference().encode(pixels(2))[2])
+    logits = runtime.logits(runtime.encode(pixels(2)))
+    np.testing.assert_allclose(logits, expected, atol=COARSE[engine], rtol=1e-2)
 
 
 def test_steps_and_reorders_follow_the_reference(runtime: Runtime) -> None:
@@ -158,9 +169,9 @@ def test_a_graph_with_other_inputs_is_refused(tmp_path: Path, engine: str) -> No
 def test_the_labels_graph_is_opened_when_labels_are_asked_for(tmp_path: Path, engine: str) -> None:
     files = {**tiny.files(), "labels.onnx": b"nothing"}
     runtime = Runtime(write_bundle(tmp_path / tiny.NAME, files, tiny.manifest()), engine, 1)
-    mid = runtime.encode(pixels(1)).mid
+    encoded = runtime.encode(pixels(1))
     with pytest.raises(EngineError, match=r"cannot load .*labels\.onnx"):
-        runtime.logits(mid)
+        runtime.logits(encoded)
 
 
 def test_pixels_of_another_size_fail_by_name(runtime: Runtime) -> None:

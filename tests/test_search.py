@@ -4,7 +4,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -311,6 +311,18 @@ def test_the_beam_stops_as_soon_as_nothing_can_rank_higher() -> None:
     found = run(sure, SearchOptions(length_penalty=1.0))
     assert [h.tokens for [h] in found] == [(2,)] * 3
     assert sure.steps == 2
+
+
+def test_early_stop_ends_at_the_first_length_at_which_nothing_alive_ranks_higher() -> None:
+    patient, hasty = chain(5, images=6), chain(5, images=6)
+    options = SearchOptions(beam_size=3, length_penalty=1.0, max_tokens=20)
+    whole = run(patient, options)
+    stopped = run(hasty, replace(options, early_stop=True))
+    assert hasty.steps < patient.steps
+    for mine, best in zip(stopped, whole, strict=True):
+        assert mine[0].ended
+        assert mine[0].rank <= best[0].rank
+        assert len(mine[0].tokens) <= len(best[0].tokens)
 
 
 def test_what_was_cut_off_comes_only_when_too_few_ended() -> None:

@@ -87,9 +87,13 @@ def manifest(name: str = NAME, word_bias: float = 0.0, search: dict[str, Any] = 
     )
 
 
-def encoder() -> bytes:
-    """Average pool to the grid, a 1x1 convolution, tanh."""
+def encoder(*, labels: bool = False) -> bytes:
+    """Average pool to the grid, a 1x1 convolution, tanh; with `labels`, the logits as well."""
     side = SIDE_PX // GRID
+    logits = [
+        helper.make_node("ReduceMean", ["mid"], ["middle"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["middle", "label"], ["logits"]),
+    ]
     return _graph(
         [
             helper.make_node("AveragePool", ["pixels"], ["pooled"], kernel_shape=[side] * 2,
@@ -100,11 +104,13 @@ def encoder() -> bytes:
             helper.make_node("Transpose", ["columns"], ["features"], perm=[0, 2, 1]),
             helper.make_node("ReduceMean", ["features"], ["mean"], axes=[1], keepdims=0),
             helper.make_node("MatMul", ["mean", "embed"], ["embedding"]),
+            *(logits if labels else []),
         ],
         {"pixels": ("B", 3, SIDE_PX, SIDE_PX)},
         {"features": ("B", GRID**2, WIDTH), "embedding": ("B", 1280),
-         "mid": ("B", WIDTH, GRID, GRID)},
-        {"project": PROJECT, "embed": EMBED, "flat": np.array([0, WIDTH, -1])},
+         **({"logits": ("B", 1000)} if labels else {"mid": ("B", WIDTH, GRID, GRID)})},
+        {"project": PROJECT, "embed": EMBED, "flat": np.array([0, WIDTH, -1]),
+         **({"label": LABEL} if labels else {})},
     )  # fmt: skip
 
 

@@ -27,21 +27,28 @@ from cutline.errors import (
     OptionError,
     OutputError,
 )
+from cutline.image_kind import KindClassifier
 from cutline.preprocess import Transform
 from cutline.text import Vocabulary
 
-FORMAT = 1
-DEFAULT = "flickr8k-lite2-v1"
+FORMAT = 2
+"""What `Manifest.write` writes. Format 1 has a separate graph for labels."""
+_READABLE = (1, 2)
+DEFAULT = "everyday-lite2-v2"
 """The newest of the embedded bundles."""
 
 MAX_BYTES = 45_000_000
 GRAPHS = ("encoder.onnx", "start.onnx", "step.onnx")
 WORDS = "vocabulary.txt"
 LABEL_NAMES = "labels.txt"
-LABELS = ("labels.onnx", LABEL_NAMES)
-"""Both or neither."""
+LABEL_GRAPH = "labels.onnx"
+"""Only in bundles of format 1; later encoders compute the labels themselves."""
 CARD = "README.md"
 PRIOR = "prior.npy"
+KINDS = "kinds.npz"
+
+_SUCCESSORS = {"flickr8k-lite2-v1": DEFAULT}
+"""Models that earlier versions included, and what replaced them."""
 
 _EMBEDDED = Path(__file__).with_name("_models")
 
@@ -115,9 +122,9 @@ class Manifest:
         except (OSError, ValueError) as error:
             raise BundleError(f"{path}: got no readable JSON ({error}); expected one") from error
         number = content.pop("format", None) if isinstance(content, dict) else None
-        if number != FORMAT:
+        if number not in _READABLE:
             raise BundleError(
-                f"{path}: got bundle format {number!r}; expected {FORMAT}; "
+                f"{path}: got bundle format {number!r}; expected {_READABLE[0]} or {_READABLE[1]}; "
                 "a newer Cutline may read it: pip install --upgrade cutline"
             )
         manifest: Manifest = _parse(cls, content, str(path))
@@ -155,7 +162,7 @@ class Bundle:
             raise BundleNotFoundError(f"got {folder}; expected a folder with a manifest.json")
         manifest = Manifest.read(path)
         needed = {*GRAPHS, WORDS, CARD} | ({PRIOR} if manifest.word_bias else set())
-        needed |= {*LABELS} if manifest.files.keys() & {*LABELS} else set()
+        needed |= {LABEL_NAMES} if LABEL_GRAPH in manifest.files else set()
         if missing := sorted(needed - manifest.files.keys()):
             raise BundleError(f"{path}: got no {', '.join(missing)} under files; expected all")
         for name, expected in manifest.files.items():
@@ -212,6 +219,14 @@ class Bundle:
             raise BundleError(f"{path}: got {len(names)} names; expected 1,000")
         return names
 
+    def kinds(self) -> KindClassifier | None:
+        """The classifier of image kinds; None if the bundle has none.
+
+        Raises:
+            BundleError: it is damaged.
+        """
+        return KindClassifier.read(self.path(KINDS)) if KINDS in self.manifest.files else None
+
     def bias(self) -> NDArray[np.float32] | None:
         """(V,) added to words' log-probabilities in search, -word_bias * log(prior), nats.
 
@@ -264,6 +279,11 @@ def find(model: str | Path | None = None) -> Bundle:
             return Bundle.open(inside[0].parent)
         return Bundle.open(wanted)
     names = ", ".join(installed) or "none is installed"
+    if wanted in _SUCCESSORS:
+        raise BundleNotFoundError(
+            f"got model {wanted!r}, which this version no longer includes; expected its successor "
+            f"{_SUCCESSORS[wanted]!r}, or the folder of a copy"
+        )
     raise BundleNotFoundError(
         f"got model {wanted!r}; expected a bundle's folder or one of these names: {names}"
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cutline.errors import CutlineError, ImageError, OptionError
 from cutline.image import ImageSource, Limits
+from cutline.image_kind import ImageKind
 from cutline.search import SearchOptions
 
 Floats = NDArray[np.float32]
@@ -66,6 +67,7 @@ class Caption:
         error: what is wrong with the picture.
         note: what is missing of a damaged picture that was captioned all the same, or what is odd
             about a chat model's answer, such as its language; "" if nothing.
+        kind: photograph, screenshot, chart and so on; None if the model does not tell.
     """
 
     source: str
@@ -78,6 +80,7 @@ class Caption:
     embedding: Floats | None = field(default=None, compare=False, repr=False)
     error: CutlineError | None = None
     note: str = ""
+    kind: ImageKind | None = None
 
     @property
     def ok(self) -> bool:
@@ -104,6 +107,8 @@ class Caption:
                 {"name": label.name, "probability": round(label.probability, 4)}
                 for label in self.labels
             ],
+            "kind": self.kind
+            and {"name": self.kind.name, "probability": round(self.kind.probability, 4)},
             "model": self.model,
             "error": error
             and {
@@ -262,6 +267,7 @@ class EncodedImage:
         context: ids of the words that stand near it.
         checksum: of its pixels, on which draws depend.
         note: as in `Caption.note`.
+        kind: what kind of image it is; None if the model does not tell.
     """
 
     source: str
@@ -271,6 +277,7 @@ class EncodedImage:
     context: tuple[int, ...]
     checksum: int
     note: str = ""
+    kind: ImageKind | None = None
 
 
 class BaseCaptioner:

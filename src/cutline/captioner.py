@@ -34,6 +34,7 @@ from cutline.caption import (
 )
 from cutline.errors import BundleError, ImageError, OptionError
 from cutline.image import ImageSource, decode_image, describe
+from cutline.image_kind import softmax
 from cutline.regions.describe import RegionCaptioner
 from cutline.runtime import Runtime
 from cutline.search import Hypothesis, SearchOptions, search
@@ -88,6 +89,7 @@ class BundleCaptioner(RegionCaptioner):
         self._vocabulary = runtime.bundle.vocabulary()
         self._labels = runtime.bundle.labels()
         self._bias = runtime.bundle.bias()
+        self._kinds = runtime.bundle.kinds()
 
     def _one(self, image: Picture, options: CaptionOptions | None) -> Caption:
         [caption] = self._caption([image], options or CaptionOptions(), threading.Event())
@@ -154,9 +156,7 @@ class BundleCaptioner(RegionCaptioner):
             )
         labels: tuple[Label, ...] = ()
         if options.labels and self._labels:
-            logits = self.runtime.logits(output.mid)[0].astype(np.float64)
-            weights = np.exp(logits - logits.max())
-            probabilities = weights / weights.sum()
+            probabilities = softmax(self.runtime.logits(output)[0])
             likeliest = np.argsort(-probabilities, kind="stable")[: options.labels]
             labels = tuple(Label(self._labels[i], float(probabilities[i])) for i in likeliest)
         context: tuple[int, ...] = ()
@@ -171,6 +171,7 @@ class BundleCaptioner(RegionCaptioner):
             context,
             zlib.crc32(square.tobytes()),
             decoded.note,
+            self._kinds.classify(output.embedding[0]) if self._kinds else None,
         )
 
     def decode(self, encoded: Sequence[EncodedImage], options: CaptionOptions) -> list[Caption]:
@@ -236,6 +237,7 @@ class BundleCaptioner(RegionCaptioner):
             attention,
             encoded.embedding,
             note=encoded.note,
+            kind=encoded.kind,
         )
 
 

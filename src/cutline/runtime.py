@@ -34,17 +34,19 @@ _OPENVINO_TYPES = threading.Lock()
 
 @dataclass(frozen=True)
 class Encoded:
-    """What one look at B pictures gives.
+    """The encoder's output for B images.
 
     Attributes:
         features: (B, N, D), a vector for each region of the grid.
-        embedding: (B, E), one vector for the whole picture.
-        mid: (B, C, H, W), what the labels are told from; empty if none are told.
+        embedding: (B, E), one vector for the whole image.
+        logits: (B, 1000), ImageNet logits; None if the encoder does not compute them.
+        mid: (B, C, H, W), the input of a separate label graph; None if the bundle has none.
     """
 
     features: Floats
     embedding: Floats
-    mid: Floats
+    logits: Floats | None = None
+    mid: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -95,23 +97,29 @@ class Runtime:
         )
 
     def encode(self, pixels: Floats) -> Encoded:
-        """Look at pictures: pixels (B, 3, S, S), as `Transform` makes them."""
-        got = self._encoder({"pixels": pixels})
-        return Encoded(got["features"], got["embedding"], got.get("mid", np.empty(0, np.float32)))
+        """Encode images: pixels (B, 3, S, S), as `Transform` returns them."""
+        output = self._encoder({"pixels": pixels})
+        return Encoded(
+            output["features"], output["embedding"], output.get("logits"), output.get("mid")
+        )
 
-    def logits(self, mid: Floats) -> Floats:
-        """Tell ImageNet logits (B, 1000) from `Encoded.mid`; the first call opens their graph.
+    def logits(self, encoded: Encoded) -> Floats:
+        """Return ImageNet logits (B, 1000) for encoded images.
+
+        Bundles of format 1 compute them with a separate graph, which the first call loads.
 
         Raises:
-            OptionError: the bundle tells no labels.
-            EngineError: the engine refuses their graph.
-            BundleError: its inputs and outputs are not what they should be.
+            OptionError: the bundle has no labels.
+            EngineError: the engine refuses the label graph.
+            BundleError: the inputs and outputs of the label graph are wrong.
         """
-        if "mid" not in self._encoder.outputs:
-            raise OptionError(f"got {self.bundle.name}, which tells no labels; expected labels=0")
+        if encoded.logits is not None:
+            return encoded.logits
+        if encoded.mid is None:
+            raise OptionError(f"got {self.bundle.name}, which has no labels; expected labels=0")
         with self._opening:
             labels = self._labels = self._labels or self._open("labels", ["mid"], ["logits"])
-        return labels({"mid": mid})["logits"]
+        return labels({"mid": encoded.mid})["logits"]
 
     def start(self, features: Floats) -> State:
         """The state before the first word, one row an image, from features (B, N, D)."""

@@ -76,6 +76,11 @@ class SearchOptions:
     )
     min_tokens: int = _option(1, "Fewest words of a caption.")
     max_tokens: int = _option(20, "Most words of a caption; one that goes on is cut off there.")
+    early_stop: bool = _option(
+        False,
+        "Stop when the captions found rank above every unfinished one as it stands, instead of "
+        "when no unfinished one can still rank among them.",
+    )
     no_repeat_ngram: int = _option(
         3, "No run of this many words occurs twice in a caption; 0 allows any."
     )
@@ -171,7 +176,8 @@ def search(
 
     With beam_size 1 each word is the likeliest (greedy). With a larger one, the likeliest
     unfinished hypotheses stay alive at every step and each may also end there; an image is done
-    when nothing alive can still rank among its n_best, with length-normalised ranks (Wu et al.
+    when nothing alive can still rank among its n_best (with `early_stop`, when nothing alive ranks
+    among them as it stands), with length-normalised ranks (Wu et al.
     2016, section 7, with the plain power of the length). With a temperature, n_best captions are
     drawn from the nucleus (Holtzman et al. 2020, section 3.1). Repeated n-grams are barred as by
     Paulus et al. 2018, section 2.5.
@@ -237,7 +243,11 @@ def search(
         first_rows = width * np.arange(count)[:, None]
         divisor = length**options.length_penalty
         finished.add(alive, choice.ends / divisor, length - 1, first_rows + choice.end_parents)
-        hope = _best_rank_ahead(choice.totals.max(axis=1), length, gain[alive], options)
+        best = choice.totals.max(axis=1)
+        if options.early_stop:
+            hope = best / divisor
+        else:
+            hope = _best_rank_ahead(best, length, gain[alive], options)
         going = hope > finished.worst(alive)
 
         rows = (first_rows + choice.parents)[going]

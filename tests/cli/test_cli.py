@@ -95,6 +95,7 @@ def test_jsonl_holds_every_field(folder: Path) -> None:
         "score": -1.0,
         "alternatives": [{"caption": "another 2", "score": -9.0}],
         "labels": [{"name": f"thing, {n}", "probability": round(0.5**n, 4)} for n in range(1, 6)],
+        "kind": None,
         "model": "stand-in",
         "error": None,
     }

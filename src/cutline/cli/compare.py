@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @app.command(
     epilog=examples(
-        "cutline compare flickr8k-lite2-v1 models/mine-v1 --data flickr8k/ -o compare.html",
+        "cutline compare everyday-lite2-v2 models/mine-v1 --data flickr8k/ -o compare.html",
         "cutline compare models/a-v1=runs/a models/b-v1=runs/b --data flickr8k/ -o compare.html",
         "cutline compare a.json b.json --data flickr8k/ -o compare.html --json compare.json",
-        "cutline compare flickr8k-lite2-v1 template --data flickr8k/ -o compare.html",
+        "cutline compare everyday-lite2-v2 template --data flickr8k/ -o compare.html",
     )
 )
 def compare(

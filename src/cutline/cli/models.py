@@ -160,7 +160,7 @@ def doctor(
 
 @app.command(
     epilog=examples(
-        "cutline evaluate flickr8k-lite2-v1 flickr8k/ --output report.json",
+        "cutline evaluate everyday-lite2-v2 flickr8k/ --output report.json",
         "cutline evaluate runs/first/bundle flickr8k/ --split test --limit 200 --no-baselines",
     )
 )

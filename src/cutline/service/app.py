@@ -388,7 +388,7 @@ def _result(
         return result | {"alternatives": [], "labels": [], "error": found.to_dict()}
     assert found.caption is not None
     told = found.caption.to_dict()
-    for name in ("status", "caption", "score", "alternatives", "labels"):
+    for name in ("status", "caption", "score", "alternatives", "labels", "kind"):
         result[name] = told[name]
     if options.attention:
         result["attention"] = _attention(found.caption)

@@ -268,6 +268,13 @@ class Label(BaseModel):
     probability: Annotated[float, Field(ge=0, le=1)]
 
 
+class ImageKind(BaseModel):
+    """What kind of image it is: a photograph, a screenshot, a chart and so on."""
+
+    name: str
+    probability: Annotated[float, Field(ge=0, le=1)]
+
+
 class Attention(BaseModel):
     """Where the model looked as it chose each word."""
 
@@ -322,6 +329,10 @@ class Result(BaseModel):
     ]
     alternatives: list[Alternative]
     labels: list[Label]
+    kind: Annotated[
+        ImageKind | None,
+        Field(description="Photograph, screenshot, chart and so on; null if the model has none."),
+    ] = None
     attention: Annotated[Attention | None, Field(description="Only if asked for.")] = None
     alt: Annotated[AltDraft | None, Field(description="Only if asked for.")] = None
     error: ProblemDetails | None = None

@@ -27,6 +27,7 @@ from cutline.chat import Dialogue, is_chat_model
 from cutline.errors import CutlineError, ImageError, MissingExtraError, RefusalError
 from cutline.fetch import Fetcher
 from cutline.image import load_image
+from cutline.image_kind import ImageKind
 from cutline.progress import OnProgress, Progress, ignore
 from cutline.prompts import Prompt, packaged
 from cutline.site.candidates import Candidates
@@ -460,3 +461,16 @@ def _restored(record: dict[str, Any]) -> Caption | None:
 def _score(value: Any) -> float:
     """A score from JSON, where None is a captioner without scores."""
     return math.nan if value is None else float(value)
+
+
+def _restored(record: dict[str, Any]) -> Caption:
+    """A caption from what `Caption.to_dict` says."""
+    return Caption(
+        record["source"],
+        record["caption"],
+        record["score"],
+        record["model"],
+        tuple(Alternative(each["caption"], each["score"]) for each in record["alternatives"]),
+        tuple(Label(each["name"], each["probability"]) for each in record["labels"]),
+        kind=ImageKind(**record["kind"]) if record.get("kind") else None,
+    )

@@ -54,6 +54,20 @@ from cutline.training.decoders import Decoder, TorchStepper
 from cutline.training.decoders.core import spread
 
 
+class _Encoder(nn.Module):
+    """pixels -> features, embedding, and ImageNet logits where the model has labels."""
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__()
+        self.encoder, self.labels = trained.encoder, trained.labels
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        features, embedding, *rest = self.encoder(pixels)
+        if self.labels is None:
+            return features, embedding, *rest
+        return features, embedding, self.labels(*rest)
+
+
 class _Start(nn.Module):
     """features -> memory and state, as a tuple."""
 
@@ -89,16 +103,14 @@ def write_graphs(trained: Trained, folder: Path) -> None:
 
 
 def write_encoder(trained: Trained, folder: Path) -> None:
-    """`encoder.onnx`, and `labels.onnx` where there are labels."""
+    """`encoder.onnx`, with the labels in it if there are any."""
     per_image = {0: torch.export.Dim("images", min=1)}
     pixels = torch.zeros(2, 3, *[trained.transform.side_px] * 2)
+    encoder = _Encoder(trained)
     with torch.no_grad():
-        _, _, *mid = trained.encoder(pixels)
-    seen = ["features", "embedding", *["mid"][: len(mid)]]
-    _write(folder / "encoder.onnx", trained.encoder, (pixels,), (per_image,), ["pixels"], seen)
-    if trained.labels:
-        given = (mid[0],)
-        _write(folder / "labels.onnx", trained.labels, given, (per_image,), ["mid"], ["logits"])
+        count = len(encoder(pixels))
+    outputs = ["features", "embedding", "logits"][:count]
+    _write(folder / "encoder.onnx", encoder, (pixels,), (per_image,), ["pixels"], outputs)
 
 
 def write_decoder(trained: Trained, folder: Path) -> None:
@@ -146,20 +158,60 @@ def _write(
         )  # fmt: skip
     assert program is not None
     program.save(str(path), external_data=False)
+    strip_metadata(path)
 
 
-def _halve(graph: Path, least: int = 4096) -> None:
-    """Store large float32 weights as float16 in place; they are widened again when loaded."""
+def strip_metadata(graph: Path) -> None:
+    """Remove stack traces, local paths and shapes of intermediate values from a graph file."""
     model = onnx.load(graph)
+    parts = [model, model.graph, *model.graph.node, *model.graph.initializer]
+    for part in [*parts, *model.graph.input, *model.graph.output]:
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    model.graph.ClearField("value_info")
+    graph.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def compress(graph: Path, *, int8: bool, least: int = 4096) -> None:
+    """Store large float32 weights in fewer bits; engines expand them to float32 when they load.
+
+    Args:
+        graph: the file, changed in place.
+        int8: whether matrices become int8 with one scale for each output unit; other weights, and
+            all of them without it, become float16.
+        least: weights with fewer elements stay float32.
+    """
+    model = onnx.load(graph)
+    multiplied = {
+        name for node in model.graph.node if node.op_type == "MatMul" for name in node.input
+    }
+    nodes, added = [], []
     for tensor in model.graph.initializer:
-        array = onnx.numpy_helper.to_array(tensor)
-        if array.dtype == np.float32 and array.size >= least:
-            name = tensor.name
-            half = onnx.numpy_helper.from_array(array.astype(np.float16), f"{name}.half")
-            tensor.CopyFrom(half)
-            cast = onnx.helper.make_node("Cast", [half.name], [name], to=onnx.TensorProto.FLOAT)
-            model.graph.node.insert(0, cast)
-    onnx.save(model, graph)
+        array, name = onnx.numpy_helper.to_array(tensor), tensor.name
+        if array.dtype != np.float32 or array.size < least:
+            continue
+        if int8 and array.ndim == 2:
+            scale = np.abs(array).max(axis=0 if name in multiplied else 1, keepdims=True) / 127
+            scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
+            stored = np.rint(array / scale).astype(np.int8)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(stored, f"{name}.int8"))
+            added.append(onnx.numpy_helper.from_array(scale, f"{name}.scale"))
+            nodes += [
+                onnx.helper.make_node(
+                    "Cast", [f"{name}.int8"], [f"{name}.wide"], to=onnx.TensorProto.FLOAT
+                ),
+                onnx.helper.make_node("Mul", [f"{name}.wide", f"{name}.scale"], [name]),
+            ]
+        else:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float16), f"{name}.half"))
+            nodes.append(
+                onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT)
+            )
+    model.graph.initializer.extend(added)
+    nodes += list(model.graph.node)
+    model.graph.ClearField("node")
+    model.graph.node.extend(nodes)
+    graph.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def check_parity(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]) -> None:
@@ -174,12 +226,11 @@ def check_parity(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]
         ParityError: they differ by more than rounding.
     """
     with torch.no_grad():
-        features, embedding, *mid = trained.encoder(torch.from_numpy(pixels))
-        logits = trained.labels(mid[0]) if trained.labels else None
+        features, embedding, *logits = _Encoder(trained)(torch.from_numpy(pixels))
     encoded = runtime.encode(pixels)
     _agree("features", features, encoded.features)
     _agree("embedding", embedding, encoded.embedding)
-    _agree("labels", logits, runtime.logits(encoded.mid) if trained.labels else None)
+    _agree("labels", logits[0] if logits else None, encoded.logits)
     check_decoder(trained.decoder, runtime, features, encoded.features)
 
 
@@ -329,7 +380,6 @@ def export(
     doing("reading the run")
     trained = Trained.read(run, checkpoint)
     recipe, transform = trained.recipe, trained.transform
-    graphs = ["encoder", "start", "step", *(["labels"] if trained.labels else [])]
     train, dev = recipe.data.examples(collection), collection.split(recipe.data.dev)
     manifest = Manifest(
         name=output.name,
@@ -364,9 +414,9 @@ def export(
         doing(f"captioning {len(dev):,} images of {recipe.data.dev}")
         before = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
 
-        for name in graphs:
-            _halve(folder / f"{name}.onnx")
-        doing(f"captioning {len(dev):,} images of {recipe.data.dev} with halved weights")
+        for name in ("encoder", "start", "step"):
+            compress(folder / f"{name}.onnx", int8=name == "start")
+        doing(f"captioning {len(dev):,} images of {recipe.data.dev} with compressed weights")
         after = measure(BundleCaptioner(Runtime(staged, "onnxruntime")), dev)
 
         speed = {"engine": "onnxruntime", "cores": cores(), "images": len(dev)}

@@ -104,7 +104,10 @@ def _of_bundle(bundle: Bundle) -> Start:
     told: dict[str, NDArray[np.float32]] = {}
     for graph in ("start.onnx", "step.onnx"):
         told |= _weights(bundle.path(graph))
-    seen = _weights(bundle.path("encoder.onnx"))
+    seen = {
+        name.removeprefix("encoder."): array
+        for name, array in _weights(bundle.path("encoder.onnx")).items()
+    }
     decoder = _matched(blank.decoder.state_dict(), told, "decoder.", bundle)
     top = blank.encoder.get_submodule("top") if recipe.encoder.tunable else None
     learnt = _matched(top.state_dict(), seen, "top.", bundle) if top is not None else {}
@@ -125,11 +128,16 @@ def _weights(path: Path) -> dict[str, NDArray[np.float32]]:
     and a sum with the bias, which keeps its name; so the bias tells the weight's.
     """
     graph = onnx.load(path).graph
+    stored = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
     values = {
-        each.name.removesuffix(".half"): onnx.numpy_helper.to_array(each).astype(np.float32)
-        for each in graph.initializer
-        if each.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+        name.removesuffix(".half"): array.astype(np.float32)
+        for name, array in stored.items()
+        if array.dtype in (np.float32, np.float16) and not name.endswith(".scale")
     }
+    for name, scale in stored.items():  # int8 with a scale for each output unit
+        if name.endswith(".scale"):
+            weight = name.removesuffix(".scale")
+            values[weight] = stored[f"{weight}.int8"].astype(np.float32) * scale
     products = {
         node.output[0]: node.input[1]
         for node in graph.node

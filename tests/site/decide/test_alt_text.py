@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cutline.caption import Alternative, Caption, Label
 from cutline.errors import ImageFormatError, OptionError
+from cutline.image_kind import PHOTOGRAPH, ImageKind
 from cutline.site.decide import alt_text as wording
 from cutline.site.decide import glossary
 from cutline.site.decide.alt_text import WordingOptions, confidence, context, draft
@@ -89,6 +90,29 @@ def test_a_captioner_of_photographs_suggests_nothing_for_a_drawing() -> None:
     assert found.alternatives == ("A dog runs.",)
     assert "no photograph" in found.notes[0]
     assert draft(use(), drawing, said("A login window.", -1, "stranger")).alt == "A login window."
+
+
+@pytest.mark.parametrize(
+    ("kind", "purpose"),
+    [("screenshot", Purpose.INFORMATIVE), ("icon", Purpose.INFORMATIVE),
+     ("chart", Purpose.COMPLEX), ("diagram", Purpose.COMPLEX), ("map", Purpose.COMPLEX)],
+)  # fmt: skip
+def test_the_caption_of_what_is_no_photograph_is_only_an_alternative(
+    kind: str, purpose: Purpose
+) -> None:
+    where = use()
+    caption = replace(said("a man in a window"), kind=ImageKind(kind, 0.93))
+    found = draft(where, decide(where), caption)
+    assert (found.alt, found.abstained, found.decision.purpose) == (None, True, purpose)
+    assert found.alternatives == ("A man in a window.",)
+    assert any(f"{kind} (93%)" in text for text in (*found.notes, found.decision.evidence))
+
+
+def test_the_kind_photograph_changes_nothing() -> None:
+    where = use()
+    plain = said("a man in a window")
+    marked = replace(plain, kind=ImageKind(PHOTOGRAPH, 0.93))
+    assert draft(where, decide(where), marked) == draft(where, decide(where), plain)
 
 
 def test_confidence_rises_with_the_score_and_ends_with_the_curve() -> None:

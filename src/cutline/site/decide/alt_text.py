@@ -18,6 +18,7 @@ import numpy as np
 
 from cutline.caption import Caption
 from cutline.errors import OptionError
+from cutline.image_kind import PHOTOGRAPH, ImageKind
 from cutline.site.decide.glossary import core, reword
 from cutline.site.decide.lint import lint_alt, redundant_prefix, says_nothing
 from cutline.site.model import Alt, Decision, Draft, ImageUse, Origin, Purpose
@@ -27,6 +28,7 @@ _Words = tuple[tuple[str, Origin], ...]
 
 _CONTEXT_WORDS = 40
 _SURE_LABEL = 0.1  # a label below this probability is noise
+_COMPLEX_KINDS = ("chart", "diagram", "map")  # need a long description as well as an alt
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class WordingOptions:
     sentence: bool = True
     """Descriptions end in a full stop; otherwise they are fragments without one."""
 
-    threshold: float | None = 0.35
+    threshold: float | None = 0.4
     """Below this confidence a caption is no suggestion; None suggests all."""
 
     language: str = "en"
@@ -107,6 +109,12 @@ def confidence(caption: Caption) -> float | None:
     return round(float(np.interp(caption.score, *known)), 2)
 
 
+def _other_kind(caption: Caption | None) -> ImageKind | None:
+    """The kind of an image that is not a photograph; None for photographs and unknown kinds."""
+    kind = caption.kind if caption is not None else None
+    return None if kind is None or kind.name == PHOTOGRAPH else kind
+
+
 @cache
 def calibration() -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
     """By model: scores in nats, ascending, and the share of captions with that score that fit."""
@@ -144,6 +152,10 @@ def draft(
     words: _Words = ()
     others = list(_alternatives(use, caption, said, options))
     notes: list[str] = []
+    kind = _other_kind(caption) if decision.purpose is Purpose.INFORMATIVE else None
+    if kind is not None and decision.alt is None and kind.name in _COMPLEX_KINDS:
+        evidence = f"the image looks like a {kind.name} ({kind.probability:.0%})"
+        decision = replace(decision, purpose=Purpose.COMPLEX, rule="image-kind", evidence=evidence)
     alt: str | None
     abstained = False
     if decision.alt is not None:
@@ -152,6 +164,12 @@ def draft(
             _from_page(_without_prefix(decision.alt)), options, options.sentence and described
         )
         alt = _text(words) if words or not decision.alt.strip() else None
+    elif kind is not None:
+        sure, abstained, alt = None, True, None
+        notes.append(
+            f"probably not a photograph but a {kind.name} ({kind.probability:.0%}), "
+            "and the captioner describes only photographs"
+        )
     elif decision.purpose is not Purpose.INFORMATIVE:
         alt = None
     elif sure is not None and decision.rule == "drawing":
