@@ -403,7 +403,8 @@ def test_two_tabs_do_not_fight(chromium: Browser, tab: Tab, url: str, store: Sto
         1, Review(Verdict.EDITED, "From elsewhere", "Ben", "2026-01-01T00:00:00+00:00")
     )
     press(tab, "d")
-    expect(tab.locator("#live")).to_contain_text("Not saved: another tab has edited it in the meantime")
+    refusal = "Not saved: another tab has edited it in the meantime"
+    expect(tab.locator("#live")).to_contain_text(refusal)
     expect(tab.locator("#words")).to_have_text("From elsewhere")
     assert verdicts(store)[0] == ("edited", "From elsewhere")
     press(tab, "d")  # having seen it, one may decide otherwise

@@ -357,6 +357,14 @@ def test_a_page_that_fails_for_now_keeps_the_pages_it_leads_to(
     assert site.crawl(path, "a.example").retired == 0
 
 
+def test_a_page_that_is_refused_for_good_does_not_keep_others(crawls: Crawls, path: Path) -> None:
+    crawls.pages = pages("", "members", "old")
+    site.crawl(path, "a.example")
+    refused = Page("https://a.example/members", status=403, error="HTTP 403")
+    crawls.pages = [*pages(""), refused]
+    assert site.crawl(path, "a.example").retired == 1
+
+
 def test_pages_that_robots_txt_excludes_from_now_on_are_kept(crawls: Crawls, path: Path) -> None:
     crawls.pages = pages("", "private")
     site.crawl(path, "a.example", site.CrawlOptions(robots=False))

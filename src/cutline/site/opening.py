@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cutline.site.pages.crawl_types import CrawlOptions, CrawlSummary
 
 _PUBLIC = "public"  # a start host that needs no exception
+_TEMPORARY = (0, 408, 425, 429)  # no response, or a request to come back later
 TABLE_SUFFIXES = frozenset({"", ".csv", ".tsv", ".txt"})
 _HOST = re.compile(r"(localhost|\[[0-9a-f:.]+\]|[\w-]+(\.[\w-]+)+)(:\d+)?([/?#].*)?", re.IGNORECASE)
 
@@ -67,7 +68,7 @@ def open_store(store: StoreOrPath, *, must_exist: bool = False) -> Iterator[Stor
 
 
 def url_of(source: str | Path) -> str:
-    """The URL that a source of `run` stands for; "" for a file or folder.
+    """The URL of a source of `run`; "" for a file or folder.
 
     Raises:
         OptionError: it is neither a URL nor an existing file or folder.
@@ -165,8 +166,8 @@ class CrawlScope:
         self._temporary = False
 
     def failed(self, page: Page) -> None:
-        """Take note of a page that could not be read: its links are not known."""
-        self._temporary |= page.status not in (404, 410)
+        """Note a page that could not be read, so that its links are unknown."""
+        self._temporary |= page.status in _TEMPORARY or page.status >= 500
 
     def is_complete(self, summary: CrawlSummary, seen: set[str]) -> bool:
         """Whether a crawl would have found every page that still exists on its hosts."""

@@ -4,7 +4,7 @@ Scrapy's reactor can run only once per process, so it has a process of its own. 
 state and decides nothing: tasks come through a pipe, answers go back through it, and when the pipe
 breaks because the parent was killed, the process ends.
 
-Connections are direct: HTTP_PROXY and its relatives are ignored, as for pictures (`cutline.fetch`).
+Connections are direct: HTTP_PROXY and its relatives are ignored, as for images (`cutline.fetch`).
 """
 
 from __future__ import annotations
