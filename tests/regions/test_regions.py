@@ -138,12 +138,18 @@ def test_regions_with_one_phrase_are_merged_and_weak_ones_left_out() -> None:
 
     given = [
         region(0, "a dog", 0.5),
-        region(4, "a dog", 0.9),
-        region(5, "a cat", 0.4),
-        region(50, "a dog", 0.1),
+        region(9, "a dog", 0.9),
+        region(5, "a black dog", 0.4),
+        region(14, "a cat", 0.35),
+        region(50, "a dog", 0.3),
+        region(90, "a dog", 0.1),
     ]
     kept = best(given, RegionOptions(min_confidence=0.2))
-    assert [(each.box.x, each.phrase) for each in kept] == [(4, "a dog"), (50, "a dog")][:1]
+    assert [(each.box.x, each.phrase) for each in kept] == [
+        (9, "a dog"),
+        (14, "a cat"),
+        (50, "a dog"),
+    ]
 
 
 def test_a_detector_gives_boxes_and_labels(captioner: BundleCaptioner) -> None:

@@ -188,6 +188,17 @@ def evaluate(
         typer.Option(help="Score METEOR and SPICE in Java; by default if they are installed."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of random captions and intervals.")] = 0,
+    regions: Annotated[
+        bool,
+        typer.Option(
+            "--regions",
+            help="DATA holds described regions: Visual Genome, RefCOCO or Flickr30k Entities.",
+        ),
+    ] = False,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="With --regions, the folder of the images.", show_default=False),
+    ] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
 ) -> None:
@@ -201,6 +212,9 @@ def evaluate(
     for path in filter(None, (output, markdown)):
         if not force:
             refuse_existing(path)
+    if regions:
+        _evaluate_regions(load_model(model, engine, threads), data, images, split, limit, markdown)
+        return
     collection = read(data)
     examples = collection.split(split)
 
@@ -225,6 +239,37 @@ def evaluate(
     if markdown is not None:
         write_whole(markdown, table)
     print(table, end="")
+    raise typer.Exit(1 if report.failed else 0)
+
+
+def load_model(model: str, engine: str, threads: int | None) -> Any:
+    """Load a captioner when a command needs it."""
+    from cutline.backends import load
+
+    return load(model, engine=engine, threads=threads)
+
+
+def _evaluate_regions(
+    captioner: Any,
+    data: Path,
+    images: Path | None,
+    split: str,
+    limit: int | None,
+    markdown: Path | None,
+) -> None:
+    """Score descriptions of regions and print the table."""
+    from cutline.atomic import write_whole
+    from cutline.data.region_readers import read_regions
+    from cutline.evaluation.regions import evaluate_regions
+
+    examples = read_regions(data, images)
+    chosen = [each for each in examples if each.split in (split, "")] or examples
+    first = dict.fromkeys(each.image for each in chosen)
+    kept = set(list(first)[:limit])
+    report = evaluate_regions(captioner, [each for each in chosen if each.image in kept])
+    if markdown is not None:
+        write_whole(markdown, report.to_markdown())
+    print(report.to_markdown(), end="")
     raise typer.Exit(1 if report.failed else 0)
 
 

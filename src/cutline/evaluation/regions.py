@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline.boxes import overlaps
-from cutline.errors import DataError
+from cutline.boxes import Box, overlaps
+from cutline.data.region_readers import RegionExample
+from cutline.errors import DataError, ImageError, OptionError
+from cutline.evaluation.metrics import meteor, meteor_statistics, tokenize
 
 IOU_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 METEOR_THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
@@ -200,3 +204,88 @@ def _average_precision(correct: NDArray[np.bool_], total: int) -> float:
     levels = np.linspace(0, 1, 101)
     places = np.searchsorted(reached, levels - 1e-9)
     return float(sum(best[place] for place in places if place < len(best)) / len(levels))
+
+
+@dataclass(frozen=True)
+class RegionReport:
+    """How well a captioner describes regions.
+
+    Attributes:
+        model: the captioner's name.
+        images: images that were read.
+        regions: reference regions, each with one phrase or more.
+        meteor: of the phrases for the given boxes, 0..1.
+        dense_map: `dense_map` of the regions that the captioner finds, 0..1; None if not measured.
+        failed: images that could not be read.
+    """
+
+    model: str
+    images: int
+    regions: int
+    meteor: float
+    dense_map: float | None
+    failed: int
+
+    def to_markdown(self) -> str:
+        """A table."""
+        found = (
+            "" if self.dense_map is None else f"| dense captioning mAP | {self.dense_map:.4f} |\n"
+        )
+        return (
+            f"|  | {self.model} |\n| --- | ---: |\n| METEOR, given boxes | {self.meteor:.4f} |\n"
+            f"{found}| images | {self.images} |\n| regions | {self.regions} |\n"
+        )
+
+
+def evaluate_regions(
+    captioner: Any, examples: Sequence[RegionExample], *, dense: bool = True
+) -> RegionReport:
+    """Describe the regions of a data set and score the phrases.
+
+    Args:
+        captioner: with `regions`, such as a bundle.
+        examples: from `cutline.data.region_readers.read_regions`.
+        dense: whether the captioner also finds regions itself, for dense-captioning mAP.
+
+    Raises:
+        DataError: no image can be read.
+        MissingExtraError: METEOR needs `cutline[eval]`.
+    """
+    by_image: dict[Path, dict[tuple[str, Box], list[str]]] = {}
+    for example in examples:
+        regions = by_image.setdefault(example.image, {})
+        regions.setdefault((example.region, example.box), []).append(example.phrase)
+    candidates, wanted, failed = [], [], 0
+    predictions, references = {}, {}
+    for image, regions in by_image.items():
+        boxes = [box for _, box in regions]
+        try:
+            given = captioner.regions(image, boxes)
+            found = captioner.regions(image) if dense else None
+        except (ImageError, OptionError):
+            failed += 1
+            continue
+        candidates += [tokenize(region.phrase) for region in given.regions]
+        wanted += [[tokenize(text) for text in phrases] for phrases in regions.values()]
+        rows = [(box.xywh, text) for (_, box), texts in regions.items() for text in texts]
+        references[str(image)] = ReferenceRegions(
+            np.array([row for row, _ in rows], np.float64), [text for _, text in rows]
+        )
+        if found is not None:
+            predictions[str(image)] = PredictedRegions(
+                np.array([each.box.xywh for each in found.regions], np.float64).reshape(-1, 4),
+                np.array([each.confidence for each in found.regions]),
+                [each.phrase for each in found.regions],
+            )
+    if not candidates:
+        raise DataError(f"got {len(by_image)} images, none of which can be read")
+    score = float(meteor(meteor_statistics(candidates, wanted).sum(axis=0)))
+    mean = dense_map(predictions, references, _meteor_of) if dense else None
+    return RegionReport(captioner.name, len(references), len(candidates), score, mean, failed)
+
+
+def _meteor_of(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """METEOR of each candidate."""
+    words = [[tokenize(text) for text in each] for each in references]
+    statistics = meteor_statistics([tokenize(text) for text in candidates], words)
+    return [float(value) for value in meteor(statistics)]

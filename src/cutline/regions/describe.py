@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cutline.boxes import Box, overlaps, suppress
+from cutline.boxes import Box, suppress
 from cutline.caption import (
     BaseCaptioner,
     Caption,
@@ -27,7 +27,8 @@ from cutline.regions.proposals import propose, windows
 if TYPE_CHECKING:
     from PIL import Image
 
-_SAME_PHRASE_OVERLAP = 0.3  # boxes with the same phrase count as one object from this overlap on
+_ALIKE_WORDS = 0.6  # from this F1 of their words on, two phrases may be about the same object
+_COVERED = 0.4  # two boxes with such phrases are one object if they share so much of the smaller
 
 
 class RegionCaptioner(BaseCaptioner):
@@ -146,13 +147,25 @@ def best(regions: Sequence[Region], options: RegionOptions) -> list[Region]:
     kept: list[int] = []
     for index in suppress(boxes, [region.confidence for region in regions], options.max_overlap):
         region = regions[index]
-        same = [other for other in kept if regions[other].phrase == region.phrase]
         if region.confidence < options.min_confidence or len(kept) == options.max_regions:
             break
-        if same and (overlaps(boxes[[index]], boxes[same]) > _SAME_PHRASE_OVERLAP).any():
-            continue
-        kept.append(index)
+        if not any(_same_object(region, regions[other]) for other in kept):
+            kept.append(index)
     return [regions[index] for index in kept]
+
+
+def _same_object(region: Region, other: Region) -> bool:
+    """Whether two boxes that overlap are described in much the same words."""
+    across = _shared(region.box.x, region.box.width, other.box.x, other.box.width)
+    down = _shared(region.box.y, region.box.height, other.box.y, other.box.height)
+    smaller = min(region.box.width * region.box.height, other.box.width * other.box.height)
+    words, others = set(region.phrase.split()), set(other.phrase.split())
+    alike = 2 * len(words & others) / max(1, len(words) + len(others))
+    return alike >= _ALIKE_WORDS and across * down > _COVERED * smaller * (alike < 1)
+
+
+def _shared(start: float, length: float, other: float, other_length: float) -> float:
+    return max(0.0, min(start + length, other + other_length) - max(start, other))
 
 
 def phrase_of(caption: str) -> str:
