@@ -2,17 +2,9 @@
 
 from cutline.data.coco import write_coco
 from cutline.data.collection import Collection, Example, digest, merge, split_by_image
-from cutline.data.inspection import (
-    Fingerprint,
-    Inspection,
-    Pair,
-    duplicates,
-    fingerprint,
-    fingerprints,
-    inspect,
-    leaks,
-)
+from cutline.data.inspection import Inspection, Pair, inspect, leaks
 from cutline.data.readers import read, read_flickr8k
+from cutline.similarity import Fingerprint, duplicates, fingerprint, fingerprints
 
 __all__ = [
     "Collection",

@@ -23,7 +23,6 @@ from cutline.data.build_plan import DEFAULTS, BuildOptions, Dropped, Plan, Plann
 from cutline.data.coco import write_coco
 from cutline.data.collection import Collection, Example, split_by_image
 from cutline.data.image_finder import ImageFinder
-from cutline.data.inspection import duplicates, fingerprint
 from cutline.errors import (
     CutlineError,
     DataError,
@@ -32,6 +31,7 @@ from cutline.errors import (
     ImageUnreadableError,
 )
 from cutline.image import load_image
+from cutline.similarity import duplicates, fingerprint
 
 if TYPE_CHECKING:
     from cutline.fetch import Fetcher

@@ -15,9 +15,9 @@ import numpy as np
 from cutline.atomic import write_whole
 from cutline.data.build_plan import BuildOptions
 from cutline.data.collection import Collection
-from cutline.data.inspection import Fingerprint, fingerprint
 from cutline.data.readers import read
 from cutline.errors import CutlineError, DataError
+from cutline.similarity import Fingerprint, fingerprint
 
 JOURNAL = "build.jsonl"
 BASELINE = "built.json"

@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cutline.data.formats import is_token_file
-from cutline.data.inspection import MAX_DISTANCE
 from cutline.data.listing import normalise_name, split_name
 from cutline.data.readers import MAX_CAPTION_CHARS, read_listing
 from cutline.data.splits import split_by_file
@@ -30,6 +29,7 @@ from cutline.data.tabular import (
     table_rows,
 )
 from cutline.errors import DataError
+from cutline.similarity import MAX_DISTANCE
 
 RATING_COLUMNS = ("rating", "stars", "star_rating", "overall", "score")
 TITLE_COLUMNS = ("title", "review_title", "summary", "headline")

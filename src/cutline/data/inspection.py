@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from cutline.data.collection import Collection
 from cutline.data.readers import MAX_CAPTION_CHARS
-from cutline.errors import ImageError, ImageUnreadableError
-from cutline.image import load_image
+from cutline.errors import ImageError
+from cutline.similarity import MAX_DISTANCE, Fingerprint, duplicates, fingerprints
 
-MAX_DISTANCE = 16
-"""Of 128 bits: pictures that differ in no more of them, and little in colour, are near-duplicates.
-
-Measured on Flickr8k: 400 pictures differ from re-encoded and resized copies of themselves in 10
-bits at most, from copies that lost a fiftieth on each side in 17 or less in 99 of 100 cases. The
-nearest two of its 7,091 pictures that are no copies differ in 19."""
-
-_MAX_COLOUR_DIFFERENCE = 16.0
 _TRAINING = {"train": "train", "rest": "train"}
-
-
-@dataclass(frozen=True, eq=False)
-class Fingerprint:
-    """Identifies a picture, even if it was re-encoded or resized."""
-
-    sha256: str
-    """Of the file's bytes."""
-    bits: NDArray[np.bool_]
-    """(128,): in an 8 x 8 grid of grey cells, which are lighter than their left and upper
-    neighbours; a difference hash."""
-    colours: NDArray[np.uint8]
-    """(8, 8, 3): the cells in RGB, so that the same thing in red and in blue is told apart."""
 
 
 @dataclass(frozen=True)
@@ -114,69 +86,6 @@ class Inspection:
 
 def _distance(pair: Pair) -> str:
     return ", identical" if pair.identical else f", {pair.distance} bits apart"
-
-
-def fingerprint(picture: Path | bytes) -> Fingerprint:
-    """The fingerprint of one picture.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    image = load_image(picture, around_px=64)
-    try:
-        content = picture if isinstance(picture, bytes) else picture.read_bytes()
-    except OSError as error:
-        raise ImageUnreadableError(str(picture), f"cannot be read: {error.strerror}") from error
-    small = image.resize((9, 9), Image.Resampling.BOX)
-    grey = np.asarray(small.convert("L"), dtype=np.int16)
-    across, down = grey[1:, 1:] > grey[1:, :-1], grey[1:, 1:] > grey[:-1, 1:]
-    bits = np.concatenate([across.ravel(), down.ravel()])
-    return Fingerprint(hashlib.sha256(content).hexdigest(), bits, np.asarray(small)[1:, 1:])
-
-
-def fingerprints(
-    images: Sequence[Path], progress: Callable[[int], None] = lambda _: None
-) -> list[Fingerprint | ImageError]:
-    """The fingerprints of many pictures, computed in parallel; an unreadable one gives its error.
-
-    Args:
-        images: their paths.
-        progress: called with the number of pictures done since the last call.
-    """
-
-    def attempt(path: Path) -> Fingerprint | ImageError:
-        try:
-            return fingerprint(path)
-        except ImageError as error:
-            return error
-
-    found = []
-    with ThreadPoolExecutor() as pool:
-        for each in pool.map(attempt, images):
-            found.append(each)
-            progress(1)
-    return found
-
-
-def duplicates(
-    prints: Sequence[Fingerprint], max_distance: int = MAX_DISTANCE
-) -> Iterator[tuple[int, int, int]]:
-    """Pairs of the same picture: their positions, i < j, and their distance in bits.
-
-    Identical files have distance 0. Costs I x I / 2 inner products of 128 numbers.
-    """
-    if not prints:
-        return
-    signs = np.stack([each.bits for each in prints]).astype(np.float32) * 2 - 1  # (I,128)
-    for start in range(0, len(signs), 256):
-        agreement = signs[start : start + 256] @ signs[start:].T
-        near = np.argwhere(agreement >= signs.shape[1] - 2 * max_distance)
-        for row, column in near[near[:, 0] < near[:, 1]].tolist():
-            first, second = prints[start + row], prints[start + column]
-            apart = np.abs(first.colours.astype(np.int16) - second.colours).mean()
-            if apart <= _MAX_COLOUR_DIFFERENCE:
-                distance = int(np.count_nonzero(first.bits != second.bits))
-                yield start + row, start + column, distance
 
 
 def leaks(

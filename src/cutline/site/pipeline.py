@@ -453,6 +453,7 @@ def _restored(record: dict[str, Any]) -> Caption | None:
             tuple(
                 Label(str(each["name"]), float(each["probability"])) for each in record["labels"]
             ),
+            kind=ImageKind(**record["kind"]) if record.get("kind") else None,
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -461,16 +462,3 @@ def _restored(record: dict[str, Any]) -> Caption | None:
 def _score(value: Any) -> float:
     """A score from JSON, where None is a captioner without scores."""
     return math.nan if value is None else float(value)
-
-
-def _restored(record: dict[str, Any]) -> Caption:
-    """A caption from what `Caption.to_dict` says."""
-    return Caption(
-        record["source"],
-        record["caption"],
-        record["score"],
-        record["model"],
-        tuple(Alternative(each["caption"], each["score"]) for each in record["alternatives"]),
-        tuple(Label(each["name"], each["probability"]) for each in record["labels"]),
-        kind=ImageKind(**record["kind"]) if record.get("kind") else None,
-    )
