@@ -18,7 +18,7 @@ from cutline import backends, cli
 from cutline.caption import Alternative, Caption, CaptionOptions, Label
 from cutline.errors import ImageError
 from cutline.image import describe, load_image
-from cutline.search import SearchOptions
+from cutline.options import SearchOptions
 
 
 class StandIn:

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import tiny
+from onnx import helper, numpy_helper
 
 from cutline import bundle as module
 from cutline.bundle import DEFAULT, Bundle, find, models, write_bundle
-from cutline.errors import BundleError, BundleNotFoundError, OutputError
+from cutline.errors import BundleError, BundleNotFoundError, EngineError, OutputError
+from cutline.onnx_file import check_onnx
+from cutline.runtime import Runtime
 
 
 @pytest.fixture(autouse=True)
@@ -318,3 +323,94 @@ def test_an_unknown_name_is_answered_with_the_known_ones(home: Path, tmp_path: P
         find("what-v1")
     with pytest.raises(BundleNotFoundError, match=r"expected a folder with a manifest\.json"):
         find(tmp_path)
+
+
+# Hostile bundles
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    bundle = tiny.build(tmp_path)
+    for name in ("a\0b", "a\nb", "a\x1b[31mb"):
+        edit(bundle, files={**bundle.manifest.files, name: "0" * 64})
+        with pytest.raises(BundleError, match="expected a plain name"):
+            Bundle.open(bundle.folder)
+
+
+def test_a_manifest_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    bundle = tiny.build(tmp_path)
+    bundle.path("manifest.json").write_text("[" * 100_000)
+    with pytest.raises(BundleError, match="no readable JSON"):
+        Bundle.open(bundle.folder)
+
+
+def test_an_array_that_announces_too_much_takes_no_memory(tmp_path: Path) -> None:
+    bundle = tiny.build(tmp_path, word_bias=0.5)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (10**11,)}
+    with bundle.path("prior.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(100))
+    with pytest.raises(BundleError, match="array of 400,000,000,000 bytes"):
+        bundle.bias()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_file_elsewhere_is_neither_read_nor_quoted(kind: str, tmp_path: Path) -> None:
+    bundle = tiny.build(tmp_path)
+    secret = tmp_path / "secret.txt"
+    secret.write_text("my password\n")
+    path = bundle.path("vocabulary.txt")
+    path.unlink()
+    if kind == "link":
+        path.symlink_to(secret)
+    else:
+        os.mkfifo(path)
+    with pytest.raises(BundleError, match=r"out of the bundle|no regular file") as caught:
+        Bundle.open(bundle.folder)
+    assert "password" not in str(caught.value)
+
+
+def graph(*nodes: onnx.NodeProto, external: bool = False) -> bytes:
+    weights = numpy_helper.from_array(np.ones(4, np.float32), "weights")
+    if external:
+        weights.data_location = onnx.TensorProto.EXTERNAL
+        weights.ClearField("raw_data")
+        entry = weights.external_data.add()
+        entry.key, entry.value = "location", "../elsewhere.bin"
+    port = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [4])
+    made = helper.make_graph(list(nodes), "g", [port], [port], [weights])
+    model: bytes = helper.make_model(made).SerializeToString()
+    return model
+
+
+def test_a_graph_may_not_load_weights_from_elsewhere_or_loop(tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    body = helper.make_graph([], "body", [], [])
+    loop = helper.make_node("Loop", ["", ""], ["y"], body=body)
+    within = helper.make_node(
+        "If", ["c"], ["y"], then_branch=helper.make_graph([loop], "then", [], []), else_branch=body
+    )
+    tensor = numpy_helper.from_array(np.ones(2, np.float32))
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    constant = helper.make_node("Constant", [], ["y"], value=tensor)
+    add = helper.make_node("Add", ["x", "weights"], ["y"])
+    path.write_bytes(graph(add))
+    check_onnx(path)
+    for content, says in {
+        graph(add, external=True): "weights in another file",
+        graph(constant): "weights in another file",
+        graph(loop): "a loop",
+        graph(within): "a loop",
+    }.items():
+        path.write_bytes(content)
+        with pytest.raises(BundleError, match=says):
+            check_onnx(path)
+    path.write_bytes(graph(add)[:-9])
+    with pytest.raises(EngineError, match="no ONNX graph"):
+        check_onnx(path)
+
+
+def test_the_runtime_checks_graphs_before_it_opens_them(tmp_path: Path) -> None:
+    files = {**tiny.files(), "step.onnx": graph(external=True)}
+    bundle = write_bundle(tmp_path / tiny.NAME, files, tiny.manifest())
+    with pytest.raises(BundleError, match="weights in another file"):
+        Runtime(bundle)

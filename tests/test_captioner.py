@@ -19,7 +19,14 @@ from PIL import Image
 from cutline import bundle as bundles
 from cutline import runtime as runtimes
 from cutline.bundle import Bundle, write_bundle
-from cutline.caption import Caption, Captioner, CaptionOptions, InContext
+from cutline.caption import (
+    Attention,
+    Caption,
+    Captioner,
+    CaptionOptions,
+    InContext,
+    Label,
+)
 from cutline.captioner import BundleCaptioner, load
 from cutline.discover import find_images
 from cutline.errors import (
@@ -35,8 +42,9 @@ from cutline.errors import (
 )
 from cutline.image import load_image
 from cutline.image_kind import PHOTOGRAPH, KindClassifier
+from cutline.options import SearchOptions
 from cutline.runtime import Encoded, Runtime
-from cutline.search import SearchOptions, search
+from cutline.search import search
 from cutline.text import detokenise
 
 
@@ -420,3 +428,18 @@ def test_captions_with_arrays_can_be_compared(model: Captioner) -> None:
     assert first == again
     assert all(one != other for one, other in pairwise(first))
     assert ImageError.__name__ not in repr(first[0])
+
+
+def test_attention_is_by_word_not_by_piece() -> None:
+    weights = np.array([[0.5, 0.5], [1.0, 0.0], [0.0, 1.0], [0.2, 0.8]], np.float32)
+    attention = Attention.of_pieces(weights, (1, 2), ["a", "skate", "##boarder", "jumps"])
+    assert attention.words == ("a", "skateboarder", "jumps")
+    assert attention.weights.tolist() == [[0.5, 0.5], [0.5, 0.5], weights[3].tolist()]
+    whole = Attention.of_pieces(weights[:1], (1, 2), ["a"])
+    assert (whole.words, whole.weights.tolist()) == (("a",), [[0.5, 0.5]])
+
+
+def test_numbers_that_json_lacks_are_null() -> None:
+    row = Caption("a", "A.", math.nan, labels=(Label("dog", math.nan),)).to_dict()
+    assert (row["score"], row["labels"][0]["probability"]) == (None, None)
+    assert json.loads(json.dumps(row, allow_nan=False)) == row

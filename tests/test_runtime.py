@@ -14,9 +14,10 @@ from cutline import runtime as module
 from cutline.bundle import Bundle, write_bundle
 from cutline.errors import BundleError, EngineError, MissingExtraError, OptionError
 from cutline.image import load_image
+from cutline.options import SearchOptions
 from cutline.preprocess import Transform
 from cutline.runtime import Runtime, State, cores, engines
-from cutline.search import SearchOptions, search
+from cutline.search import search
 
 # An encoder may run in bfloat16, whose numbers have eight bits.
 COARSE = {"onnxruntime": 1e-5, "openvino": 3e-2}

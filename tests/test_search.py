@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cutline.errors import EngineError, OptionError
-from cutline.search import Hypothesis, SearchOptions, search
+from cutline.options import SearchOptions
+from cutline.search import Hypothesis, search
 
 BOS, EOS = 0, 1
 

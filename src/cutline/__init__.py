@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         Label,
     )
     from cutline.discover import find_images
-    from cutline.search import SearchOptions
+    from cutline.options import SearchOptions
 
     __version__: str
 

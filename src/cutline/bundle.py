@@ -119,7 +119,7 @@ class Manifest:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"{path}: got no readable JSON ({error}); expected one") from error
         number = content.pop("format", None) if isinstance(content, dict) else None
         if number not in _READABLE:
@@ -166,8 +166,9 @@ class Bundle:
         if missing := sorted(needed - manifest.files.keys()):
             raise BundleError(f"{path}: got no {', '.join(missing)} under files; expected all")
         for name, expected in manifest.files.items():
-            if Path(name).name != name:
+            if Path(name).name != name or not name.isprintable():
                 raise BundleError(f"{path}: got file {name!r}; expected a plain name")
+            _refuse_elsewhere(folder, name)
             if (got := _sha256(folder / name)) != expected:
                 raise BundleError(
                     f"{folder / name}: got SHA-256 {got}; expected {expected}; "
@@ -239,8 +240,9 @@ class Bundle:
         if not math.isfinite(tau):
             raise BundleError(f"{self.folder}: got word_bias {tau}; expected a finite number")
         try:
+            _refuse_large_array(self.path(PRIOR), 4 * size + 4096)
             prior = np.load(self.path(PRIOR), allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except (ValueError, EOFError, MemoryError) as error:
             raise BundleError(f"{self.path(PRIOR)}: {error}; expected a float32 array") from error
         above = (prior > 0) & (prior < np.inf)
         if prior.shape != (size,) or prior.dtype != np.float32 or not above.all():
@@ -378,6 +380,36 @@ def _is_folder(path: str) -> bool:
         return Path(path).is_dir()
     except OSError:
         return False
+
+
+def _refuse_elsewhere(folder: Path, name: str) -> None:
+    """Refuse a file that is no regular file within the bundle's folder.
+
+    Raises:
+        BundleError: it is a link that leads elsewhere, a device, a pipe or a folder.
+    """
+    path = folder / name
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{path}: got a link that leads out of the bundle; expected a file in it")
+    if path.exists() and not path.is_file():
+        raise BundleError(f"{path}: got no regular file; expected one")
+
+
+def _refuse_large_array(path: Path, most_bytes: int) -> None:
+    """Refuse a .npy file whose header announces a larger array, before memory is taken for it.
+
+    Raises:
+        ValueError: the header is damaged, or the array is larger.
+    """
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    size_bytes = math.prod(shape) * dtype.itemsize
+    if size_bytes > most_bytes:
+        raise ValueError(f"an array of {size_bytes:,} bytes")
 
 
 def _sha256(path: Path) -> str:

@@ -6,7 +6,8 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, overload
+from itertools import pairwise
+from typing import Any, Protocol, Self, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from cutline.errors import CutlineError, ImageError, OptionError
 from cutline.image import ImageSource, Limits
 from cutline.image_kind import ImageKind
-from cutline.search import SearchOptions
+from cutline.jsonl import finite
+from cutline.options import SearchOptions
+from cutline.text import CONTINUES, whole_words
 
 Floats = NDArray[np.float32]
 
@@ -48,6 +51,23 @@ class Attention:
     weights: Floats = field(compare=False, repr=False)
     grid: tuple[int, int]
     words: tuple[str, ...]
+
+    @classmethod
+    def of_pieces(cls, weights: Floats, grid: tuple[int, int], pieces: Sequence[str]) -> Self:
+        """Attention by word from attention by piece of a word: the mean over a word's pieces.
+
+        Args:
+            weights: (T, N), one row for each piece.
+            grid: rows and columns; their product is N.
+            pieces: T words or pieces; a piece that continues a word begins with `text.CONTINUES`.
+        """
+        starts = [i for i, piece in enumerate(pieces) if not (i and piece.startswith(CONTINUES))]
+        if len(starts) == len(pieces):
+            return cls(weights, grid, tuple(pieces))
+        spans = list(pairwise([*starts, len(pieces)]))
+        words = tuple("".join(whole_words(pieces[start:end])) for start, end in spans)
+        means = np.stack([weights[start:end].mean(axis=0) for start, end in spans])
+        return cls(means, grid, words)
 
 
 @dataclass(frozen=True)
@@ -98,13 +118,12 @@ class Caption:
             "source": self.source,
             "status": "ok" if error is None else "error",
             "caption": self.text if error is None else None,
-            "score": _rounded(self.score) if error is None else None,
+            "score": finite(self.score) if error is None else None,
             "alternatives": [
-                {"caption": other.text, "score": _rounded(other.score)}
-                for other in self.alternatives
+                {"caption": other.text, "score": finite(other.score)} for other in self.alternatives
             ],
             "labels": [
-                {"name": label.name, "probability": round(label.probability, 4)}
+                {"name": label.name, "probability": finite(label.probability)}
                 for label in self.labels
             ],
             "kind": self.kind
@@ -324,7 +343,3 @@ class BaseCaptioner:
         if caption.error is not None:
             raise caption.error
         return caption
-
-
-def _rounded(score: float) -> float | None:
-    return round(score, 4) if math.isfinite(score) else None

@@ -35,9 +35,10 @@ from cutline.caption import (
 from cutline.errors import BundleError, ImageError, OptionError
 from cutline.image import ImageSource, decode_image, describe
 from cutline.image_kind import softmax
+from cutline.options import SearchOptions
 from cutline.regions.describe import RegionCaptioner
 from cutline.runtime import Runtime
-from cutline.search import Hypothesis, SearchOptions, search
+from cutline.search import Hypothesis, search
 from cutline.text import detokenise, normalise
 
 _FUNCTION_WORDS = frozenset(
@@ -220,10 +221,10 @@ class BundleCaptioner(RegionCaptioner):
                 "got search options that no caption can satisfy; expected looser ones"
             )
         best, *others = found
-        words = tuple(self._vocabulary.decode(best.tokens))
+        words = self._vocabulary.decode(best.tokens)
         attention = None
         if best.attention is not None:
-            attention = Attention(best.attention, self._grid, words)
+            attention = Attention.of_pieces(best.attention, self._grid, words)
         return Caption(
             encoded.source,
             detokenise(words),

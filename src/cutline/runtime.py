@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from cutline.bundle import Bundle
 from cutline.errors import BundleError, EngineError, MissingExtraError, OptionError
+from cutline.onnx_file import check_onnx
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -151,6 +152,7 @@ class Runtime:
 
     def _open(self, name: str, inputs: list[str], outputs: list[str]) -> _Graph:
         path = self.bundle.path(f"{name}.onnx")
+        check_onnx(path)
         kind = _OnnxRuntimeGraph if self.engine == "onnxruntime" else _OpenVinoGraph
         graph = kind(path, self.threads)
         if set(graph.inputs) != set(inputs) or not set(outputs) <= set(graph.outputs):

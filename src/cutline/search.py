@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cutline.errors import EngineError, OptionError
+from cutline.options import SearchOptions
+
+__all__ = ["Hypothesis", "SearchOptions", "Stepper", "search"]
 
 S = TypeVar("S")
 Floats = NDArray[np.float32]
@@ -53,82 +55,6 @@ class Stepper(Protocol[S]):
                 images that stay; an image that is absent is dropped.
         """
         ...
-
-
-def _option(default: Any, help_: str) -> Any:
-    return field(default=default, metadata={"help": help_})
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How captions are searched for; each field's metadata holds its help text.
-
-    Raises:
-        OptionError: an option is out of its range.
-    """
-
-    beam_size: int = _option(5, "Hypotheses kept alive at every step; 1 is greedy search.")
-    n_best: int = _option(1, "Captions returned for each image, best first.")
-    length_penalty: float = _option(
-        1.0,
-        "Captions rank by their log-probability over their length to this power: "
-        "0 favours short ones, 1 takes the mean, more favours long ones.",
-    )
-    min_tokens: int = _option(1, "Fewest words of a caption.")
-    max_tokens: int = _option(20, "Most words of a caption; one that goes on is cut off there.")
-    early_stop: bool = _option(
-        False,
-        "Stop when the captions found rank above every unfinished one as it stands, instead of "
-        "when no unfinished one can still rank among them.",
-    )
-    no_repeat_ngram: int = _option(
-        3, "No run of this many words occurs twice in a caption; 0 allows any."
-    )
-    temperature: float | None = _option(
-        None, "Draw captions at random instead of searching: below 1 safer, above 1 wilder."
-    )
-    top_p: float = _option(
-        1.0, "When drawing, only from the likeliest words that hold this much probability."
-    )
-    seed: int = _option(0, "When drawing, the same seed gives the same captions.")
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        for name, least, most in (
-            ("beam_size", 1, 1000),
-            ("n_best", 1, 10_000),
-            ("min_tokens", 0, math.inf),
-            ("max_tokens", 1, math.inf),
-            ("no_repeat_ngram", 0, math.inf),
-            ("seed", 0, math.inf),
-        ):
-            value = getattr(self, name)
-            fits = isinstance(value, Integral) and least <= int(value) <= most
-            to = "up" if most == math.inf else f"to {most}"
-            self._need(name, fits, f"a whole number from {least} {to}")
-        self._need("length_penalty", 0 <= self.length_penalty <= 10, "a number from 0 to 10")
-        self._need("top_p", 0 < self.top_p <= 1, "a number above 0, at most 1")
-        self._need(
-            "min_tokens",
-            self.min_tokens <= self.max_tokens,
-            f"at most max_tokens {self.max_tokens}",
-        )
-        if self.temperature is not None:
-            self._need(
-                "temperature",
-                0 < self.temperature < math.inf,
-                "a finite number above 0; for the likeliest word each time set beam_size 1 instead",
-            )
-        else:
-            self._need(
-                "n_best",
-                self.n_best <= self.beam_size,
-                f"at most beam_size {self.beam_size}; raise beam_size or set a temperature",
-            )
-
-    def _need(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise OptionError(f"got {name} {getattr(self, name)!r}; expected {expected}")
 
 
 @dataclass(frozen=True)

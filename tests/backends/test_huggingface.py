@@ -29,7 +29,7 @@ from cutline.errors import (
     MissingExtraError,
     OptionError,
 )
-from cutline.search import SearchOptions
+from cutline.options import SearchOptions
 
 hf = pytest.importorskip("transformers")
 import tokenizers  # noqa: E402  both come with transformers

@@ -30,7 +30,7 @@ from cutline.errors import (
     ServerError,
 )
 from cutline.image import Limits
-from cutline.search import SearchOptions
+from cutline.options import SearchOptions
 
 
 def test_a_server_captions_like_any_other_model(

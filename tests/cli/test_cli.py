@@ -340,7 +340,7 @@ def test_binary_standard_input_is_wrong_use_said_once(what: bytes) -> None:
     done = cutline("caption", "-", stdin=what)
     assert (done.returncode, done.stdout) == (2, b"")
     (problem,) = done.stderr.decode().splitlines()
-    assert "a picture itself" in problem
+    assert "an image itself" in problem
     assert "--null" in problem
 
 
@@ -430,7 +430,7 @@ def test_ten_bad_files_get_their_own_line_and_the_rest_are_captioned(
     [
         (["caption"], b"PATH"),
         (["caption", "EMPTY"], b"--recursive"),
-        (["caption", "EMPTY", "-r"], b"no picture"),
+        (["caption", "EMPTY", "-r"], b"no image"),
         (["caption", "x.png", "--beam", "0"], b"--beam"),
         (["caption", "x.png", "--top-p", "2"], b"top_p"),
         (["caption", "x.png", "--n-best", "6"], b"add --beam 6"),
@@ -522,7 +522,7 @@ def test_a_person_at_a_terminal_reads_lines_and_sees_progress(folder: Path) -> N
     assert re.search(r"^    another 2\s*$", text, re.MULTILINE)
     assert "thing, 1 50%" in text
     assert "/30" in text
-    assert "30 pictures, " in text
+    assert "30 images, " in text
     assert "1 failed" in text
 
 

@@ -11,7 +11,7 @@ import pytest
 from cutline.caption import Caption, CaptionOptions, Label
 from cutline.errors import DataError, EngineError, ImageFormatError, OptionError
 from cutline.evaluation.baselines import MostCommon, Neighbours, Template, baseline, embeddings
-from cutline.search import SearchOptions
+from cutline.options import SearchOptions
 
 CAPTIONS = [
     ["a dog runs on grass", "a brown dog runs", "the dog"],

@@ -12,7 +12,9 @@ import tiny
 from conftest import scene
 from typer.testing import CliRunner
 
+from cutline.caption import BaseCaptioner, Caption
 from cutline.cli import app
+from cutline.cli.compare import model_and_run
 from cutline.data import Example
 from cutline.errors import DataError
 from cutline.evaluation.compare import Compared, Entry, History, compare, entry, history
@@ -27,23 +29,16 @@ EXAMPLES = [
 
 
 @dataclass
-class Said:
-    text: str
-    score: float = -0.5
-    embedding: Any = None
-    error: Exception | None = None
-
-
-@dataclass
-class Parrot:
+class Parrot(BaseCaptioner):
     """Knows what people said of the first so many images."""
 
     name: str
     knows: int
 
-    def stream(self, images: Iterable[Path]) -> Iterator[Said]:
+    def stream(self, images: Iterable[Any], options: Any = None) -> Iterator[Caption]:
         for n, _ in enumerate(images):
-            yield Said(EXAMPLES[n].captions[0] if n < self.knows else "a <cat> & more")
+            text = EXAMPLES[n].captions[0] if n < self.knows else "a <cat> & more"
+            yield Caption("", text, -0.5)
 
 
 def report(name: str, knows: int, **options: Any) -> Report:
@@ -179,3 +174,18 @@ def test_the_command_compares_models_baselines_and_reports(
         refused = run(app, ["compare", bundle, name, "--data", str(folder), "-o", "d.html"])
         assert refused.exit_code == 1
         assert message in refused.stderr
+
+
+def test_a_run_follows_the_last_equals_sign_that_a_folder_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a=b-v1", "runs/c=d"):
+        Path(folder).mkdir(parents=True)
+    url = "http://127.0.0.1/v1?key=a#m"
+    assert model_and_run("a-v1") == ("a-v1", "")
+    assert model_and_run("a=b-v1") == ("a=b-v1", "")
+    assert model_and_run("a=b-v1=runs/c=d") == ("a=b-v1", "runs/c=d")
+    assert model_and_run(url) == (url, "")
+    assert model_and_run(f"{url}=runs/c=d") == (url, "runs/c=d")
+    assert model_and_run("a-v1=none") == ("a-v1", "none")

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cutline.caption import BaseCaptioner, Caption, Captioner
 from cutline.data import Example
 from cutline.errors import DataError, ImageCorruptError, MissingExtraError, OptionError
 from cutline.evaluation import metrics
-from cutline.evaluation.evaluate import Captioner, Report, evaluate
+from cutline.evaluation.evaluate import Report, evaluate
+from cutline.progress import Progress
 
 KINDS = ("dog", "girl", "boat", "horse")
 PLACES = ("on the sand", "in the snow", "near a red house", "under a tree")
@@ -40,30 +42,23 @@ def embed(paths: Sequence[Path]) -> NDArray[np.float32]:
 
 
 @dataclass
-class FakeCaption:
-    text: str
-    score: float = -0.5
-    embedding: NDArray[Any] | None = None
-    error: Exception | None = None
-
-
-@dataclass
-class FakeCaptioner:
+class FakeCaptioner(BaseCaptioner):
     """Says what the file's name says, and embeds what it says; breaks on the images it is told."""
 
     name: str = "fake-v1"
     broken: frozenset[str] = frozenset()
     seen: list[Path] = field(default_factory=list)
+    score: float = -0.5
 
-    def stream(self, images: Iterable[Path]) -> Iterator[FakeCaption]:
+    def stream(self, images: Iterable[Any], options: Any = None) -> Iterator[Caption]:
         for path in images:
             self.seen.append(path)
             if path.name in self.broken:
                 error = ImageCorruptError(path.name, "cut short")
-                yield FakeCaption("", float("nan"), error=error)
+                yield Caption(str(path), "", float("nan"), error=error)
             else:
                 text = f"A {path.name.split('-')[0]} rests on the sand."
-                yield FakeCaption(text, embedding=embed([path])[0])
+                yield Caption(str(path), text, self.score, embedding=embed([path])[0])
 
 
 def judge(captioner: Captioner | None = None, **options: Any) -> Report:
@@ -237,8 +232,27 @@ def test_limit_takes_the_first_images() -> None:
 
 def test_a_captioner_that_loses_an_image_is_found_out() -> None:
     class Lossy(FakeCaptioner):
-        def stream(self, images: Iterable[Path]) -> Iterator[FakeCaption]:
+        def stream(self, images: Iterable[Any], options: Any = None) -> Iterator[Caption]:
             return super().stream(list(images)[1:])
 
     with pytest.raises(DataError, match="got 11 captions for 12 images"):
         judge(Lossy())
+
+
+def test_a_captioner_without_scores_is_reported_all_the_same() -> None:
+    report = judge(FakeCaptioner(score=float("nan")))
+    assert {image.score for image in report.images} == {None}
+    assert Report.from_json(report.to_json()) == report
+
+
+def test_a_file_nested_too_deep_is_no_report() -> None:
+    with pytest.raises(DataError, match="no report"):
+        Report.from_json("[" * 100_000)
+
+
+def test_progress_is_reported_for_each_caption() -> None:
+    seen: list[Progress] = []
+    judge(on_progress=seen.append)
+    assert [(each.step, each.done, each.total) for each in seen] == [
+        ("captioning", done, len(DEV)) for done in range(1, len(DEV) + 1)
+    ]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -22,11 +22,11 @@ import tiny
 from serving import Serve, metric, png, pngs, running, until
 from typer.testing import CliRunner
 
-from cutline.caption import Caption, CaptionOptions, InContext
+from cutline.caption import BaseCaptioner, Caption, CaptionOptions, InContext
 from cutline.captioner import BundleCaptioner
 from cutline.cli import app
 from cutline.errors import EngineError, OptionError
-from cutline.search import SearchOptions
+from cutline.options import SearchOptions
 from cutline.service.middleware import TokenBuckets
 from cutline.service.schema import AltOptions, ImageSource, Options, PageContext
 from cutline.service.service import Given, Service
@@ -353,8 +353,8 @@ def test_metrics_tell_requests_images_batches_and_errors(serve: Serve) -> None:
         assert metric(client, "cutline_queue_images") == 0
 
 
-class Slow:
-    """A captioner that tells nothing until it is let; any captioner will do."""
+class Slow(BaseCaptioner):
+    """A captioner that returns nothing until it may."""
 
     name = "slow"
     search = SearchOptions()
@@ -363,10 +363,11 @@ class Slow:
         self.gate = threading.Event()
         self.captioned = 0
 
-    def caption(self, images: Any, options: Any = None) -> list[Caption]:
+    def stream(self, images: Any, options: Any = None) -> Iterator[Caption]:
         assert self.gate.wait(20)
-        self.captioned += len(images)
-        return [Caption("", "a slow caption", -1.0, self.name) for _ in images]
+        for _ in images:
+            self.captioned += 1
+            yield Caption("", "a slow caption", -1.0, self.name)
 
 
 def test_clients_who_ask_the_same_at_once_share_the_work(serve: Serve) -> None:
@@ -398,10 +399,10 @@ def test_clients_who_ask_the_same_at_once_share_the_work(serve: Serve) -> None:
 
 def test_a_failure_is_not_kept(serve: Serve) -> None:
     class Moody(Slow):
-        def caption(self, images: Any, options: Any = None) -> list[Caption]:
+        def stream(self, images: Any, options: Any = None) -> Iterator[Caption]:
             self.captioned += 1
             error = EngineError("not now") if self.captioned == 1 else None
-            return [Caption("", "a caption", -1.0, self.name, error=error) for _ in images]
+            yield from (Caption("", "a caption", -1.0, self.name, error=error) for _ in images)
 
     with serve(captioner=Moody()) as url, httpx.Client(base_url=url) as client:
         results = [
@@ -670,7 +671,7 @@ def test_workers_share_a_port_and_ask_for_the_keys_of_a_file(
     bundle_folder: Path, tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys"
-    keys.write_text(f"# ours\n{KEY}\n")
+    keys.write_text(f"\ufeff# ours\n  # theirs\n\t{KEY}\n\n")
     words = ["--model", str(bundle_folder), "--workers", "2", "--host", "0.0.0.0"]
     with running(tmp_path, *words, "--keys-file", str(keys)) as served:
         asked = {"Authorization": f"Bearer {KEY}"}
@@ -694,7 +695,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr("cutline.service.logging.log_to_stderr", lambda form: None)
-    monkeypatch.setattr("cutline.cli.serve._try_address", lambda host, port: None)
+    monkeypatch.setattr("cutline.service.server._check_address", lambda host, port: None)
     return calls
 
 
@@ -721,7 +722,7 @@ def test_flags_reach_the_server_and_the_workers(started: list[dict[str, Any]]) -
     words = "--host 0.0.0.0 --port 9000 --workers 2 --trusted-proxy 10.0.0.2 --rate 60/minute"
     run = CliRunner().invoke(app, ["serve", *words.split(), "--no-fetch"])
     assert run.exit_code == 0
-    assert "no API key is asked for" in " ".join(run.stderr.split())
+    assert "no API key is required" in " ".join(run.stderr.split())
     [chosen] = started
     assert (chosen["host"], chosen["port"], chosen["workers"]) == ("0.0.0.0", 9000, 2)
     assert (chosen["proxy_headers"], chosen["forwarded_allow_ips"]) == (True, ["10.0.0.2"])
@@ -736,8 +737,7 @@ def test_an_address_that_cannot_be_had_is_said_in_one_line_before_a_model_is_loa
     foreign = cutline("serve", "--host", "192.0.2.1")  # RFC 5737: nobody's address
     assert (run.returncode, foreign.returncode) == (2, 2)
     assert run.stderr == (
-        f"cutline: got port {port}, which is taken; "
-        "name another with --port, 0 for any that is free\n"
+        f"cutline: got port {port}, which is taken; name another with --port, 0 picks a free one\n"
     )
     assert len(foreign.stderr.splitlines()) == 1
     assert "192.0.2.1" in foreign.stderr
@@ -760,3 +760,87 @@ def test_many_requests_leave_memory_flat(bundle_folder: Path, tmp_path: Path) ->
 
         before = ask(300)
         assert ask(600) - before < 8_000_000
+
+
+def test_a_flag_that_equals_its_default_goes_before_its_variable() -> None:
+    environment = {"CUTLINE_SERVE_MAX_IMAGES": "4", "CUTLINE_SERVE_FETCH": "false"}
+    flags = {"max_images": 32, "fetch": True}
+    settings = Settings.from_environment(environment, flags)
+    workers = Settings.from_environment(environment | settings.to_environment())
+    assert (workers.max_images, workers.fetch) == (32, True)
+    assert workers == settings
+
+
+def test_the_old_name_of_a_variable_works_with_a_warning() -> None:
+    with pytest.warns(FutureWarning, match="CUTLINE_SERVE_MAX_BATCH_WAIT_MS instead"):
+        settings = Settings.from_environment({"CUTLINE_SERVE_WINDOW_MS": "20"})
+    assert settings.max_batch_wait_ms == 20
+
+
+def test_an_upload_needs_no_file_name(client: httpx.Client) -> None:
+    body = b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + pngs(1)[0] + b"\r\n"
+        for _ in range(2)
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = client.post("/v1/captions", content=body + b"--x--\r\n", headers=headers)
+    assert answer.status_code == 200
+    assert [each["source"] for each in answer.json()["results"]] == ["image 1", "image 2"]
+    assert {each["status"] for each in answer.json()["results"]} == {"ok"}
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz"])
+def test_head_answers_as_get_without_a_body(client: httpx.Client, path: str) -> None:
+    got, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-length", "content-type", "content-security-policy"):
+        assert head.headers[name] == got.headers[name]
+    assert "HEAD" in client.post(path).headers["allow"]
+
+
+@pytest.mark.parametrize("path", ["/v1/captions", "/v1/alt"])
+def test_a_compressed_body_is_named(client: httpx.Client, path: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = client.post(path, content=b"\x1f\x8b", headers=headers)
+    assert answer.status_code == 415
+    assert "got Content-Encoding gzip; expected a body that is not" in answer.json()["detail"]
+
+
+def test_a_byte_order_mark_before_json_is_ignored(client: httpx.Client) -> None:
+    content = b"\xef\xbb\xbf" + json.dumps({"images": [{"base64": encoded(pngs(1)[0])}]}).encode()
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/v1/captions", content=content, headers=headers)
+    assert answer.json()["results"][0]["status"] == "ok"
+
+
+@pytest.mark.parametrize("path", ["/v1/captions?url=a&url=b", "/wowme?image=a&image=b"])
+def test_a_parameter_given_twice_is_refused(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad-request")
+    assert "more than once" in answer.json()["detail"]
+
+
+def test_base64_may_be_wrapped_or_a_data_uri(client: httpx.Client) -> None:
+    text = encoded(pngs(1)[0])
+    wrapped = "\r\n".join(text[i : i + 76] for i in range(0, len(text), 76))
+    forms = [text, wrapped, f"data:image/jpeg;base64,{text}"]
+    asked = {"images": [{"base64": form} for form in forms]}
+    results = client.post("/v1/captions", json=asked).json()["results"]
+    assert len({each["caption"] for each in results}) == 1
+    for wrong in ("data:image/jpeg,abc", "no-base64!"):
+        answer = client.post("/v1/captions", json={"images": [{"base64": wrong}]})
+        assert answer.status_code == 422
+        assert "expected A-Z, a-z, 0-9" in answer.json()["detail"]
+
+
+def test_workers_end_with_a_parent_that_is_killed(bundle_folder: Path, tmp_path: Path) -> None:
+    with running(tmp_path, "--model", str(bundle_folder), "--workers", "2") as served:
+        served.process.kill()
+        served.process.wait(10)
+        port = int(served.url.rpartition(":")[2])
+
+        def is_free() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) != 0
+
+        until(is_free)

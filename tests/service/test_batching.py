@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cutline.service.batching import Answers, Batcher, BatchLimits, QueueFullError
+from cutline.service.batching import Batcher, BatchLimits, QueueFullError
+from cutline.service.result_cache import ResultCache
 
 
 @dataclass(eq=False)
@@ -46,7 +47,9 @@ def run(
     test: Callable[[Batcher], Awaitable[None]], observe: Any = lambda *_: None, **limits: Any
 ) -> None:
     async def main() -> None:
-        batcher = Batcher(BatchLimits(**{"threads": 1, "window_s": 10.0, **limits}), observe)
+        batcher = Batcher(
+            BatchLimits(**{"threads": 1, "max_batch_wait_s": 10.0, **limits}), observe
+        )
         try:
             await asyncio.wait_for(test(batcher), 10)
         finally:
@@ -105,7 +108,7 @@ def test_those_at_the_door_are_waited_for_but_not_long() -> None:
     group = Doubler()
 
     async def test(batcher: Batcher) -> None:
-        with batcher.at_door():
+        with batcher.incoming():
             first = asyncio.ensure_future(batcher.submit(group, 1))
             await asyncio.sleep(0.05)
             assert not first.done()
@@ -113,14 +116,14 @@ def test_those_at_the_door_are_waited_for_but_not_long() -> None:
             await asyncio.sleep(0)
         assert await asyncio.gather(first, second) == [2, 4]
 
-    run(test, linger_s=60.0)
+    run(test, arrival_grace_s=60.0)
     assert group.told == [[1, 2]]
 
     async def slow(batcher: Batcher) -> None:
-        with batcher.at_door():
+        with batcher.incoming():
             assert await batcher.submit(group, 3) == 6
 
-    run(slow, linger_s=0.01)
+    run(slow, arrival_grace_s=0.01)
 
 
 def test_groups_are_not_mixed() -> None:
@@ -148,7 +151,7 @@ def test_a_rare_group_is_told_within_the_window_though_others_keep_coming() -> N
         for each in flood:
             each.cancel()
 
-    run(test, window_s=0.05, batch_size=1000)
+    run(test, max_batch_wait_s=0.05, batch_size=1000)
 
 
 def test_one_that_cannot_be_seen_fails_alone_and_one_batch_that_cannot_be_told_together() -> None:
@@ -271,7 +274,9 @@ class Maker:
         return made
 
 
-def ask(answers: Answers[int], key: str, make: Maker, times: int = 1) -> list[asyncio.Task[int]]:
+def ask(
+    answers: ResultCache[int], key: str, make: Maker, times: int = 1
+) -> list[asyncio.Task[int]]:
     return [asyncio.ensure_future(answers.get(key, make)) for _ in range(times)]
 
 
@@ -283,7 +288,7 @@ async def settle() -> None:
 def test_the_same_is_made_once_for_all_who_ask_meanwhile_and_kept() -> None:
     async def main() -> None:
         seen: list[str] = []
-        answers, make = Answers[int](1, seen.append), Maker()
+        answers, make = ResultCache[int](1, seen.append), Maker()
         asking = ask(answers, "a", make, 3)
         await settle()
         assert make.begun == 1
@@ -299,7 +304,7 @@ def test_the_same_is_made_once_for_all_who_ask_meanwhile_and_kept() -> None:
 
 def test_who_goes_away_takes_nothing_from_the_others() -> None:
     async def main() -> None:
-        answers, make = Answers[int](9), Maker()
+        answers, make = ResultCache[int](9), Maker()
         first, *others = ask(answers, "a", make, 3)
         await settle()
         first.cancel()
@@ -313,7 +318,7 @@ def test_who_goes_away_takes_nothing_from_the_others() -> None:
 
 def test_with_the_last_who_waits_the_making_ends_and_is_begun_anew_by_the_next() -> None:
     async def main() -> None:
-        answers, make = Answers[int](9), Maker()
+        answers, make = ResultCache[int](9), Maker()
         gone = ask(answers, "a", make, 2)
         await settle()
         for each in gone:
@@ -330,7 +335,7 @@ def test_with_the_last_who_waits_the_making_ends_and_is_begun_anew_by_the_next()
 
 def test_a_failure_is_told_to_all_and_not_kept() -> None:
     async def main() -> None:
-        answers, make = Answers[int](9), Maker(-1, 2)
+        answers, make = ResultCache[int](9), Maker(-1, 2)
         asking = ask(answers, "a", make, 2)
         await settle()
         make.gate.set()
@@ -343,7 +348,7 @@ def test_a_failure_is_told_to_all_and_not_kept() -> None:
 
 def test_what_is_being_made_when_all_is_forgotten_is_not_kept() -> None:
     async def main() -> None:
-        answers, make = Answers[int](9), Maker()
+        answers, make = ResultCache[int](9), Maker()
         [old] = ask(answers, "a", make)
         await settle()
         answers.clear()

@@ -20,8 +20,8 @@ from cutline.caption import Alternative, Caption, CaptionOptions, InContext, Lab
 from cutline.errors import CutlineError, EngineError, ImageError, OptionError
 from cutline.fetch import Fetcher, FetchOptions
 from cutline.image import load_image
+from cutline.options import SearchOptions
 from cutline.progress import Progress
-from cutline.search import SearchOptions
 from cutline.similarity import groups, signature
 from cutline.site import pipeline
 from cutline.site.decide import alt_text as wording

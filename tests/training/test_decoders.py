@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from cutline.errors import RecipeError
-from cutline.search import SearchOptions, search
+from cutline.options import SearchOptions
+from cutline.search import search
 from cutline.training.decoders import (
     DECODERS,
     Decoder,

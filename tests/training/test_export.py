@@ -15,9 +15,9 @@ from cutline.captioner import load
 from cutline.data import Collection, Example
 from cutline.errors import BundleError, DataError, OutputError, ParityError, RecipeError
 from cutline.image import load_image
+from cutline.options import SearchOptions
 from cutline.preprocess import Transform
 from cutline.runtime import Runtime, engines
-from cutline.search import SearchOptions
 from cutline.text import CleanUp, Vocabulary
 from cutline.training.bpe import Subwords
 from cutline.training.checkpoint import Trained

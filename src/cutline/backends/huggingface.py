@@ -8,6 +8,7 @@ model is not run.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import threading
@@ -35,9 +36,9 @@ from cutline.errors import (
     OptionError,
 )
 from cutline.image import describe, load_image
+from cutline.options import SearchOptions
 from cutline.prompts import packaged
 from cutline.regions.describe import RegionCaptioner
-from cutline.search import SearchOptions
 
 _ALONE = ("blip", "blip-2", "git", "vision-encoder-decoder")
 _EXPECTED = (
@@ -49,6 +50,7 @@ _READ_TEXT = {"donut-swin", "trocr"}
 _READERS = 2
 _SLIMMEST = 16
 _LOGITS_BYTES = 256_000_000
+_CHECKED_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class HubCaptioner(RegionCaptioner):
         named = local or folder.is_absolute() or model.startswith(".")
         if named and not (folder / "config.json").is_file():
             raise BundleNotFoundError(f"got hub:{model}; expected a folder with config.json in it")
-        self.name = folder.resolve().name if local else model
+        self.name = _local_name(folder.resolve()) if local else model
         self._side_px = side_px
         self._network, self._processor, self._tokenizer = _load(
             str(folder) if local else model, torch.cuda.is_available()
@@ -305,6 +307,23 @@ class _Draw:
         noise = np.stack([row.gumbel(size=scores.shape[1]) for row in self._rows])
         drawn = (scores.double() + scores.new_tensor(noise)).argmax(dim=1, keepdim=True)
         return scores.new_full(scores.shape, -np.inf).scatter(1, drawn, 0.0)
+
+
+def _local_name(folder: Path) -> str:
+    """The folder's name and a checksum, so that two models in folders of one name differ.
+
+    The checksum covers the configuration and, of each file of weights, its size and both ends.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".bin"):
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\0".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_CHECKED_BYTES))
+                file.seek(max(0, size - _CHECKED_BYTES))
+                digest.update(file.read(_CHECKED_BYTES))
+    return f"{folder.name}-{digest.hexdigest()[:8]}"
 
 
 def _load(model: str, on_card: bool) -> tuple[Any, Any, Any]:

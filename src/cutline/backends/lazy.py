@@ -11,7 +11,7 @@ from cutline import backends
 from cutline.backends.servers import is_server
 from cutline.bundle import find
 from cutline.caption import BaseCaptioner, Caption, Captioner, CaptionOptions, Picture
-from cutline.search import SearchOptions
+from cutline.options import SearchOptions
 
 if TYPE_CHECKING:
     from cutline.backends.chat_client import ConnectionOptions

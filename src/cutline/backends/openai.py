@@ -31,9 +31,9 @@ from cutline.chat.language import english_name, mismatch
 from cutline.chat.refusals import refusal_in
 from cutline.errors import CutlineError, OptionError, RefusalError, ServerError, ServerStoppedError
 from cutline.image import DecodedImage, ImageSource, Limits, decode_image, describe
+from cutline.options import SearchOptions
 from cutline.prompts import Prompt, packaged
 from cutline.regions.describe import RegionCaptioner
-from cutline.search import SearchOptions
 
 log = logging.getLogger("cutline.backends")
 T = TypeVar("T")

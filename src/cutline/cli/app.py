@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from inspect import cleandoc
 from io import TextIOWrapper
@@ -23,7 +24,9 @@ from cutline.errors import (
     OptionError,
     RecipeError,
 )
+from cutline.options import help_of
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 WRONG_USE = (OptionError, BundleNotFoundError, RecipeError)
 
 
@@ -83,7 +86,18 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")  # a terminal may lack a letter
-    app(prog_name="cutline")
+    try:
+        try:
+            app(prog_name="cutline")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter fails on it again
+        with suppress(OSError):
+            print(f"cutline: standard output: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
 
 
 def examples(*commands: str) -> str:
@@ -111,8 +125,25 @@ def root(
     """Turn pictures into words people can use: a caption for every photograph, offline."""
 
 
+def field_option(
+    options: type, *flags: str, name: str = "", panel: str | None = None, **settings: Any
+) -> Any:
+    """A flag whose help is that of an options class's field.
+
+    Args:
+        options: a dataclass whose fields' metadata holds "help".
+        flags: such as "--output" and "-o".
+        name: the field's name; by default the first flag's.
+        panel: the panel of the help page.
+        settings: further arguments of `typer.Option`.
+    """
+    name = name or flags[0].lstrip("-").replace("-", "_")
+    text = help_of(options, name)
+    return typer.Option(*flags, help=text, rich_help_panel=panel, show_default=False, **settings)
+
+
 def given(**options: Any) -> dict[str, Any]:
-    """Those options that were given; a model's defaults stand for the others."""
+    """Drop the options that were not given, so that defaults apply to them."""
     return {name: value for name, value in options.items() if value is not None}
 
 

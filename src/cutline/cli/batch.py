@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cutline.atomic import refuse_existing
-from cutline.cli.writers import (
+from cutline.errors import OptionError
+from cutline.tables import escape_formula, unescape_formula
+from cutline.writers import (
     Answered,
     ResultFile,
-    StandardOutput,
+    StreamWriter,
     drop_failed,
     read_answered,
 )
-from cutline.errors import OptionError
-from cutline.tables import escape_formula, unescape_formula
 
 
 @dataclass(frozen=True)
@@ -260,11 +260,12 @@ class Batch:
             doing: the progress bar's label.
             readable: formats a result for a terminal.
         """
-        from cutline.cli.interrupts import deliver
+        from cutline.caption_files import Summary, deliver
+        from cutline.cli.interrupts import Interrupts, run_until_stopped
         from cutline.cli.progress import View, is_file
 
         lines = isinstance(self.rows, TextLines) and self.output is None and sys.stdout.isatty()
-        sink: ResultFile | StandardOutput | None = None
+        sink: ResultFile | StreamWriter | None = None
         resumable = hasattr(self.rows, "decode")
         if self.output is not None:
             kept = self.answered.whole_bytes if self.resume else None
@@ -278,18 +279,24 @@ class Batch:
                 keep_bytes=kept,
             )
         elif not lines:
-            sink = StandardOutput(self.rows.header)
+            sink = StreamWriter(sys.stdout.buffer, self.rows.header)
         terminal = not self.quiet and sys.stderr.isatty()
         bar = terminal and (lines or self.output is not None or is_file(1))
         total = sum(1 for _ in self.waiting()) if bar else None
         view = View(total=total, bar=bar, lines=lines, doing=doing, readable=readable)
-        outcome = deliver(results, self.rows, sink, None, view)
-        if outcome.stopped in (130, 143):
+        summary = Summary()
+
+        def work(interrupts: Interrupts) -> None:
+            with view:
+                deliver(results, self.rows, sink, None, summary, view.show, interrupts.held)
+
+        stopped = run_until_stopped(work)
+        if stopped in (130, 143):
             words = [word for word in sys.argv[1:] if word not in ("--force", "--resume")]
             again = " To go on: " + shlex.join(["cutline", *words, "--resume"])
             goes_on = again if resumable and self.output is not None else ""
-            print(f"Stopped; done: {outcome.done}.{goes_on}", file=sys.stderr)
-        return outcome.stopped or (1 if outcome.failed else 0)
+            print(f"Stopped; done: {summary.done}.{goes_on}", file=sys.stderr)
+        return stopped or (1 if summary.failed else 0)
 
 
 def _json(row: dict[str, Any], indent: int | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def compare(
 ) -> None:
     """Judge captioners on the same images, side by side, on one page with pictures."""
     from cutline.atomic import refuse_existing, write_whole
-    from cutline.cli.progress import Watched
+    from cutline.cli.progress import ProgressBar
     from cutline.data import read
     from cutline.evaluation.compare import compare as put_side_by_side
     from cutline.evaluation.compare import entry, refuse_namesakes
@@ -79,14 +80,16 @@ def compare(
     for each in contenders:
         report = each.source
         if not isinstance(report, Report):
-            report = evaluate(
-                Watched(report(train)),
-                examples,
-                limit=limit,
-                meteor=meteor,
-                baselines=not entries,
-                train=train or None,
-            )
+            with ProgressBar() as bar:
+                report = evaluate(
+                    report(train),
+                    examples,
+                    limit=limit,
+                    meteor=meteor,
+                    baselines=not entries,
+                    train=train or None,
+                    on_progress=bar,
+                )
         entries.append(entry(report, each.manifest, each.history))
 
     compared = put_side_by_side(entries)
@@ -114,15 +117,32 @@ class _Contender:
     manifest: Manifest | None = None
 
 
+def model_and_run(spec: str) -> tuple[str, str]:
+    """Split MODEL=RUN; a model's URL, name or folder may hold `=` too.
+
+    The run is what follows the last `=` that an existing folder follows; a spec without such a
+    folder is split at its last `=`, unless all of it is a path or a URL.
+    """
+    from cutline.backends import is_bundle
+
+    places = [match.start() for match in re.finditer("=", spec)]
+    for place in reversed(places):
+        if Path(spec[place + 1 :]).is_dir() and spec[place + 1 :]:
+            return spec[:place], spec[place + 1 :]
+    if not places or Path(spec).exists() or not is_bundle(spec):
+        return spec, ""
+    return spec[: places[-1]], spec[places[-1] + 1 :]
+
+
 def _contender(spec: str, engine: str, threads: int | None) -> _Contender:
     from cutline.backends import load
     from cutline.captioner import BundleCaptioner
-    from cutline.cli.progress import Watched
-    from cutline.evaluation.baselines import NAMES, baseline
+    from cutline.cli.progress import ProgressBar
+    from cutline.evaluation.baselines import NAMES, baseline, embed
     from cutline.evaluation.compare import History, history
     from cutline.evaluation.evaluate import Report
 
-    model, _, run = spec.partition("=")
+    model, run = model_and_run(spec)
     told = history(Path(run)) if run else History()
     if model.endswith(".json"):
         try:
@@ -135,7 +155,8 @@ def _contender(spec: str, engine: str, threads: int | None) -> _Contender:
         def rival(train: Sequence[Example]) -> Captioner:
             eyes = load(engine=engine, threads=threads)
             images, captions = [each.image for each in train], [each.captions for each in train]
-            return baseline(model, eyes, captions, lambda: Watched(eyes).embed(images))
+            with ProgressBar() as bar:
+                return baseline(model, eyes, captions, lambda: embed(eyes, images, bar))
 
         return _Contender(model, told, rival)
     loaded = load(model, engine=engine, threads=threads)

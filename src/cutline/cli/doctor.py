@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, features
 
-from cutline.backends import load
+from cutline.backends import is_bundle, load
 from cutline.backends.probe import ServerReport, probe
 from cutline.backends.servers import is_server
 from cutline.bundle import DEFAULT, Bundle, models
@@ -86,7 +86,7 @@ def examine(
         else:
             speed = _speed(model, engine, threads, seconds)
     except CutlineError as error:
-        if found.get(model or DEFAULT, "sound") == "sound":
+        if not is_bundle(model) or found.get(model or DEFAULT, "sound") == "sound":
             problems.append(str(error))
     return Health(
         python=platform.python_version(),

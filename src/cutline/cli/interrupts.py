@@ -1,24 +1,16 @@
-"""Captions delivered one by one, in order, until they end or someone stops them."""
+"""Ctrl-C and SIGTERM: one handler for all commands."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from cutline.cli.writers import disk_full
-from cutline.errors import OutputError
-
-if TYPE_CHECKING:
-    from cutline.caption import Caption
-    from cutline.cli.progress import View
-    from cutline.cli.writers import ResultFile, Sidecars, StandardOutput
+import typer
 
 BROKEN_PIPE = 141
 
@@ -81,65 +73,37 @@ class Interrupts:
         self._pending = signum
 
 
-@dataclass
-class Outcome:
-    """How a delivery went."""
+def run_until_stopped(work: Callable[[Interrupts], None]) -> int:
+    """Run a command's work until it ends or something stops it.
 
-    done: int = 0
-    """Captions delivered, those that failed included."""
-    failed: int = 0
-    """Pictures without a caption, or whose sidecar could not be written."""
-    elapsed_s: float = 0.0
-    stopped: int = 0
-    """0 if all were delivered, else the exit code that says why not."""
+    Args:
+        work: called with the handler of signals, whose `held` protects steps that belong together.
 
-
-def deliver(
-    captions: Iterator[Any],
-    rows: Any,
-    sink: ResultFile | StandardOutput | None,
-    sidecars: Sidecars | None,
-    view: View,
-) -> Outcome:
-    """Write each caption as it comes: sidecar, row, then what a person sees.
-
-    A signal never falls between a picture's sidecar and its row.
-
-    Raises:
-        OutputError: the disk is full or gone.
+    Returns:
+        0 if the work ended; else the exit code: 130 or 143 after a signal, 141 if the reader of
+        standard output is gone.
     """
-    outcome = Outcome()
-    began_s = time.monotonic()
     try:
-        with Interrupts() as interrupts, view:
-            for caption in captions:
-                with interrupts.held():
-                    if sidecars is not None and caption.error is None:
-                        caption = _with_sidecar(caption, sidecars)
-                    if sink is not None:
-                        sink.write(rows.encode(caption))
-                    view.show(caption)
-                    outcome.done += 1
-                    outcome.failed += caption.error is not None
+        with Interrupts() as interrupts:
+            work(interrupts)
     except Interrupted as interrupted:
-        outcome.stopped = interrupted.exit_code
+        return interrupted.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        outcome.stopped = BROKEN_PIPE
-    finally:
-        if sink is not None:
-            if footer := getattr(rows, "footer", b""):
-                sink.write(footer)
-            sink.close()
-        outcome.elapsed_s = time.monotonic() - began_s
-    return outcome
+        return BROKEN_PIPE
+    return 0
 
 
-def _with_sidecar(caption: Caption, sidecars: Sidecars) -> Caption:
+@contextmanager
+def interruptible(hint: str = "To continue, run the same command again.") -> Iterator[None]:
+    """End a command that a signal stops with one line instead of a traceback.
+
+    Args:
+        hint: how to continue.
+    """
     try:
-        sidecars.write(caption)
-    except OutputError as error:
-        if disk_full(error):
-            raise
-        return replace(caption, error=error)
-    return caption
+        with Interrupts():
+            yield
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        print(f"Stopped; everything so far is saved. {hint}", file=sys.stderr)
+        raise typer.Exit(getattr(stopped, "exit_code", 130)) from stopped

@@ -219,20 +219,23 @@ def evaluate(
     examples = collection.split(split)
 
     from cutline.backends import load
-    from cutline.cli.progress import Watched
+    from cutline.cli.progress import ProgressBar
+    from cutline.evaluation.baselines import embed
     from cutline.evaluation.evaluate import evaluate as judge
 
-    captioner = Watched(load(model, engine=engine, threads=threads))
-    report = judge(
-        captioner,
-        examples,
-        limit=limit,
-        meteor=meteor,
-        baselines=baselines,
-        train=collection.splits.get("train"),
-        embed=captioner.embed if baselines else None,
-        seed=seed,
-    )
+    captioner = load(model, engine=engine, threads=threads)
+    with ProgressBar() as bar:
+        report = judge(
+            captioner,
+            examples,
+            limit=limit,
+            meteor=meteor,
+            baselines=baselines,
+            train=collection.splits.get("train"),
+            embed=(lambda images: embed(captioner, images, bar)) if baselines else None,
+            seed=seed,
+            on_progress=bar,
+        )
     table = report.to_markdown()
     if output is not None:
         write_whole(output, report.to_json() + "\n")
@@ -301,6 +304,7 @@ def _print_json(content: Any) -> None:
 
 
 def _print_table(lines: list[list[str]]) -> None:
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))

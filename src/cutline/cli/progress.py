@@ -1,37 +1,114 @@
-"""What a person at the terminal sees while captions are made."""
+"""What a terminal shows during long commands: one progress bar, and captions for reading."""
 
 from __future__ import annotations
 
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cutline.caption import Caption, Captioner, CaptionOptions
-from cutline.cli.writers import reason
-from cutline.evaluation.baselines import embeddings
+from cutline.progress import Progress
 from cutline.terminal import printable
+from cutline.writers import reason
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
-T = TypeVar("T")
+
+class ProgressBar:
+    """A progress bar on a terminal; call it with a `Progress`. One bar serves all commands.
+
+    Args:
+        enabled: whether there is a bar; None asks whether standard error is a terminal.
+        console: where to draw; None is standard error.
+    """
+
+    def __init__(self, enabled: bool | None = None, console: Console | None = None) -> None:
+        self._enabled = sys.stderr.isatty() if enabled is None else enabled
+        self._given_console = console
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+        self._step = ""
+
+    def __enter__(self) -> Self:
+        """Prepare the bar; it appears with the first progress."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def __call__(self, progress: Progress) -> None:
+        """Show how far a step has come."""
+        if not self._enabled:
+            return
+        bar = self._bar = self._bar or self._started()
+        if self._task is None or progress.step != self._step:
+            if self._task is not None:
+                bar.remove_task(self._task)
+            self._step = progress.step
+            self._task = bar.add_task(progress.step, total=progress.total, rate="", failed="")
+        speed = bar.tasks[0].speed
+        bar.update(
+            self._task,
+            completed=progress.done,
+            total=progress.total,
+            rate=f"{speed:.1f}/s" if speed else "",
+            failed=f"{progress.failed} failed" if progress.failed else "",
+        )
+
+    def print(self, text: str) -> None:
+        """Print a line of text of any origin to standard error, above the bar."""
+        line = _encodable(printable(text))
+        if self._bar is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self._bar.console.print(line, soft_wrap=True, markup=False)
+
+    def _started(self) -> RichProgress:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as RichProgress
+
+        bar = RichProgress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[failed]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._given_console or Console(stderr=True, highlight=False),
+            transient=True,
+        )
+        bar.start()
+        return bar
 
 
 class View:
-    """What is seen while pictures are captioned: a bar for a person, plain lines for a pipe.
+    """What is shown while files are processed: a bar for a person, plain lines for a pipe.
 
     Args:
-        total: how many pictures there are; None if that is not known.
+        total: how many files there are; None if that is not known.
         bar: show a progress bar.
-        lines: show each caption for reading.
+        lines: show each result for reading.
         doing: the bar's label.
         readable: formats one result for reading; None formats captions.
     """
@@ -46,41 +123,20 @@ class View:
         readable: Callable[[Any], Any] | None = None,
     ) -> None:
         self._total = total
-        self._bar = bar
         self._lines = lines
         self._doing = doing
         self._readable = readable or _readable
+        self._done = self._failed = 0
         self._console: Console | None = None
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        if bar or lines:
+            from rich.console import Console
+
+            self._console = Console(stderr=not lines, highlight=False)
+        self._bar = ProgressBar(bar, self._console)
 
     def __enter__(self) -> Self:
-        """Start the bar, if there is one."""
-        if not (self._bar or self._lines):
-            return self
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._console = Console(stderr=not self._lines, highlight=False)
-        if self._bar:
-            self._progress = Progress(
-                TextColumn(self._doing),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeElapsedColumn() if self._total is None else TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._task = self._progress.add_task("", total=self._total, rate="")
-            self._progress.start()
+        """Show the bar, if there is one."""
+        self._bar(Progress(self._doing, 0, self._total))
         return self
 
     def __exit__(
@@ -89,22 +145,20 @@ class View:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the bar away."""
-        if self._progress:
-            self._progress.stop()
+        """Remove the bar."""
+        self._bar.__exit__(kind, error, trace)
 
-    def show(self, caption: Any) -> None:
-        """One picture is done."""
-        if caption.error is not None:
-            self._problem(f"{printable(caption.source)}: {printable(reason(caption.error))}")
-        elif getattr(caption, "note", ""):
-            self._problem(f"{printable(caption.source)}: captioned, but {printable(caption.note)}")
-        if (caption.error is None or getattr(caption, "partial", False)) and self._lines:
-            self._print(self._readable(caption))
-        if self._progress and self._task is not None:
-            self._progress.advance(self._task)
-            speed = self._progress.tasks[0].speed
-            self._progress.update(self._task, rate=f"{speed:.1f}/s" if speed else "")
+    def show(self, result: Any) -> None:
+        """Show the result for one file, such as a caption."""
+        if result.error is not None:
+            self._problem(f"{printable(result.source)}: {printable(reason(result.error))}")
+        elif getattr(result, "note", ""):
+            self._problem(f"{printable(result.source)}: captioned, but {printable(result.note)}")
+        if (result.error is None or getattr(result, "partial", False)) and self._lines:
+            self._print(self._readable(result))
+        self._done += 1
+        self._failed += result.error is not None
+        self._bar(Progress(self._doing, self._done, self._total, self._failed))
 
     def _problem(self, line: str) -> None:
         if self._console is None or not sys.stderr.isatty():
@@ -119,34 +173,6 @@ class View:
         self._console.print(text, soft_wrap=True)
 
 
-class Watched:
-    """A captioner whose progress a person at the terminal can see, for evaluation.
-
-    Args:
-        captioner: who captions.
-    """
-
-    def __init__(self, captioner: Captioner) -> None:
-        self.name = captioner.name
-        self._captioner = captioner
-
-    def stream(self, images: Iterable[Path]) -> Iterator[Caption]:
-        """Its captions, in order."""
-        pictures = list(images)
-        options = CaptionOptions(labels=0)
-        return _tracked("captioning", self._captioner.stream(pictures, options), len(pictures))
-
-    def embed(self, images: Sequence[Path]) -> NDArray[np.float32]:
-        """Images -> (B, D) embeddings.
-
-        Raises:
-            ImageError: one of them cannot be read.
-            OptionError: this captioner has no embeddings.
-        """
-        found = embeddings(self._captioner, images)
-        return np.stack(list(_tracked("embedding", found, len(images))))
-
-
 def is_file(descriptor: int) -> bool:
     """Whether this descriptor leads to a file rather than to another program."""
     try:
@@ -155,7 +181,7 @@ def is_file(descriptor: int) -> bool:
         return False
 
 
-def _readable(caption: Caption) -> Any:
+def _readable(caption: Any) -> Any:
     from rich.text import Text
 
     text = Text.assemble(
@@ -171,13 +197,3 @@ def _readable(caption: Caption) -> Any:
 
 def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
-
-
-def _tracked(doing: str, items: Iterator[T], total: int) -> Iterator[T]:
-    if not sys.stderr.isatty():
-        return items
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return iter(track(items, doing, total, console=console, transient=True))

@@ -21,6 +21,7 @@ from cutline.cli.app import (
     wording,
     writing,
 )
+from cutline.cli.interrupts import interruptible
 from cutline.cli.server_options import (
     DryRun,
     ImagePx,
@@ -36,7 +37,7 @@ from cutline.cli.server_options import (
     reported_usage,
     upload_check,
 )
-from cutline.cli.site_messages import Steps, interruptible, next_command
+from cutline.cli.site_messages import Steps, next_command
 from cutline.errors import OptionError
 
 if TYPE_CHECKING:

@@ -8,18 +8,15 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import typer
-
+from cutline.cli.progress import ProgressBar
 from cutline.terminal import printable
 
 if TYPE_CHECKING:
-    from cutline.progress import Progress
     from cutline.site.lint_workflow import Location
     from cutline.site.model import Finding
     from cutline.site.outcomes import (
@@ -45,34 +42,10 @@ class Steps:
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._bar: Any = None
-        self._task: Any = None
-        self._step = ""
+        self.show = ProgressBar(False if quiet else None)
 
     def __enter__(self) -> Self:
-        """Start the progress bar, if standard error is a terminal."""
-        if not self._quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
-            from rich.progress import Progress as Bar
-
-            self._bar = Bar(
-                TextColumn("{task.description:<10}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[failed]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True, highlight=False),
-                transient=True,
-            )
-            self._bar.start()
+        """Prepare the progress bar."""
         return self
 
     def __exit__(
@@ -82,20 +55,7 @@ class Steps:
         trace: TracebackType | None,
     ) -> None:
         """Remove the bar."""
-        if self._bar is not None:
-            self._bar.stop()
-
-    def show(self, progress: Progress) -> None:
-        """Update the bar."""
-        if self._bar is None:
-            return
-        if progress.step != self._step:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._step = progress.step
-            self._task = self._bar.add_task(progress.step, total=progress.total, failed="")
-        note = f"{progress.failed} failed" if progress.failed else ""
-        self._bar.update(self._task, completed=progress.done, total=progress.total, failed=note)
+        self.show.__exit__(kind, error, trace)
 
     def say(self, line: str) -> None:
         """Print a result, unless quiet."""
@@ -208,27 +168,7 @@ class Steps:
             self.say("Everything that was written is undone already.")
 
     def _print(self, line: str) -> None:
-        text = printable(line).encode("utf-8", "replace").decode()
-        if self._bar is not None:
-            self._bar.console.print(text, soft_wrap=True, markup=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a message that says how to continue, and an exit code."""
-    from cutline.cli.interrupts import Interrupted, Interrupts
-
-    try:
-        with Interrupts():
-            yield
-    except (Interrupted, KeyboardInterrupt) as stopped:
-        print(
-            "Stopped; everything so far is saved. To continue, run the same command again.",
-            file=sys.stderr,
-        )
-        raise typer.Exit(getattr(stopped, "exit_code", 130)) from stopped
+        self.show.print(line)
 
 
 def command(store: Path, name: str) -> str:

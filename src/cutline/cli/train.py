@@ -169,7 +169,7 @@ def export(
     with needing("train", "exporting"):
         from rich.console import Console
 
-        from cutline.search import SearchOptions
+        from cutline.options import SearchOptions
         from cutline.training.export import export
         from cutline.training.recipe import Recipe
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from cutline.caption import BaseCaptioner, Caption, Captioner, CaptionOptions, Picture
 from cutline.errors import DataError, EngineError, OptionError
 from cutline.evaluation import metrics
-from cutline.search import SearchOptions
+from cutline.options import SearchOptions
+from cutline.progress import OnProgress, Progress, ignore
 from cutline.text import detokenise, normalise
 
 NEIGHBOURS = 40  # of 20 to 140 the best on Flickr8k dev, EfficientNet-Lite2 embeddings
@@ -204,6 +205,22 @@ def embeddings(eyes: Captioner, images: Iterable[Picture]) -> Iterator[NDArray[n
         if caption.embedding is None:
             raise OptionError(f"got {eyes.name}, which has no embeddings; expected one that has")
         yield caption.embedding
+
+
+def embed(
+    eyes: Captioner, images: Sequence[Picture], on_progress: OnProgress = ignore
+) -> NDArray[np.float32]:
+    """The embeddings (B, D) of images.
+
+    Raises:
+        ImageError: one of them cannot be read.
+        OptionError: this captioner has no embeddings.
+    """
+    vectors = []
+    for vector in embeddings(eyes, images):
+        vectors.append(vector)
+        on_progress(Progress("embedding", len(vectors), len(images)))
+    return np.stack(vectors)
 
 
 def _with_article(name: str) -> str:

@@ -3,59 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cutline.caption import Caption, Captioner, CaptionOptions
 from cutline.data import Example, digest
 from cutline.errors import DataError, EngineError, ImageError, MissingExtraError, OptionError
 from cutline.evaluation import metrics
 from cutline.evaluation.baselines import Neighbours
 from cutline.evaluation.metrics import Comparison, Diversity, Score
+from cutline.jsonl import finite
+from cutline.progress import OnProgress, Progress, ignore
 
 Embed = Callable[[Sequence[Path]], NDArray[np.floating[Any]]]
 Tokens = list[str]
 
 HUMAN, NEAREST, COMMON, RANDOM = "human", "nearest neighbour", "most common", "random"
-
-
-class Said(Protocol):
-    """What evaluation reads of a caption."""
-
-    @property
-    def text(self) -> str:
-        """The caption; not read if there is an error."""
-
-    @property
-    def score(self) -> float:
-        """Mean log-probability per token, nats."""
-
-    @property
-    def embedding(self) -> NDArray[Any] | None:
-        """(D,), for comparing images, if there is one."""
-
-    @property
-    def error(self) -> Exception | None:
-        """Why there is no caption."""
-
-
-class Captioner(Protocol):
-    """What evaluation asks of a captioner."""
-
-    @property
-    def name(self) -> str:
-        """What the report calls it."""
-
-    def stream(self, images: Iterable[Path]) -> Iterator[Said]:
-        """One caption an image, in order."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +62,8 @@ class Judged:
     references: tuple[str, ...]
     cider_d: float
     score: float | None
-    """the captioner's own mean log-probability per token in nats; None where it failed."""
+    """the captioner's own mean log-probability per token in nats; None where it failed or gives
+    no score."""
     error: str | None
     """why there is no caption; the image counts as captioned with nothing."""
 
@@ -117,7 +91,7 @@ class Report:
 
     def to_json(self) -> str:
         """Everything, as one JSON object."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
+        return json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -139,7 +113,7 @@ class Report:
                     ),
                 }
             )
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise DataError(
                 f"got what is no report ({error}); expected what `cutline evaluate --output` wrote"
             ) from error
@@ -200,6 +174,7 @@ def evaluate(
     train: Sequence[Example] | None = None,
     embed: Embed | None = None,
     seed: int = 0,
+    on_progress: OnProgress = ignore,
 ) -> Report:
     """Caption images, score the captions, and score baselines on the same images.
 
@@ -215,6 +190,7 @@ def evaluate(
             neighbours; it sees `train` whole. None, or an image that it cannot read: no nearest
             neighbours.
         seed: of random captions and of the bootstrap.
+        on_progress: called after each caption.
 
     Raises:
         OptionError: `limit` is not positive.
@@ -228,18 +204,20 @@ def evaluate(
         raise DataError("got no examples; expected at least one")
 
     began = time.perf_counter()
-    said = list(captioner.stream(example.image for example in examples))
+    captions = list(_captioned(captioner, examples, on_progress))
     seconds = time.perf_counter() - began
-    if len(said) != len(examples):
-        raise DataError(f"got {len(said)} captions for {len(examples)} images; expected one each")
+    if len(captions) != len(examples):
+        raise DataError(
+            f"got {len(captions)} captions for {len(examples)} images; expected one each"
+        )
 
-    texts = ["" if caption.error is not None else caption.text for caption in said]
+    texts = ["" if caption.error is not None else caption.text for caption in captions]
     references = [[metrics.tokenize(text) for text in example.captions] for example in examples]
     sets = [_Set(captioner.name, [metrics.tokenize(text) for text in texts], references)]
     skipped: dict[str, str] = {}
     known = None if train is None else [[metrics.tokenize(t) for t in e.captions] for e in train]
     if baselines:
-        sets += _baselines(examples, said, references, train, known, embed, seed, skipped)
+        sets += _baselines(examples, captions, references, train, known, embed, seed, skipped)
 
     scored = _score(sets, meteor, seed, skipped)
     results = [
@@ -263,11 +241,11 @@ def evaluate(
             caption=text,
             references=example.captions,
             cider_d=float(cider_d),
-            score=None if caption.error is not None else float(caption.score),
+            score=finite(caption.score) if caption.error is None else None,
             error=None if caption.error is None else str(caption.error),
         )
         for example, text, caption, cider_d in zip(
-            examples, texts, said, scored[0]["CIDEr-D"].per_image, strict=True
+            examples, texts, captions, scored[0]["CIDEr-D"].per_image, strict=True
         )
     )
     return Report(
@@ -282,9 +260,20 @@ def evaluate(
     )
 
 
+def _captioned(
+    captioner: Captioner, examples: Sequence[Example], on_progress: OnProgress
+) -> Iterator[Caption]:
+    images = (example.image for example in examples)
+    failed = 0
+    for done, caption in enumerate(captioner.stream(images, CaptionOptions(labels=0)), 1):
+        failed += caption.error is not None
+        on_progress(Progress("captioning", done, len(examples), failed))
+        yield caption
+
+
 def _baselines(
     examples: Sequence[Example],
-    said: Sequence[Said],
+    captions: Sequence[Caption],
     references: list[list[Tokens]],
     train: Sequence[Example] | None,
     known: list[list[Tokens]] | None,
@@ -304,10 +293,10 @@ def _baselines(
         skipped[NEAREST] = "no way to embed training images was given"
     else:
         try:
-            own = [caption.embedding for caption in said if caption.embedding is not None]
+            own = [caption.embedding for caption in captions if caption.embedding is not None]
             vectors = (
                 np.stack(own)
-                if len(own) == len(said)
+                if len(own) == len(captions)
                 else embed([example.image for example in examples])
             )
             neighbours = Neighbours(embed([example.image for example in train]), known)
@@ -355,6 +344,15 @@ def _score(
         }
         scored.append(scores | {m: metrics.mean_score(rows, weights) for m, rows in means.items()})
     return scored
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for each number that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _result(fields: Mapping[str, Any]) -> Result:

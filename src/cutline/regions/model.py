@@ -12,7 +12,7 @@ from PIL import Image
 from cutline.boxes import Box
 from cutline.errors import CutlineError, ImageError, OptionError
 from cutline.image import Limits
-from cutline.search import SearchOptions
+from cutline.options import SearchOptions
 
 
 @dataclass(frozen=True)

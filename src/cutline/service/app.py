@@ -22,15 +22,15 @@ from starlette.responses import Response
 from cutline.caption import Caption, CaptionOptions
 from cutline.errors import OptionError
 from cutline.fetch import Resolve
-from cutline.search import SearchOptions
+from cutline.options import SearchOptions
 from cutline.service import media, openapi
 from cutline.service import try_page as pages
 from cutline.service.disconnect import unless_gone
 from cutline.service.logging import log_to_stderr
-from cutline.service.middleware import Guard
+from cutline.service.middleware import HEAD_TOO, Guard
 from cutline.service.openapi import ALWAYS, FETCHING, GUARDED, MODEL, PICTURE, PROBED, UPLOAD
 from cutline.service.problems import KINDS, MODEL_SERVER, ProblemError
-from cutline.service.requests import invalid, read_alt, read_captions
+from cutline.service.requests import invalid, read_alt, read_captions, refuse_repeated
 from cutline.service.schema import (
     MAX_URL,
     AltResponse,
@@ -43,6 +43,7 @@ from cutline.service.schema import (
     UrlQuery,
     WowmeResponse,
 )
+from cutline.service.server import end_with_parent
 from cutline.service.service import Answer, Given, Service
 from cutline.service.settings import Settings
 from cutline.site.decide import glossary
@@ -100,6 +101,7 @@ def from_environment() -> FastAPI:
     """The application that the variables CUTLINE_SERVE_* describe, for Uvicorn's `--factory`."""
     settings = Settings.from_environment(os.environ)
     log_to_stderr(settings.log_format)
+    end_with_parent(settings.shutdown_timeout_s)
     sys.setswitchinterval(0.0005)  # the event loop needs little time, but at once
     return create_app(settings)
 
@@ -136,7 +138,9 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     code = codes.get(error.status_code, "internal")
     headers = dict(error.headers or {})
     if code == "method-not-allowed":  # the framework names the methods of one route only
-        methods = request.app.openapi()["paths"].get(request.url.path, {})
+        methods = set(request.app.openapi()["paths"].get(request.url.path, {}))
+        if request.url.path in HEAD_TOO:
+            methods.add("head")
         headers["Allow"] = ", ".join(sorted(map(str.upper, methods))) or headers["Allow"]
     return await _problem(request, ProblemError(code, KINDS[code].meaning, headers=headers))
 
@@ -162,7 +166,7 @@ async def caption(request: Request) -> Response:
     """
     began_s = time.monotonic()
     service = _service(request)
-    with service.at_door():
+    with service.incoming():
         given, options = await read_captions(request, service.settings)
     return await _captions(request, given, options, began_s)
 
@@ -179,6 +183,7 @@ async def caption_url(request: Request, query: Annotated[UrlQuery, Query()]) -> 
 
     If it cannot be fetched or read, its problem is the whole answer.
     """
+    refuse_repeated(request)
     given = [Given(query.url, url=query.url, context=query.context)]
     return await _captions(request, given, query, time.monotonic(), alone=True)
 
@@ -198,6 +203,7 @@ async def wowme(
     ],
 ) -> Response:
     """An alias of GET /v1/captions with the shortest answer: the URL and its caption."""
+    refuse_repeated(request)
     _charge(request, 1)
     service = _service(request)
     work = service.caption(service.captioner, [Given(image, url=image)], CaptionOptions(labels=0))
@@ -290,6 +296,7 @@ async def description(request: Request) -> Response:
     return _json(request.app.openapi())
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get(
     "/healthz",
     tags=["service"],
@@ -302,6 +309,7 @@ async def healthz() -> Response:
     return _json({"status": "ok"})
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     tags=["service"],

@@ -47,7 +47,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _MAX_HEADER_BYTES = 65_536
 _UNGUARDED = ("/v1/openapi.json", "/v1/problems")
-_PROBES = ("/healthz", "/readyz")  # asked by balancers and containers, who know addresses only
+_PROBES = ("/healthz", "/readyz")  # load balancers and containers use addresses, not host names
+HEAD_TOO = ("/", *_PROBES)
+"""Paths that answer HEAD as GET, without a body."""
 
 
 class Guard:
@@ -190,19 +192,19 @@ class Guard:
 
 
 @dataclass
-class Held:
-    """How many bytes of pictures strangers make the service hold, sent or fetched.
+class MemoryBudget:
+    """A limit on the bytes of images that are held at once, uploaded or fetched.
 
     Attributes:
-        limit_bytes: at most so many.
-        bytes: so many now.
+        limit_bytes: the most that may be held.
+        bytes: what is held now.
     """
 
     limit_bytes: float
     bytes: int = 0
 
     def take(self, size: int) -> None:
-        """Hold more, to be given back by `release` even if that is too much.
+        """Hold more, to be released by `release` even if it is too much.
 
         Raises:
             ProblemError: that is too much.
@@ -211,7 +213,7 @@ class Held:
         if self.bytes > self.limit_bytes:
             raise ProblemError(
                 "busy",
-                "The pictures that are held fill all memory allowed; try again in 1 s.",
+                "The images being processed fill the memory allowed for them; try again in 1 s.",
                 headers={"Retry-After": "1"},
             )
 
@@ -232,7 +234,7 @@ class Held:
 class _Body:
     """One request's body on its way in: counted, and no longer on its way than allowed."""
 
-    def __init__(self, receive: Receive, settings: Settings, held: Held) -> None:
+    def __init__(self, receive: Receive, settings: Settings, held: MemoryBudget) -> None:
         self._receive = receive
         self._settings = settings
         self._held = held

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -164,7 +165,27 @@ def _validation(model: type[BaseModel], *others: str) -> Iterator[None]:
         raise invalid(errors, model, *others) from error
 
 
+def refuse_repeated(request: Request) -> None:
+    """Refuse a query that has a parameter twice, of which only one would count.
+
+    Raises:
+        ProblemError: there is one.
+    """
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if names.count(name) > 1:
+            raise ProblemError(
+                "bad-request", f"got {name[:100]!r} more than once; expected it once"
+            )
+
+
 def _is_form(request: Request) -> bool:
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise ProblemError(
+            "media-type",
+            f"got Content-Encoding {encoding[:50]}; expected a body that is not compressed",
+        )
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in ("multipart/form-data", "application/json"):
         raise ProblemError(
@@ -176,7 +197,7 @@ def _is_form(request: Request) -> bool:
 
 
 async def _json(request: Request, model: type[M]) -> M:
-    body = await request.body()
+    body = (await request.body()).removeprefix(b"\xef\xbb\xbf")
     with _validation(model):
         return await _aside(len(body), lambda: model.model_validate_json(body, strict=True))
 
@@ -186,18 +207,35 @@ async def _given(where: str, name: str, image: ImageSource, context: str = "") -
         return Given(image.name or image.url, None, image.url, context)
     text = image.base64 or ""
     try:
-        content = await _aside(len(text), lambda: base64.b64decode(text, validate=True))
+        content = await _aside(len(text), lambda: _from_base64(text))
     except (binascii.Error, ValueError) as error:
-        raise invalid([{"loc": (where, "base64"), "msg": "no Base64 (RFC 4648, 4)"}]) from error
+        message = "not Base64 (RFC 4648, section 4); expected A-Z, a-z, 0-9, + and /, padded with ="
+        raise invalid([{"loc": (where, "base64"), "msg": message}]) from error
     return Given(image.name or name, content, "", context)
 
 
+def _from_base64(text: str) -> bytes:
+    """Decode Base64, which may have line breaks or the head of a data URI (RFC 2397)."""
+    if text[:5].lower() == "data:":
+        head, _, text = text.partition(",")
+        if not head.lower().endswith(";base64"):
+            raise ValueError("a data URI without base64")
+    return base64.b64decode("".join(text.split()), validate=True)
+
+
 class _FormParser(MultiPartParser):
-    """Starlette's, which takes a form that is cut short for a whole one."""
+    """Starlette's parser, but an image needs no file name, and a form cut short is an error."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._ended = False
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        _, options = parse_options_header(part.content_disposition)
+        if options.get(b"name") in (b"image", b"images") and b"filename" not in options:
+            part.content_disposition = (part.content_disposition or b"") + b'; filename=""'
+        super().on_headers_finished()
 
     def on_end(self) -> None:
         self._ended = True

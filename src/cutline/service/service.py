@@ -24,10 +24,11 @@ from cutline.errors import CutlineError, FetchError
 from cutline.fetch import Fetcher, FetchOptions, Resolve
 from cutline.image import Limits, load_image
 from cutline.runtime import cores
-from cutline.service.batching import Answers, Batcher, BatchLimits, QueueFullError
-from cutline.service.middleware import Held
+from cutline.service.batching import Batcher, BatchLimits, QueueFullError
+from cutline.service.middleware import MemoryBudget
 from cutline.service.problems import KINDS, ProblemError, problem_of
 from cutline.service.prometheus import Metrics
+from cutline.service.result_cache import ResultCache
 from cutline.service.settings import Settings
 from cutline.site.decide.alt_text import WordingOptions, draft
 from cutline.site.decide.alt_text import context as context_of
@@ -94,8 +95,8 @@ class _Group:
     def encode(self, item: Picture) -> Any:
         return self.captioner.encode(item, self.options)
 
-    def decode(self, seen: Sequence[Any]) -> list[Caption]:
-        return self.captioner.decode(seen, self.options)
+    def decode(self, encoded: Sequence[Any]) -> list[Caption]:
+        return self.captioner.decode(encoded, self.options)
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class _Measure:
     def encode(self, item: bytes) -> Pixels:
         return measure(load_image(item, limits=self.limits))
 
-    def decode(self, seen: Sequence[Pixels]) -> Sequence[Pixels]:
-        return seen
+    def decode(self, encoded: Sequence[Pixels]) -> Sequence[Pixels]:
+        return encoded
 
 
 class Service:
@@ -125,7 +126,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.held = Held(settings.max_pending_mb * 1e6)
+        self.held = MemoryBudget(settings.max_pending_mb * 1e6)
         self.limits = Limits(
             max_pixels=int(settings.max_megapixels * 1e6),
             max_jpeg_pixels=int(settings.max_megapixels * 1e6),
@@ -141,12 +142,12 @@ class Service:
             BatchLimits(
                 threads=self._threads,
                 batch_size=settings.batch_size,
-                window_s=settings.window_ms / 1e3,
+                max_batch_wait_s=settings.max_batch_wait_ms / 1e3,
                 places=settings.queue,
             ),
             self.metrics.batch,
         )
-        self._answers: Answers[Caption] = Answers(
+        self._results: ResultCache[Caption] = ResultCache(
             settings.cache, lambda result: self.metrics.cache.labels(result).inc()
         )
         self._fetching = ThreadPoolExecutor(_FETCHES, thread_name_prefix="cutline-fetch")
@@ -185,7 +186,7 @@ class Service:
         async with self._loading:  # or the older of two models might be the last to be there
             captioner = self._given or await asyncio.to_thread(self._load)
             self._captioner = captioner
-            self._answers.clear()
+            self._results.clear()
             log.info("model loaded", extra={"model": captioner.name})
 
     def _load(self) -> Captioner:
@@ -219,9 +220,9 @@ class Service:
         self._fetching.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._batcher.close)
 
-    def at_door(self) -> AbstractContextManager[None]:
-        """While a request is being read: pictures are about to come."""
-        return self._batcher.at_door()
+    def incoming(self) -> AbstractContextManager[None]:
+        """Announce while a request is being read that images are about to come."""
+        return self._batcher.incoming()
 
     async def caption(
         self,
@@ -349,7 +350,7 @@ class Service:
         found: Answer | ProblemError
         try:
             async with self._content(given) as content:
-                caption = await self._known(_Group(captioner, options), content, given.context)
+                caption = await self._cached(_Group(captioner, options), content, given.context)
                 found = Answer(caption)
                 if drafts:
                     use = replace(_NO_PAGE, before=given.context)
@@ -366,14 +367,14 @@ class Service:
         self.metrics.images.labels("ok" if isinstance(found, Answer) else "error").inc()
         return found
 
-    async def _known(self, group: _Group, content: bytes, context: str) -> Caption:
+    async def _cached(self, group: _Group, content: bytes, context: str) -> Caption:
         """The caption that is kept or being made, or a new one."""
         if not self.settings.cache:
-            return await self._tell(group, content, context)
+            return await self._decode(group, content, context)
         key = (await _sha256(content), context, group)
-        return await self._answers.get(key, lambda: self._tell(group, content, context))
+        return await self._results.get(key, lambda: self._decode(group, content, context))
 
-    async def _tell(self, group: _Group, content: bytes, context: str) -> Caption:
+    async def _decode(self, group: _Group, content: bytes, context: str) -> Caption:
         caption: Caption = await self._batcher.submit(group, InContext(content, context))
         if caption.error is not None:
             raise caption.error

@@ -1,4 +1,4 @@
-"""What the service is told: by flags, or by environment variables named CUTLINE_SERVE_*."""
+"""Settings of the service: flags, or environment variables named CUTLINE_SERVE_*."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ipaddress
 import math
 import re
 import types
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_type_hints
@@ -13,6 +14,7 @@ from typing import Any, get_args, get_type_hints
 from cutline.errors import OptionError
 
 PREFIX = "CUTLINE_SERVE_"
+RENAMED = {"CUTLINE_SERVE_WINDOW_MS": "CUTLINE_SERVE_MAX_BATCH_WAIT_MS"}
 _UNITS_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 
 
@@ -22,31 +24,31 @@ def _setting(default: Any, help_: str, *, least: float | None = None) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the service runs; each field's metadata holds its help text.
+    """Settings of the service; each field's metadata holds its help text.
 
-    A field `queue` is the flag `--queue` and the variable `CUTLINE_SERVE_QUEUE`; lists are
-    separated by commas there.
+    The field `queue` is the flag `--queue` and the variable `CUTLINE_SERVE_QUEUE`, in which commas
+    separate the items of a list.
 
     Raises:
         OptionError: a setting is out of its range.
     """
 
     host: str = _setting("127.0.0.1", "Address to listen on.")
-    port: int = _setting(8000, "Port; 0 is any that is free.", least=0)
-    workers: int = _setting(1, "Processes, which share the threads.", least=1)
+    port: int = _setting(8000, "Port; 0 picks a free one.", least=0)
+    workers: int = _setting(1, "Worker processes; they share the threads.", least=1)
     model: str | None = _setting(
         None, "A name from `cutline models`, a bundle's folder, URL#NAME or hub:NAME."
     )
-    engine: str = _setting("auto", "What runs the model: auto, onnxruntime or openvino.")
+    engine: str = _setting("auto", "Inference engine: auto, onnxruntime or openvino.")
     threads: int | None = _setting(
-        None, "Pictures worked on at once; by default one a core.", least=1
+        None, "Images processed at once; by default one for each core.", least=1
     )
-    batch_size: int = _setting(16, "Captions told together, of whichever clients.", least=1)
-    window_ms: float = _setting(
-        500.0, "How long a picture may wait for others to be told with.", least=0
+    batch_size: int = _setting(16, "Largest decode batch, across clients.", least=1)
+    max_batch_wait_ms: float = _setting(
+        500.0, "Longest time an encoded image waits for its batch to fill.", least=0
     )
-    queue: int = _setting(256, "Pictures accepted and not yet answered; more get 503.", least=1)
-    cache: int = _setting(4096, "Answers kept, by content and options; 0 shares none.", least=0)
+    queue: int = _setting(256, "Images accepted and not yet answered; more get 503.", least=1)
+    cache: int = _setting(4096, "Results kept, by content and options; 0 disables it.", least=0)
     max_images: int = _setting(32, "Images in one request.", least=1)
     max_body_mb: float = _setting(32.0, "Size of a request's body, MB.", least=0.001)
     max_image_mb: float = _setting(16.0, "Size of one image, MB.", least=0.001)
@@ -61,22 +63,28 @@ class Settings:
     )
     max_videos: int = _setting(1, "Videos described at once; others wait.", least=1)
     max_pending_mb: float = _setting(
-        512.0, "Bodies and fetched images held at once, MB; more get 503.", least=0.001
+        512.0, "Request bodies and fetched images held at once, MB; more get 503.", least=0.001
     )
     max_connections: int = _setting(1000, "Connections at once; more get 503.", least=1)
-    upload_timeout_s: float = _setting(30.0, "How long a body may take to arrive.", least=0.001)
-    header_timeout_s: float = _setting(10.0, "How long a request's headers may take.", least=0.001)
-    fetch_timeout_s: float = _setting(10.0, "How long fetching one URL may take.", least=0.001)
-    fetch: bool = _setting(True, "Whether images may be given by URL.")
-    keys: tuple[str, ...] = _setting((), "API keys, any of which is asked for; none asks for none.")
-    rate: str | None = _setting(None, 'Images for each key or address, such as "60/minute".')
-    hosts: tuple[str, ...] = _setting((), "Host names answered to; by default loopback's, or all.")
-    cors_origins: tuple[str, ...] = _setting((), "Origins of pages that may call the API.")
-    trusted_proxies: tuple[str, ...] = _setting((), "Addresses whose X-Forwarded-For is believed.")
-    shutdown_timeout_s: float = _setting(
-        30.0, "How long accepted requests may take at the end.", least=0
+    upload_timeout_s: float = _setting(30.0, "Longest time for a request's body.", least=0.001)
+    header_timeout_s: float = _setting(10.0, "Longest time for a request's headers.", least=0.001)
+    fetch_timeout_s: float = _setting(10.0, "Longest time to fetch one URL.", least=0.001)
+    fetch: bool = _setting(True, "Accept images by URL.")
+    keys: tuple[str, ...] = _setting(
+        (), "Accepted API keys. If empty, no authentication is required."
     )
-    log_format: str = _setting("auto", "Log lines: json, text, or auto, text for a terminal.")
+    rate: str | None = _setting(None, 'Images for each key or address, such as "60/minute".')
+    hosts: tuple[str, ...] = _setting(
+        (), "Accepted host names; by default those of loopback on a loopback address, else all."
+    )
+    cors_origins: tuple[str, ...] = _setting((), "Origins whose pages may call the API.")
+    trusted_proxies: tuple[str, ...] = _setting(
+        (), "Addresses of proxies whose X-Forwarded-For is trusted."
+    )
+    shutdown_timeout_s: float = _setting(
+        30.0, "Longest time for accepted requests at shutdown.", least=0
+    )
+    log_format: str = _setting("auto", "Log format: json, text, or auto: text on a terminal.")
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
@@ -100,7 +108,7 @@ class Settings:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine is served."""
+        """Whether the service can be reached from this machine only."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -110,14 +118,14 @@ class Settings:
     def from_environment(
         cls, environment: Mapping[str, str], chosen: Mapping[str, Any] | None = None
     ) -> Settings:
-        """The settings that variables name; the others keep their defaults.
+        """Read settings from environment variables; the others keep their defaults.
 
         Args:
             environment: all variables.
-            chosen: settings that go before, such as flags.
+            chosen: settings that take precedence, such as flags.
 
         Raises:
-            OptionError: a variable with the prefix is no setting, or does not fit it.
+            OptionError: a variable with the prefix names no setting, or its value does not fit.
         """
         kinds = get_type_hints(cls)
         known = {PREFIX + each.name.upper(): each.name for each in fields(cls)}
@@ -125,22 +133,44 @@ class Settings:
         for variable, text in environment.items():
             if not variable.startswith(PREFIX):
                 continue
+            if variable in RENAMED:
+                new = RENAMED[variable]
+                warnings.warn(
+                    f"{variable} is deprecated; set {new} instead", FutureWarning, stacklevel=2
+                )
+                if new in environment:
+                    continue
+                variable = new
             if variable not in known:
                 raise OptionError(f"got {variable}; expected one of {', '.join(known)}")
             given[known[variable]] = _parse(variable, text, kinds[known[variable]])
         return cls(**{**given, **(chosen or {})})
 
     def to_environment(self) -> dict[str, str]:
-        """Variables that `from_environment` takes for these settings; defaults are left out."""
+        """Variables that `from_environment` reads as these settings, all that are not None.
+
+        Defaults are among them, so that they replace variables that a flag has overridden.
+        """
         return {
             PREFIX + each.name.upper(): _write(value)
             for each in fields(self)
-            if (value := getattr(self, each.name)) != each.default
+            if (value := getattr(self, each.name)) is not None
         }
 
 
+def help_of(name: str) -> str:
+    """A setting's help text, with its default where that says something."""
+    [field_] = [each for each in fields(Settings) if each.name == name]
+    text: str = field_.metadata["help"]
+    default = field_.default
+    if isinstance(default, bool) or default in (None, ()) or "by default" in text:
+        return text
+    shown = f"{default:g}" if isinstance(default, float) else default
+    return f"{text} Default: {shown}."
+
+
 def parse_rate(text: str) -> tuple[int, float]:
-    """How many in how many seconds: "60/minute" is 60 in 60.
+    """Parse a rate: "60/minute" is 60 in 60 seconds.
 
     Raises:
         OptionError: it is no rate.

@@ -23,6 +23,7 @@ _CONTENT_SECURITY = (
 _MEDIA = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
 
+@router.head("/")
 @router.get("/")
 async def try_it(request: Request) -> Response:
     """The page itself; its pictures go to this service alone."""

@@ -45,9 +45,10 @@ from cutline.evaluation.metrics import (
     tokenize,
 )
 from cutline.image import load_image
+from cutline.options import SearchOptions
 from cutline.preprocess import Transform
 from cutline.runtime import Runtime, cores
-from cutline.search import SearchOptions, search
+from cutline.search import search
 from cutline.text import SPECIALS, CleanUp, Vocabulary
 from cutline.training.checkpoint import Trained
 from cutline.training.decoders import Decoder, TorchStepper

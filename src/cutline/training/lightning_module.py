@@ -17,7 +17,8 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader
 
 from cutline.evaluation.metrics import CiderD
-from cutline.search import Hypothesis, SearchOptions, search
+from cutline.options import SearchOptions
+from cutline.search import Hypothesis, search
 from cutline.text import Vocabulary
 from cutline.training.dataloader import Batch, Batches, dev_batches, pad
 from cutline.training.decoders import HardAttention, TorchStepper, build

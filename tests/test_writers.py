@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cutline.caption import Alternative, Caption, Label
-from cutline.cli.writers import (
+from cutline.errors import ImageCorruptError, OptionError, OutputError
+from cutline.writers import (
     CsvRows,
     JsonRows,
     ResultFile,
@@ -18,7 +20,6 @@ from cutline.cli.writers import (
     drop_failed,
     read_answered,
 )
-from cutline.errors import ImageCorruptError, OptionError, OutputError
 
 MODEL = "some-v1"
 CAPTIONS = [
@@ -201,3 +202,16 @@ def test_a_file_name_is_no_formula_in_csv(name: str, tmp_path: Path) -> None:
     path.write_bytes(rows.header + rows.encode(Caption(name, "+1", 0.0, MODEL)))
     assert f'"\'{name}","ok","\'+1"' in path.read_text()
     assert read_answered(path, rows).sources == {name: 1}
+
+
+def test_a_score_that_is_no_number_is_an_empty_cell() -> None:
+    rows = CsvRows(n_best=2, labels=1)
+    nan = float("nan")
+    caption = Caption("a", "A.", nan, MODEL, (Alternative("B.", nan),), (Label("dog", nan),))
+    [cells] = csv.reader([rows.encode(caption).decode()])
+    assert [cells[rows.columns.index(name)] for name in ("score", "score_2", "probability_1")] == [
+        "",
+        "",
+        "",
+    ]
+    assert rows.decode(rows.encode(caption))["status"] == "ok"

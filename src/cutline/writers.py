@@ -1,4 +1,4 @@
-"""Captions on their way out: rows of text, JSON or CSV, files that can be resumed, sidecars."""
+"""Writers of captions: rows of text, JSON or CSV, files that can be resumed, sidecars."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import errno
 import io
 import json
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from cutline.atomic import refuse_existing, replacing, write_whole
 from cutline.errors import ImageError, OutputError, VideoError
+from cutline.jsonl import finite
 from cutline.tables import escape_formula, unescape_formula
 from cutline.terminal import printable
 
@@ -152,14 +152,14 @@ class CsvRows:
         error = caption.error
         cells: list[str | float] = [caption.source]
         if error is None:
-            cells += ["ok", caption.text, round(caption.score, 4), caption.model, "", ""]
+            cells += ["ok", caption.text, _number(caption.score), caption.model, "", ""]
         else:
             cells += ["error", "", "", caption.model, type(error).__name__, reason(error)]
         for other in caption.alternatives:
-            cells += [other.text, round(other.score, 4)]
+            cells += [other.text, _number(other.score)]
         cells += [""] * (5 + 2 * self.n_best - len(cells))
         for label in caption.labels:
-            cells += [label.name, round(label.probability, 4)]
+            cells += [label.name, _number(label.probability)]
         cells += [""] * (len(self.columns) - len(cells))
         return self._line(cells)
 
@@ -187,6 +187,12 @@ class CsvRows:
         text = io.StringIO()
         csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerow(cells)
         return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _number(value: float) -> float | str:
+    """A number with four decimals; an empty cell for what is no finite number."""
+    rounded = finite(value)
+    return "" if rounded is None else rounded
 
 
 def read_answered(path: Path, rows: ResumableRows) -> Answered:
@@ -218,7 +224,7 @@ def read_answered(path: Path, rows: ResumableRows) -> Answered:
                 answered.whole_bytes += len(record)
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}; expected a file to continue") from error
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise OutputError(
             f"got {path}, which these options did not write; expected the --format, --n-best and "
             "--labels it was begun with, or the name of another file"
@@ -335,34 +341,36 @@ class ResultFile:
         self._synced_s = time.monotonic()
 
 
-class StandardOutput:
-    """Rows for whoever reads standard output.
+class StreamWriter:
+    """Rows for the reader of a stream, such as standard output.
 
     Args:
+        stream: a binary stream.
         header: written before the first row.
     """
 
-    def __init__(self, header: bytes) -> None:
+    def __init__(self, stream: BinaryIO, header: bytes) -> None:
+        self._stream = stream
         self._header = header
 
     def write(self, row: bytes) -> None:
-        """Hand on one whole row at once.
+        """Write one whole row at once.
 
         Raises:
             OutputError: the disk behind it is full or gone.
             BrokenPipeError: the reader has left.
         """
         try:
-            sys.stdout.buffer.write(self._header + row)
+            self._stream.write(self._header + row)
             self._header = b""
-            sys.stdout.buffer.flush()
+            self._stream.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
             raise OutputError(f"standard output: {error.strerror}") from error
 
     def close(self) -> None:
-        """Nothing: whoever opened it closes it."""
+        """Do nothing: the stream stays open."""
 
 
 class Sidecars:
