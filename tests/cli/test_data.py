@@ -122,7 +122,7 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr("cutline.data.build.build", interrupted)
     stopped = run("data", "build", mine / "captions.csv", "-o", tmp_path / "set")
     assert stopped.exit_code == 130
-    assert "To go on: cutline" in stopped.stderr
+    assert "To continue: cutline" in stopped.stderr
 
 
 def test_features_are_written_and_found_again(

@@ -31,8 +31,8 @@ from cutline.errors import (
     VideoNotFoundError,
     VideoTooLargeError,
 )
+from cutline.options import SearchOptions
 from cutline.runtime import Runtime
-from cutline.search import SearchOptions
 from cutline.video.decode import VideoReader
 from cutline.video.describe import VideoRun, agreed, describe_video
 from cutline.video.formats import clock, subrip, webvtt

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cutline.errors import CutlineError, OptionError, VideoError
-from cutline.search import SearchOptions
+from cutline.options import SearchOptions
 
 if TYPE_CHECKING:
     from PIL import Image
