@@ -38,6 +38,47 @@ if TYPE_CHECKING:
     from cutline.caption_files import CaptionJob
 
 
+_Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH...",
+        help="Images, folders or patterns; - reads a list of them from standard input.",
+        show_default=False,
+    ),
+]
+_Recursive = Annotated[bool, field_option(FileOptions, "--recursive", "-r")]
+_Null = Annotated[
+    bool, typer.Option("--null", "-0", help="The list on standard input is NUL-separated.")
+]
+_Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print no progress and no closing line.")
+]
+_FormatOption = Annotated[Format | None, field_option(FileOptions, "--format", panel="Output")]
+_Output = Annotated[
+    Path | None,
+    field_option(FileOptions, "--output", "-o", panel="Output", metavar="FILE"),
+]
+_Resume = Annotated[bool, field_option(FileOptions, "--resume", panel="Output")]
+_Force = Annotated[bool, field_option(FileOptions, "--force", panel="Output")]
+_Sidecar = Annotated[bool, field_option(FileOptions, "--sidecar", panel="Output")]
+_SkipExisting = Annotated[bool, field_option(FileOptions, "--skip-existing", panel="Output")]
+_NBest = Annotated[int, field_option(FileOptions, "--n-best", panel="Words", min=1)]
+_Labels = Annotated[int | None, field_option(FileOptions, "--labels", panel="Words", min=0)]
+_Beam = Annotated[
+    int | None,
+    field_option(SearchOptions, "--beam", name="beam_size", panel="Words", min=1),
+]
+_LengthPenalty = Annotated[
+    float | None, field_option(SearchOptions, "--length-penalty", panel="Words")
+]
+_Temperature = Annotated[float | None, field_option(SearchOptions, "--temperature", panel="Words")]
+_TopP = Annotated[float | None, field_option(SearchOptions, "--top-p", panel="Words")]
+_Seed = Annotated[int | None, field_option(SearchOptions, "--seed", panel="Words")]
+_BatchSize = Annotated[
+    int | None, field_option(FileOptions, "--batch-size", panel="Machine", min=1)
+]
+
+
 @app.command(
     epilog=examples(
         "cutline caption dog.jpg",
@@ -49,54 +90,27 @@ if TYPE_CHECKING:
     )
 )
 def caption(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PATH...",
-            help="Images, folders or patterns; - reads a list of them from standard input.",
-            show_default=False,
-        ),
-    ],
-    recursive: Annotated[bool, field_option(FileOptions, "--recursive", "-r")] = False,
-    null: Annotated[
-        bool, typer.Option("--null", "-0", help="The list on standard input is NUL-separated.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print no progress and no closing line.")
-    ] = False,
-    format: Annotated[Format | None, field_option(FileOptions, "--format", panel="Output")] = None,
-    output: Annotated[
-        Path | None,
-        field_option(FileOptions, "--output", "-o", panel="Output", metavar="FILE"),
-    ] = None,
-    resume: Annotated[bool, field_option(FileOptions, "--resume", panel="Output")] = False,
-    force: Annotated[bool, field_option(FileOptions, "--force", panel="Output")] = False,
-    sidecar: Annotated[bool, field_option(FileOptions, "--sidecar", panel="Output")] = False,
-    skip_existing: Annotated[
-        bool, field_option(FileOptions, "--skip-existing", panel="Output")
-    ] = False,
-    n_best: Annotated[int, field_option(FileOptions, "--n-best", panel="Words", min=1)] = 1,
-    labels: Annotated[
-        int | None, field_option(FileOptions, "--labels", panel="Words", min=0)
-    ] = None,
-    beam: Annotated[
-        int | None,
-        field_option(SearchOptions, "--beam", name="beam_size", panel="Words", min=1),
-    ] = None,
-    length_penalty: Annotated[
-        float | None, field_option(SearchOptions, "--length-penalty", panel="Words")
-    ] = None,
-    temperature: Annotated[
-        float | None, field_option(SearchOptions, "--temperature", panel="Words")
-    ] = None,
-    top_p: Annotated[float | None, field_option(SearchOptions, "--top-p", panel="Words")] = None,
-    seed: Annotated[int | None, field_option(SearchOptions, "--seed", panel="Words")] = None,
+    paths: _Paths,
+    recursive: _Recursive = False,
+    null: _Null = False,
+    quiet: _Quiet = False,
+    format: _FormatOption = None,
+    output: _Output = None,
+    resume: _Resume = False,
+    force: _Force = False,
+    sidecar: _Sidecar = False,
+    skip_existing: _SkipExisting = False,
+    n_best: _NBest = 1,
+    labels: _Labels = None,
+    beam: _Beam = None,
+    length_penalty: _LengthPenalty = None,
+    temperature: _Temperature = None,
+    top_p: _TopP = None,
+    seed: _Seed = None,
     model: Annotated[str | None, MODEL] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
-    batch_size: Annotated[
-        int | None, field_option(FileOptions, "--batch-size", panel="Machine", min=1)
-    ] = None,
+    batch_size: _BatchSize = None,
     image_px: ImagePx = None,
     timeout: Timeout = None,
     retry_for: RetryFor = None,
