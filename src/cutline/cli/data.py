@@ -6,13 +6,14 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cutline.cli.app import app, examples, needing, writing
+from cutline.cli.interrupts import interruptible
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -311,35 +312,26 @@ def features(
     raise typer.Exit(1 if failed else 0)
 
 
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Ends on Ctrl-C with a line that says how to go on: everything done so far is kept."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        words = shlex.join(["cutline", *sys.argv[1:]])
-        print(f"Stopped; what is done is kept. To go on: {words}", file=sys.stderr)
-        raise typer.Exit(130) from None
+def _stoppable() -> AbstractContextManager[None]:
+    """Turn Ctrl-C and SIGTERM into a line that says how to continue."""
+    return interruptible(f"To continue: {shlex.join(['cutline', *sys.argv[1:]])}")
 
 
 @contextmanager
 def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Progress for a person at a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    """A progress bar on a terminal, for callbacks that get the number of new items."""
+    from cutline.cli.progress import ProgressBar
+    from cutline.progress import Progress
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    quiet = not sys.stderr.isatty()
-    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
+    done = 0
+    with ProgressBar() as bar:
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            bar(Progress(what, done, total))
+
+        yield advance
 
 
 @contextmanager
