@@ -22,7 +22,7 @@ from PIL import Image
 from cutline.errors import CutlineError, StoreError
 from cutline.image import load_image
 from cutline.site.decide.lint import lint
-from cutline.site.model import Draft, ImageOccurrence, Purpose, Review, Verdict, new_review
+from cutline.site.model import ImageOccurrence, Purpose, Review, Verdict, new_review
 from cutline.site.pipeline import is_faulty
 from cutline.site.store.rows import stands
 from cutline.site.store.store import Store, StoredImage, StoredOccurrence
@@ -183,7 +183,7 @@ class ReviewActions:
             "abstained": bool(draft and draft.abstained),
             "labels": draft.labels if draft else (),
             "model": draft.model if draft else "",
-            "notes": [self.store.named(note) for note in _notes(draft, occurrence)],
+            "notes": [self.store.named(note) for note in _notes(stored)],
             "review": stored.review and vars(stored.review),
             "same": same,
             "candidates": candidates,
@@ -229,6 +229,8 @@ class ReviewActions:
                 if other.occurrence.alt and other.occurrence.alt.strip():
                     text = " ".join(other.occurrence.alt.split())
                     found.setdefault(text, f"written on {_page_name(other.occurrence)}")
+        if stored.judgement is not None and stored.judgement.alt:
+            found.setdefault(stored.judgement.alt, f"suggested by {stored.judgement.judge}")
         for text in draft.alternatives if draft else ():
             found.setdefault(text, "also suggested")
         if stored.occurrence.alt and stored.occurrence.alt.strip():
@@ -293,12 +295,24 @@ def findings(alt: str, occurrence: ImageOccurrence) -> list[dict[str, str]]:
     ]
 
 
-def _notes(draft: Draft | None, occurrence: ImageOccurrence) -> list[str]:
-    """The notes of a draft, except lint messages, which the page shows beside the text."""
-    if draft is None:
-        return []
-    said = {finding["message"] for finding in findings(draft.alt or "", occurrence)}
-    return [note for note in draft.notes if note not in said]
+def _notes(stored: StoredOccurrence) -> list[str]:
+    """The judgement, the long description and the notes of a draft.
+
+    Lint messages are left out: the page shows them beside the text.
+    """
+    draft, judgement, notes = stored.draft, stored.judgement, list[str]()
+    if judgement is not None:
+        better = f' Better: "{judgement.alt}"' if judgement.alt else ""
+        notes.append(
+            f"The alt in the page is judged {judgement.verdict} by {judgement.judge}: "
+            f"{judgement.reason}{better}"
+        )
+    if draft is not None:
+        if draft.long_description:
+            notes.append(f"Long description: {draft.long_description}")
+        said = {finding["message"] for finding in findings(draft.alt or "", stored.occurrence)}
+        notes += [note for note in draft.notes if note not in said]
+    return notes
 
 
 def _page_name(occurrence: ImageOccurrence) -> str:

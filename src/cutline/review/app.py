@@ -30,7 +30,7 @@ from cutline.errors import ImageError, OptionError, StoreError
 from cutline.review.actions import Action, NotFoundError, ReviewActions, findings, row, thumbnail
 from cutline.site.decide.lint import MAX_CHARS
 from cutline.site.images import SVG
-from cutline.site.model import Purpose, Verdict
+from cutline.site.model import AltVerdict, Purpose, Verdict
 from cutline.site.store.store import Stage, Store
 from cutline.site.url_words import tail
 
@@ -46,6 +46,7 @@ _FILTERS: dict[str, Any] = {
     **{str(verdict): {"verdict": verdict} for verdict in Verdict},
     "kept": {"purpose": Purpose.KEPT},
     "faulty": {"purpose": Purpose.KEPT},  # narrowed by `ReviewActions.faulty`
+    **{f"judged-{verdict}": {"judged": verdict} for verdict in AltVerdict},
     "failed": {"stage": Stage.FAILED},
     "stale": {"stage": Stage.STALE},
     "found": {"stage": Stage.FOUND},
@@ -163,7 +164,8 @@ def review_app(store: Store, *, token: str, who: str = "") -> ASGIApp:
 class _Filter(BaseModel):
     show: Literal[
         "waiting", "asked", "drafted", "reviewed", "approved", "edited", "decorative", "skipped",
-        "kept", "faulty", "failed", "stale", "found", "all",
+        "kept", "faulty", "judged-good", "judged-change", "judged-decorative",
+        "failed", "stale", "found", "all",
     ] = "waiting"  # fmt: skip
     purpose: Purpose | None = None
     page: str | None = None

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         write_reviews,
     )
     from cutline.site.store.store import Store
-    from cutline.site.workflow import crawl, draft, import_export, run, scan
+    from cutline.site.workflow import crawl, draft, import_export, judge, run, scan
 
 _MODULES = {
     "cutline.progress": "Progress",
@@ -67,7 +67,7 @@ _MODULES = {
     "cutline.site.review_workflow": "apply export export_rows lint read_reviews report "
     "report_path review status undo write_report write_reviews",
     "cutline.site.store.store": "Store",
-    "cutline.site.workflow": "crawl draft import_export run scan",
+    "cutline.site.workflow": "crawl draft import_export judge run scan",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
@@ -95,6 +95,7 @@ __all__ = [
     "export",
     "export_rows",
     "import_export",
+    "judge",
     "lint",
     "lint_files",
     "open_store",

@@ -246,6 +246,35 @@ class Review:
     replaces: str | None = None
 
 
+class AltVerdict(StrEnum):
+    """What an existing alt is."""
+
+    GOOD = "good"
+    CHANGE = "change"
+    DECORATIVE = "decorative"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The judgement of one existing alt by a rule or a chat model.
+
+    Attributes:
+        verdict: good, to change, or to be decorative.
+        reason: why, one sentence.
+        alt: a better alt; "" where the verdict is not "change", or none is suggested.
+        judge: "rule:NAME", or the model's name.
+        prompt: the version of the prompt; "" for a rule.
+        judged_at: when, ISO 8601 in UTC; "" if not stored yet.
+    """
+
+    verdict: AltVerdict
+    reason: str
+    alt: str = ""
+    judge: str = ""
+    prompt: str = ""
+    judged_at: str = ""
+
+
 class Severity(StrEnum):
     """How severe a finding is."""
 

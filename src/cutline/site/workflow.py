@@ -46,7 +46,10 @@ from cutline.site.store.store import Store, now
 
 if TYPE_CHECKING:
     from cutline import caption
+    from cutline.chat import ChatModel
     from cutline.fetch import FetchOptions
+    from cutline.prompts import Prompt
+    from cutline.site.alt_judge import JudgeSummary
     from cutline.site.pages.crawl_types import CrawlOptions
     from cutline.site.pipeline import DraftOptions
 
@@ -281,6 +284,65 @@ def draft(
             any(image.code in BLOCKED for image in failed),
             opened.count_occurrences(stage="waiting"),
         )
+
+
+def judge(
+    store: StoreOrPath,
+    model: ChatModel,
+    *,
+    language: str = "",
+    prompt: Prompt | None = None,
+    sample: int | None = None,
+    private: bool | None = None,
+    network: FetchOptions | None = None,
+    progress: OnProgress = ignore,
+    before_requests: Callable[[ChatModel, int], None] | None = None,
+) -> JudgeSummary:
+    """Judge every alt that the pages have: by rule where a rule decides, else by a chat model.
+
+    A second call judges only what is missing, and what changed since.
+
+    Args:
+        store: the site's store.
+        model: a chat model; see `cutline.load`.
+        language: of better alts, a language tag; "" is each page's own.
+        prompt: how the model is asked; None is the package's prompt "judge".
+        sample: ask the model about so many alts at most, spread over the site; None is all.
+        private, network: as for `draft`.
+        progress: called after every image and every judgement.
+        before_requests: called with the model and the number of requests, before the first one;
+            may raise to send none.
+
+    Raises:
+        OptionError: there is no such store, or the model is no chat model.
+        ServerStoppedError: no further request can succeed; what was judged is kept.
+    """
+    from cutline.fetch import Fetcher, FetchOptions
+    from cutline.prompts import packaged
+    from cutline.site.alt_judge import JudgeOptions, judge_site
+
+    with open_store(store, must_exist=True) as opened:
+        options = JudgeOptions(
+            language=language,
+            glossary=_glossary(opened, None),
+            prompt=prompt or packaged("judge"),
+        )
+        fetch = replace(
+            network or FetchOptions(),
+            public_only=not private,
+            private_host=trusted_host(opened) if private is None else None,
+            robots=opened.setting("robots") == "yes",
+        )
+        with Fetcher(fetch) as fetcher:
+            return judge_site(
+                opened,
+                model,
+                options,
+                sample=sample,
+                fetcher=fetcher,
+                progress=progress,
+                before_requests=before_requests,
+            )
 
 
 # All at once

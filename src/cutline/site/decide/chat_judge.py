@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any
 
 from cutline.chat import ChatRequest, Dialogue
@@ -18,7 +17,16 @@ from cutline.site.decide.chat_alt import find_object
 from cutline.site.decide.decision_tree import decide
 from cutline.site.decide.lint import lint, lint_alt
 from cutline.site.decide.page_context import language_for, obeys_the_page, page_data
-from cutline.site.model import Alt, ImageOccurrence, Kind, Pixels, Purpose, Severity
+from cutline.site.model import (
+    Alt,
+    AltVerdict,
+    ImageOccurrence,
+    Judgement,
+    Kind,
+    Pixels,
+    Purpose,
+    Severity,
+)
 
 _REASON_CHARS = 300
 _SAYS_NOTHING = frozenset("decorative-alt filename placeholder vague".split())
@@ -35,56 +43,6 @@ SCHEMA: Mapping[str, Any] = {
     "additionalProperties": False,
 }
 """The form of an answer, as a JSON schema."""
-
-
-class AltVerdict(StrEnum):
-    """What an existing alt is."""
-
-    GOOD = "good"
-    CHANGE = "change"
-    DECORATIVE = "decorative"
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What is thought of one existing alt.
-
-    Attributes:
-        verdict: good, to change, or to be decorative.
-        reason: why, one sentence.
-        alt: a better alt; "" where the verdict is not "change", or none is suggested.
-        judge: "rule:NAME", or the model's name.
-        prompt: the version of the prompt; "" for a rule.
-        judged_at: when, ISO 8601 in UTC; "" if not stored yet.
-    """
-
-    verdict: AltVerdict
-    reason: str
-    alt: str = ""
-    judge: str = ""
-    prompt: str = ""
-    judged_at: str = ""
-
-    def to_dict(self) -> dict[str, str]:
-        """As JSON for the store."""
-        return {
-            "verdict": self.verdict.value,
-            "reason": self.reason,
-            "alt": self.alt,
-            "judge": self.judge,
-            "prompt": self.prompt,
-            "judged_at": self.judged_at,
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Judgement:
-        """From the result of `to_dict`.
-
-        Raises:
-            KeyError, ValueError: it is damaged.
-        """
-        names = ("reason", "alt", "judge", "prompt", "judged_at")
-        return cls(AltVerdict(record["verdict"]), *(str(record[name]) for name in names))
 
 
 @dataclass(frozen=True)

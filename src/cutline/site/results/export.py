@@ -18,7 +18,8 @@ COLUMNS = (
     "id page position kind source alt_state alt decision rule evidence draft confidence abstained"
     " alternatives labels notes model stale verdict approved_alt reviewer reviewed_at applied"
     " image_url image_status image_error image_width_px image_height_px link heading"
-    " export export_row"
+    " export export_row long_description stated_confidence prompt drafted_at judgement"
+    " judgement_reason judgement_alt judge"
 ).split()
 """What is said of each use, in both forms; see the records for what each means."""
 
@@ -136,7 +137,7 @@ printf '%s given, %s had one, %s not in the library\n' "$given" "$kept" "$unknow
 
 def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
     use, image, draft, review = stored.use, stored.image, stored.draft, stored.review
-    decision = draft.decision if draft else None
+    decision, judgement = draft.decision if draft else None, stored.judgement
     return [
         stored.id,
         use.page,
@@ -170,6 +171,14 @@ def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
         use.heading or None,
         stored.origin or None,
         stored.line,
+        (draft.long_description or None) if draft else None,
+        draft.stated_confidence if draft else None,
+        (draft.prompt or None) if draft else None,
+        (draft.drafted_at or None) if draft else None,
+        judgement.verdict if judgement else None,
+        named(judgement.reason) if judgement else None,
+        (judgement.alt or None) if judgement else None,
+        judgement.judge if judgement else None,
     ]
 
 

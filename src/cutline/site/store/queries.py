@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from cutline.errors import OptionError
-from cutline.site.model import Alt, Kind, Purpose, Verdict
+from cutline.site.model import Alt, AltVerdict, Kind, Purpose, Verdict
 from cutline.site.store.rows import Counts, Stage, plain
 from cutline.site.store.schema import Database
 
@@ -26,6 +26,7 @@ FROM = """
     LEFT JOIN drafts d ON d.use_id = u.id
     LEFT JOIN reviews r ON r.id = u.review_id
     LEFT JOIN applied a ON a.id = u.applied_id
+    LEFT JOIN judgements j ON j.use_id = u.id AND j.alt = json_extract(u.record, '$.alt')
     """
 _IMAGE = """
     i.id AS image_id, i.url, i.status, i.code, i.error, i.path, i.etag, i.last_modified,
@@ -49,6 +50,7 @@ _COLUMNS: Mapping[str, tuple[str, Any]] = {
     "state": ("u.alt_state", Alt),
     "purpose": ("d.purpose", Purpose),
     "verdict": ("r.verdict", Verdict),
+    "judged": ("j.verdict", AltVerdict),
     "image": ("u.image_id", int),
     "group": ("ifnull(c.group_id, c.id)", int),
     "origin": ("p.origin", plain),
@@ -81,6 +83,9 @@ class Only(TypedDict, total=False):
     verdict: str | None
     """Of the review, see `Verdict`."""
 
+    judged: str | None
+    """What the present alt was judged to be, see `AltVerdict`."""
+
     stage: str | None
     """Its stage, see `Stage`."""
 
@@ -107,7 +112,8 @@ class Only(TypedDict, total=False):
 def select_occurrence(where: str) -> str:
     """The query for occurrences with everything that is stored about them."""
     return f"""SELECT u.id, u.line, u.record AS use_record, u.original, p.origin,
-        d.record AS draft_record, r.record AS review_record, {APPLIED} AS is_applied,
+        d.record AS draft_record, r.record AS review_record,
+        j.record AS judgement_record, j.recipe AS judgement_recipe, {APPLIED} AS is_applied,
         {STALE} AS is_stale, {_IMAGE}
         {FROM} WHERE {where}"""
 

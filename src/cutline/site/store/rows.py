@@ -14,7 +14,16 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from cutline.site.model import Alt, Draft, ImageOccurrence, Pixels, Purpose, Review, Verdict
+from cutline.site.model import (
+    Alt,
+    Draft,
+    ImageOccurrence,
+    Judgement,
+    Pixels,
+    Purpose,
+    Review,
+    Verdict,
+)
 from cutline.site.pages.alt_markup import NAMED, clean
 
 T = TypeVar("T")
@@ -81,6 +90,8 @@ class StoredOccurrence:
             rules.
         origin: the imported file that lists it; "" if its page was read.
         line: the number of its row there, as in `crawler_csv.Export`.
+        judgement: of the present alt, by a rule or a chat model; None if it was not judged.
+        judgement_recipe: equal for judgements that ask the same.
         original: the occurrence before Cutline wrote an alt into its page; None if it did not.
     """
 
@@ -94,6 +105,8 @@ class StoredOccurrence:
     origin: str = ""
     line: int | None = None
     original: ImageOccurrence | None = None
+    judgement: Judgement | None = None
+    judgement_recipe: str = ""
 
     @property
     def use(self) -> ImageOccurrence:
@@ -241,6 +254,10 @@ def stored_occurrence(row: sqlite3.Row, cache: Path) -> StoredOccurrence:
         stale=bool(row["is_stale"]),
         origin=row["origin"],
         line=row["line"],
+        judgement=None
+        if row["judgement_record"] is None
+        else decode(Judgement, row["judgement_record"]),
+        judgement_recipe=row["judgement_recipe"] or "",
         original=None if row["original"] is None else decode(ImageOccurrence, row["original"]),
     )
 

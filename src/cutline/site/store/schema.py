@@ -126,6 +126,15 @@ MIGRATIONS: tuple[str, ...] = (
     UPDATE uses SET original = json_remove(record, '$.alt')
         WHERE json_extract(record, '$.alt') = (SELECT alt FROM applied WHERE id = applied_id);
     """,
+    """
+    CREATE TABLE judgements (          -- of alts in the pages, by rule or by a chat model
+        use_id INTEGER PRIMARY KEY REFERENCES uses (id),
+        alt TEXT NOT NULL,             -- the alt that was judged
+        recipe TEXT NOT NULL,          -- equal for judgements that ask the same
+        verdict TEXT NOT NULL,
+        record TEXT NOT NULL
+    );
+    """,
 )
 """What each schema version adds to the previous one; a released one never changes."""
 

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from cutline.errors import StoreError
-from cutline.site.model import Draft, ImageOccurrence, Page
+from cutline.site.model import Draft, ImageOccurrence, Judgement, Page
 from cutline.site.store.ledger import Ledger
 from cutline.site.store.queries import (
     FROM,
@@ -408,6 +408,23 @@ class Store(Settings, Ledger):
                     now(),
                     occurrence_id,
                 ),
+            )
+            self._expect(written, occurrence_id)
+
+    def put_judgement(self, occurrence_id: int, recipe: str, judgement: Judgement) -> None:
+        """Save the judgement of an occurrence's present alt, in place of an earlier one.
+
+        Args:
+            occurrence_id: which one.
+            recipe: equal for judgements that ask the same.
+            judgement: the judgement.
+        """
+        with self._database.writing() as connection:
+            written = connection.execute(
+                """INSERT OR REPLACE INTO judgements
+                   SELECT u.id, ifnull(json_extract(u.record, '$.alt'), ''), ?, ?, ?
+                   FROM uses u WHERE u.id = ?""",
+                (recipe, judgement.verdict, encode(judgement), occurrence_id),
             )
             self._expect(written, occurrence_id)
 
