@@ -177,6 +177,24 @@ def test_a_renamed_image_is_captioned_again(folder: Path, path: Path) -> None:
     assert (done.summary.uncaptioned, done.summary.captioned) == (0, 2)
 
 
+def test_a_file_that_was_replaced_is_not_taken_for_the_image_it_was(
+    folder: Path, path: Path
+) -> None:
+    (folder / "9.png").write_bytes((folder / "1.png").read_bytes())
+    (folder / "index.html").write_text('<img src="1.png"><img src="9.png">')
+    site.scan(path, folder)
+    site.draft(path, standin.StandIn())
+    (folder / "index.html").write_text('<img src="1.png">')  # no page shows 9.png any more
+    scene(500, 30).save(folder / "9.png")
+    site.scan(path, folder)
+    site.draft(path, standin.StandIn())
+    with Store(path) as store:
+        [only] = store.occurrences()
+        assert only.image is not None
+        assert only.image.content is not None
+        assert store.picture(only.image.content) == folder / "1.png"
+
+
 def test_the_smaller_look_alike_is_captioned_once_the_larger_is_gone(
     folder: Path, path: Path
 ) -> None:

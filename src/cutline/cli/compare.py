@@ -12,6 +12,7 @@ import typer
 
 from cutline.cli.app import ENGINE, THREADS, app, examples, writing
 from cutline.errors import DataError
+from cutline.terminal import printable
 
 if TYPE_CHECKING:
     from cutline.bundle import Manifest
@@ -99,7 +100,7 @@ def compare(
         write_whole(json, compared.to_json() + "\n")
     if markdown is not None:
         write_whole(markdown, compared.to_markdown())
-    print(compared.to_markdown(), end="")
+    print(printable(compared.to_markdown(), keep="\n"), end="")
     print(output)
 
 

@@ -97,7 +97,7 @@ class Steps:
         notes = "".join(f"; {number:,} {what}" for what, number in left.items() if number)
         where = f"on {several(result.pages, 'page')}"
         pace = result.pages / max(result.seconds, 1e-9)
-        line = found(result.occurrences, result.images, where)
+        line = images_found(result.occurrences, result.images, where)
         self.say(f"{line}{notes}; {pace:.1f} pages per second.")
 
     def scanned(self, result: ScanResult) -> None:
@@ -105,7 +105,7 @@ class Steps:
         for path, error in result.problems:
             self.problem(f"{path}: {error}")
         where = f"in {several(result.pages, 'file')}"
-        self.say(f"{found(result.occurrences, result.images, where)}.")
+        self.say(f"{images_found(result.occurrences, result.images, where)}.")
 
     def imported(self, result: ImportResult) -> None:
         """Print what an import found."""
@@ -114,7 +114,7 @@ class Steps:
         if len(result.problems) > _MOST:
             self.problem(f"{result.file}: and {len(result.problems) - _MOST} more rows")
         where = f"in {several(result.rows, 'row')}"
-        self.say(f"{found(result.occurrences, result.images, where)}.")
+        self.say(f"{images_found(result.occurrences, result.images, where)}.")
 
     def drafted(self, result: DraftResult) -> None:
         """Print what a run of drafts produced."""
@@ -127,7 +127,7 @@ class Steps:
             )
         for reason in result.summary.refusals[:_MOST]:
             self.problem(f"not captioned: {reason}")
-        self.say(drafted(result.summary))
+        self.say(draft_summary(result.summary))
 
     def applied(self, result: ApplyResult, store: Path, patch: Path | None) -> None:
         """Print what `cutline site apply` wrote, or would write."""
@@ -187,13 +187,13 @@ def several(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def found(images: int, different: int, where: str) -> str:
-    """What a search for images has found."""
+def images_found(images: int, different: int, where: str) -> str:
+    """How many images were found, and where."""
     apart = f" ({different:,} different)" if different < images else ""
     return f"Found {several(images, 'image')}{apart} {where}"
 
 
-def drafted(summary: Summary) -> str:
+def draft_summary(summary: Summary) -> str:
     """The summary of a run of drafts."""
     if not (summary.drafts or summary.fetched or summary.failed or summary.uncaptioned):
         return "Nothing left to draft."
@@ -216,7 +216,7 @@ def drafted(summary: Summary) -> str:
     )
 
 
-def standing(site: str, counts: Counts) -> Iterator[str]:
+def status_lines(site: str, counts: Counts) -> Iterator[str]:
     """The lines of `cutline site status`."""
     reviewed = sum(counts.reviewed.values())
     decided = counts.uses - counts.found

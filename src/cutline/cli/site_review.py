@@ -22,7 +22,7 @@ from cutline.cli.site_messages import (
     print_findings,
     print_lint,
     several,
-    standing,
+    status_lines,
 )
 from cutline.errors import OptionError
 from cutline.terminal import printable
@@ -345,7 +345,7 @@ def status(
     if json:
         print(dumps({"source": source} | asdict(counts), indent=2))
         return
-    for line in standing(source, counts):
+    for line in status_lines(source, counts):
         print(printable(line))
     step = "review" if counts.drafted or counts.asked else ""
     step = "draft" if counts.found or counts.stale else step

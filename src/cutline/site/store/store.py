@@ -233,22 +233,24 @@ class Store(Settings, Ledger):
     def picture(self, content: int) -> Path:
         """The file with the bytes of a distinct image, see `StoredImage.content`.
 
-        Of several files with the same bytes it is one that still exists, if any does; the cache's
-        file, if the image was downloaded.
+        Of several files with the same bytes it is one that still exists, if any does, and that
+        some page shows, if any does. For an image from the network it is the cache's file.
 
         Raises:
             StoreError: there is no image with this id.
         """
-        sql = """SELECT c.sha256, i.path FROM contents c
+        sql = f"""SELECT c.sha256, c.bytes, i.path FROM contents c
             LEFT JOIN images i ON i.content_id = c.id AND i.path <> ''
-            WHERE c.id = ? ORDER BY i.id DESC"""
+            WHERE c.id = ? ORDER BY EXISTS (
+                SELECT 1 FROM uses u JOIN pages p ON p.id = u.page_id
+                WHERE u.image_id = i.id AND {LIVE}) DESC, i.id DESC"""
         rows = self._database.rows(sql, (content,))
         if not rows:
             raise StoreError(f"{self.path}: got image {content}; expected the id of one in it")
         cached = self.cached(rows[0]["sha256"])
         paths = [Path(row["path"]) for row in rows if row["path"]]
-        found = next((path for path in [*paths, cached] if path.is_file()), None)
-        return found or (paths[0] if paths else cached)
+        files = (path for path in [*paths, cached] if _has_size(path, rows[0]["bytes"]))
+        return next(files, paths[0] if paths else cached)
 
     def largest(self, content: int) -> int:
         """The largest image that looks the same as this one and whose file still exists.
@@ -256,11 +258,11 @@ class Store(Settings, Ledger):
         Args:
             content: a distinct image, see `StoredImage.content`.
         """
-        sql = """SELECT c.id FROM contents c WHERE c.id = ?1 OR c.group_id =
+        sql = """SELECT c.id, c.bytes FROM contents c WHERE c.id = ?1 OR c.group_id =
                 (SELECT group_id FROM contents WHERE id = ?1)
             ORDER BY c.width_px * c.height_px DESC, c.sha256"""
         for row in self._database.rows(sql, (content,)):
-            if self.picture(row["id"]).is_file():
+            if _has_size(self.picture(row["id"]), row["bytes"]):
                 return int(row["id"])
         return content
 
@@ -471,3 +473,11 @@ class Store(Settings, Ledger):
         left = [(row["id"],) for row in rows if row["url"] not in there]
         connection.executemany("UPDATE pages SET gone = 1 WHERE id = ?", left)
         return len(left)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    """Whether a file exists with this size, so that it is probably the one it was."""
+    try:
+        return path.is_file() and path.stat().st_size == size
+    except (OSError, ValueError):
+        return False
