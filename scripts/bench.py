@@ -132,7 +132,7 @@ def torch_eager(spec: Spec, photos: list[str]) -> Figures:
     backbone = backbone.to(memory_format=layout)
 
     def encode(pixels: Any) -> Any:
-        grid = backbone.top(backbone.trunk(pixels.contiguous(memory_format=layout)))
+        grid = backbone.tail(backbone.trunk(pixels.contiguous(memory_format=layout)))
         return grid.flatten(2).transpose(1, 2)
 
     side = transform.side_px

@@ -26,7 +26,8 @@ from typing import Any
 
 from cutline.data import Collection, Example, digest, read
 from cutline.text import CleanUp, Vocabulary
-from cutline.training.features import FeatureOptions, frozen
+from cutline.training.encoders import EncoderOptions
+from cutline.training.features import extract_features
 from cutline.training.recipe import Recipe
 from cutline.training.trainer import Run, train
 
@@ -76,7 +77,9 @@ def measure_features(images: tuple[Example, ...], runs: Path) -> dict[str, Any]:
     if not record.is_file():
         runs.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
-        frozen(FeatureOptions(pooled=True), images, runs / f"measured-{os.getpid()}")
+        extract_features(
+            EncoderOptions(features="pooled"), images, runs / f"measured-{os.getpid()}"
+        )
         seconds = time.perf_counter() - began
         found = {"images": len(images), "seconds": round(seconds, 1)}
         found["images_per_s"] = round(len(images) / seconds, 1)

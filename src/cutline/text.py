@@ -23,6 +23,8 @@ SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 """The first words of every vocabulary."""
 CONTINUES = "##"
 """Prefix of a subword that continues the one before it; no word begins so."""
+ENGLISH = "cutline"
+"""The clean-up for English, and for any language in plain Latin letters."""
 AUTO = "auto"
 """The clean-up that `choose_clean_up` selects."""
 
@@ -230,7 +232,7 @@ def choose_clean_up(captions: Iterable[str]) -> str:
     is_english = english >= _MIN_ENGLISH_SHARE * total
     most = _MAX_FOREIGN_SHARE_IN_ENGLISH if is_english else _MAX_FOREIGN_SHARE
     if foreign <= most * total:
-        return "cutline"
+        return ENGLISH
     return "unicode-turkish" if dotless else "unicode"
 
 

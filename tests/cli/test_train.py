@@ -74,7 +74,7 @@ def test_a_stopped_run_knows_its_data_and_one_over_regions_its_end(
     monkeypatch.setattr(module, "train", stop)
     code, _, err = run("train", "mine.toml", "--data", "photos.jsonl")
     assert code == 130
-    assert "the same command with --resume goes on" in err
+    assert "the same command with --resume continues" in err
     assert Path("runs/mine/source.txt").read_text() == f"{tmp_path / 'photos.jsonl'}\n"
 
     done = module.Run(Path("runs/mine"), Path("runs/mine/best.ckpt"), 2, 1, 3.0, 0.1, 9, 0.5)
@@ -82,6 +82,45 @@ def test_a_stopped_run_knows_its_data_and_one_over_regions_its_end(
     code, out, _ = run("train", "mine.toml", "--data", "photos.jsonl")
     assert code == 0
     assert out.endswith("but not exported\n")
+
+
+def test_sources_weights_and_overrides_reach_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from cutline.training import trainer as module
+
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("one", "two")):
+        Image.effect_noise((64, 64), 50 + 20 * number).save(f"{name}.png")
+        Path(f"{name}.csv").write_text(f"image,split,caption\n{name}.png,train,A caption\n")
+    Path("mine.toml").write_text('[data]\nsources = ["one.csv"]\n[fit]\nepochs = 1\n')
+    calls: list[tuple[object, ...]] = []
+
+    def record(*arguments: object, **_: object) -> object:
+        calls.append(arguments)
+        return module.Run(Path("runs/mine"), Path("runs/mine/best.ckpt"), 2, 1, 3.0, 0.1, 9, 0.5)
+
+    monkeypatch.setattr(module, "train", record)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    code, _, err = run("train", "--recipe", "mine.toml", "--max-seconds", 5, "--start-from", "x")
+    assert code == 0
+    assert "--recipe is deprecated; use: cutline train mine.toml" in err
+    recipe, collection = calls[0][:2]
+    assert (recipe.fit.max_seconds, recipe.fit.start_from) == (5.0, "x")  # type: ignore[attr-defined]
+    assert collection.name == "one"  # type: ignore[attr-defined]
+
+    two = ("train", "mine.toml", "--data", "one.csv", "--data", "two.csv")
+    code, _, _ = run(*two, "--weight", 1, "--weight", 0.25)
+    assert code == 0
+    collection = calls[1][1]
+    assert [e.weight for e in collection.splits["train"]] == [1.0, 0.25]  # type: ignore[attr-defined]
+    assert Path("runs/mine/source.txt").read_text().split() == [
+        str(tmp_path / "one.csv"), str(tmp_path / "two.csv")
+    ]  # fmt: skip
+    code, _, err = run(*two, "--weight", 1)
+    assert code == 2
+    assert "got 1 weights for 2 sources" in err
 
 
 @pytest.mark.parametrize(

@@ -129,12 +129,12 @@ def test_words_of_its_own_stand_in_for_given_ones() -> None:
     features, tokens = torch.randn(2, 5, FEATURES), torch.randint(4, VOCABULARY, (2, 3, 6))
     given = decoder.unroll(features, tokens).hidden
     torch.manual_seed(0)
-    own = decoder.unroll(features, tokens, own=1.0).hidden
+    own = decoder.unroll(features, tokens, sampling_rate=1.0).hidden
     torch.testing.assert_close(own[:, :, 0], given[:, :, 0])
     assert not torch.allclose(own[:, :, 2:], given[:, :, 2:])
     other = torch.cat([tokens[:, :, :1], tokens[:, :, 1:] % (VOCABULARY - 4) + 4], -1)
     torch.manual_seed(0)
-    torch.testing.assert_close(decoder.unroll(features, other, own=1.0).hidden, own)
+    torch.testing.assert_close(decoder.unroll(features, other, sampling_rate=1.0).hidden, own)
 
 
 def test_a_region_that_helps_is_drawn_more_often() -> None:
@@ -142,29 +142,29 @@ def test_a_region_that_helps_is_drawn_more_often() -> None:
     assert isinstance(decoder, HardAttention)
     features, tokens = torch.randn(4, 5, FEATURES), torch.randint(4, VOCABULARY, (4, 2, 5))
     torch.manual_seed(1)
-    told, chances = decoder.explore(features, tokens)
-    drawing = chances[:, 0, 0] != 0
+    output, log_probs = decoder.explore(features, tokens)
+    drawing = log_probs[:, 0, 0] != 0
     assert drawing.any()
     assert not drawing.all()
-    assert (chances[drawing] < 0).all()
-    assert (chances[~drawing] == 0).all()
-    assert told.attention is not None
+    assert (log_probs[drawing] < 0).all()
+    assert (log_probs[~drawing] == 0).all()
+    assert output.attention is not None
 
     said = torch.ones_like(tokens, dtype=torch.bool)
     said[:, :, 3:] = False  # padding has no say
     likelihood = torch.full(tokens.shape, -2.0)
     likelihood[:, :, 3:] = -1000
     decoder.baseline.fill_(-3.0)
-    loss = decoder.reinforce(likelihood, chances, told.attention, said, entropy=0.0)
-    torch.testing.assert_close(loss, -(1.0 * chances[:, :, :3]).mean())
+    loss = decoder.reinforce(likelihood, log_probs, output.attention, said, entropy=0.0)
+    torch.testing.assert_close(loss, -(1.0 * log_probs[:, :, :3]).mean())
     torch.testing.assert_close(decoder.baseline, torch.tensor(-2.9))
     loss.backward()
     for part in (decoder.key, decoder.query, decoder.energy):
         assert part.weight.grad is not None
         assert part.weight.grad.abs().sum() > 0
-    spread_out = decoder.reinforce(likelihood, chances, told.attention, said, entropy=1.0)
-    flat = torch.full_like(told.attention, 1 / 5)
-    assert decoder.reinforce(likelihood, chances * 0, flat, said, 1.0) < spread_out
+    spread_out = decoder.reinforce(likelihood, log_probs, output.attention, said, entropy=1.0)
+    flat = torch.full_like(output.attention, 1 / 5)
+    assert decoder.reinforce(likelihood, log_probs * 0, flat, said, 1.0) < spread_out
 
 
 def test_a_transformer_remembers_what_it_has_read() -> None:
@@ -182,9 +182,9 @@ def test_a_transformer_reads_on_in_several_words_at_once() -> None:
     assert isinstance(decoder, Transformer)
     memory, state = decoder.start(torch.randn(2, 5, FEATURES))
     tokens = torch.randint(4, VOCABULARY, (2, 1, 6))
-    whole, _ = decoder._read(tokens, memory, state)
-    first, state = decoder._read(tokens[:, :, :2], memory, state)
-    rest, _ = decoder._read(tokens[:, :, 2:], memory, state)
+    whole, _ = decoder._decode(tokens, memory, state)
+    first, state = decoder._decode(tokens[:, :, :2], memory, state)
+    rest, _ = decoder._decode(tokens[:, :, 2:], memory, state)
     torch.testing.assert_close(torch.cat([first.hidden, rest.hidden], 2), whole.hidden)
 
 

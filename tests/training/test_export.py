@@ -200,7 +200,7 @@ def test_training_goes_on_from_a_bundle(journey: Journey, tmp_path: Path) -> Non
     done = train(recipe, journey.collection, tmp_path / "run", features=journey.features)
     assert done.dev_loss < journey.done.dev_loss + 0.5
     assert [stage["name"] for stage in _stages(done.folder)] == ["colours", "colours"]
-    kept = Trained.read(done.folder).encoder.get_submodule("top").state_dict()
+    kept = Trained.read(done.folder).encoder.get_submodule("tail").state_dict()
     for name, tensor in kept.items():
         torch.testing.assert_close(tensor, start.weights[f"top.{name}"], msg=name)
 

@@ -17,10 +17,10 @@ from cutline.data import Collection, Example
 from cutline.errors import ImageError
 from cutline.image import load_image
 from cutline.training import features
-from cutline.training.encoders import Encoder
-from cutline.training.features import FeatureOptions, FeatureStore, View, frozen, readable
+from cutline.training.encoders import Encoder, EncoderOptions
+from cutline.training.features import FeatureStore, View, extract_features, readable
 
-OPTIONS = FeatureOptions(backbone="test_resnet")
+OPTIONS = EncoderOptions(backbone="test_resnet")
 
 
 def encoder(pooled: bool = False, seed: int = 0, side_px: int = 64) -> Encoder:
@@ -43,7 +43,9 @@ def test_a_row_for_each_image_in_order(examples: tuple[Example, ...], tmp_path: 
     for pooled in (False, True):
         whole = encoder(pooled)
         counted: list[int] = []
-        found = frozen(OPTIONS, examples, tmp_path, progress=counted.append, encoder=whole)
+        found = extract_features(
+            OPTIONS, examples, tmp_path, progress=counted.append, encoder=whole
+        )
         rows = 1 if pooled else math.prod(whole.grid)
         assert isinstance(found, np.memmap)
         assert (found.shape, found.dtype) == ((10, rows, whole.width), np.float16)
@@ -59,7 +61,7 @@ def test_what_was_written_is_read_and_not_seen_again(
     examples: tuple[Example, ...], tmp_path: Path
 ) -> None:
     whole = encoder()
-    first = frozen(OPTIONS, examples, tmp_path, encoder=whole)
+    first = extract_features(OPTIONS, examples, tmp_path, encoder=whole)
 
     class Blind(torch.nn.Module):
         def forward(self, _: torch.Tensor) -> torch.Tensor:
@@ -67,7 +69,7 @@ def test_what_was_written_is_read_and_not_seen_again(
 
     whole.net = Blind()
     counted: list[int] = []
-    again = frozen(OPTIONS, examples, tmp_path, progress=counted.append, encoder=whole)
+    again = extract_features(OPTIONS, examples, tmp_path, progress=counted.append, encoder=whole)
     np.testing.assert_array_equal(first, again)
     assert counted == [10]
 
@@ -78,21 +80,21 @@ def test_nothing_stale_is_read(examples: tuple[Example, ...], tmp_path: Path) ->
     def files() -> int:
         return len(list(tmp_path.glob("*.npy")))
 
-    frozen(OPTIONS, examples, tmp_path, encoder=whole)
+    extract_features(OPTIONS, examples, tmp_path, encoder=whole)
     for number, change in enumerate(
         [
-            lambda: frozen(OPTIONS, examples, tmp_path, encoder=encoder(seed=1)),
-            lambda: frozen(OPTIONS, examples, tmp_path, encoder=encoder(side_px=96)),
-            lambda: frozen(OPTIONS, examples, tmp_path, encoder=encoder(pooled=True)),
-            lambda: frozen(OPTIONS, examples, tmp_path, view=1, encoder=whole),
-            lambda: frozen(OPTIONS, examples[1:], tmp_path, encoder=whole),
+            lambda: extract_features(OPTIONS, examples, tmp_path, encoder=encoder(seed=1)),
+            lambda: extract_features(OPTIONS, examples, tmp_path, encoder=encoder(side_px=96)),
+            lambda: extract_features(OPTIONS, examples, tmp_path, encoder=encoder(pooled=True)),
+            lambda: extract_features(OPTIONS, examples, tmp_path, view=1, encoder=whole),
+            lambda: extract_features(OPTIONS, examples[1:], tmp_path, encoder=whole),
         ],
         start=2,
     ):
         change()
         assert files() == number
     Image.new("RGB", (64, 64), "black").save(examples[0].image)
-    changed = frozen(OPTIONS, examples, tmp_path, encoder=whole)
+    changed = extract_features(OPTIONS, examples, tmp_path, encoder=whole)
     assert files() == 7
     assert (changed[0] != changed[1]).any()
 
@@ -140,10 +142,10 @@ def test_pictures_that_cannot_be_read_are_named_and_their_rows_stay_empty(
     gone = (*examples, Example(tmp_path / "gone.jpg", ("gone",)))
     whole = encoder()
     with pytest.raises(ImageError, match=r"06\.png"):
-        frozen(OPTIONS, gone, tmp_path / "kept", encoder=whole)
+        extract_features(OPTIONS, gone, tmp_path / "kept", encoder=whole)
     for _ in range(2):
         problems: dict[int, ImageError] = {}
-        found = frozen(
+        found = extract_features(
             OPTIONS, gone, tmp_path / "kept", encoder=whole, unreadable=problems.setdefault
         )
         assert problems.keys() == {6, 10}
@@ -151,8 +153,8 @@ def test_pictures_that_cannot_be_read_are_named_and_their_rows_stay_empty(
         assert [i for i, good in enumerate(readable(found)) if not good] == [6, 10]
         assert np.isfinite(found[readable(found)]).all()
     with pytest.raises(ImageError, match=r"06\.png"):
-        frozen(OPTIONS, gone, tmp_path / "kept", encoder=whole)
-    alone = frozen(OPTIONS, examples[5:8:2], tmp_path / "kept", encoder=whole)
+        extract_features(OPTIONS, gone, tmp_path / "kept", encoder=whole)
+    alone = extract_features(OPTIONS, examples[5:8:2], tmp_path / "kept", encoder=whole)
     np.testing.assert_allclose(found[[5, 7]], alone, atol=2e-3, rtol=2e-3)
 
 
@@ -171,8 +173,8 @@ def test_views_are_mirrored_or_cropped_the_same_way_every_time(
     for example, other in zip(examples, flipped, strict=True):
         ImageOps.mirror(load_image(example.image)).save(other.image)
     whole = encoder()
-    seen = frozen(OPTIONS, examples, tmp_path, view=1, encoder=whole)
-    expected = frozen(OPTIONS, flipped, tmp_path, encoder=whole)
+    seen = extract_features(OPTIONS, examples, tmp_path, view=1, encoder=whole)
+    expected = extract_features(OPTIONS, flipped, tmp_path, encoder=whole)
     np.testing.assert_array_equal(seen, expected)
 
 
@@ -186,7 +188,7 @@ def test_values_beyond_half_precision_stay_finite(
 
 def test_a_note_says_what_is_in_the_file(examples: tuple[Example, ...], tmp_path: Path) -> None:
     whole = encoder()
-    found = frozen(OPTIONS, examples, tmp_path, view=1, encoder=whole)
+    found = extract_features(OPTIONS, examples, tmp_path, view=1, encoder=whole)
     note = json.loads(Path(str(found.filename)).with_suffix(".json").read_text())
     assert (note["backbone"], note["weights"]) == ("test_resnet", whole.checksum)
     assert (note["done"], note["shape"], note["view"]["number"]) == (10, list(found.shape), 1)

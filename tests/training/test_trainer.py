@@ -19,7 +19,7 @@ from cutline.data import Collection, Example
 from cutline.data.synthetic import shapes
 from cutline.errors import DataError, RecipeError
 from cutline.text import Vocabulary
-from cutline.training.dataloader import Batches, dev_batches, pad
+from cutline.training.dataloader import Split, TrainingBatches, dev_batches, pad
 from cutline.training.decoders import DecoderOptions
 from cutline.training.lightning_module import Learner
 from cutline.training.recipe import DataOptions, EncoderOptions, FitOptions, Recipe
@@ -28,7 +28,7 @@ from cutline.training.warm_start import Start, word_vectors
 
 RECIPE = Recipe(
     name="colours",
-    data=DataOptions(train=("train",), dev="dev", min_count=1),
+    data=DataOptions(train=("train",), dev="dev", min_count=1, max_tokens=18),
     encoder=EncoderOptions(backbone="efficientnet_lite0", views=2),
     decoder=DecoderOptions(kind="global-attention", width=32, embedding=16, heads=2),
     fit=FitOptions(epochs=3, batch_images=8, captions_per_image=2, warmup_steps=2),
@@ -67,7 +67,8 @@ def learner(recipe: Recipe, words: list[list[list[str]]], width: int = 12) -> Le
     torch.manual_seed(0)
     vocabulary = Vocabulary.build((c for image in words for c in image), 1)
     view = np.random.default_rng(0).standard_normal((len(words), 4, width)).astype(np.float16)
-    return Learner(recipe, None, vocabulary, words, words, [view], view)
+    split = Split([view], words)
+    return Learner(recipe, vocabulary, split, split)
 
 
 def test_learns_colours_and_keeps_its_books(colours: Collection, tmp_path: Path) -> None:
@@ -200,17 +201,17 @@ def test_a_start_that_is_nowhere_is_refused() -> None:
 def test_a_run_folder_is_not_overwritten(colours: Collection, tmp_path: Path) -> None:
     run, features = tmp_path / "run", tmp_path / "features"
     train(fitted(FROZEN, epochs=1), colours, run, features=features)
-    with pytest.raises(RecipeError, match="resume it, or name another"):
+    with pytest.raises(RecipeError, match="resume it with --resume, or name another"):
         train(fitted(FROZEN, epochs=1), colours, run, features=features)
-    with pytest.raises(RecipeError, match="resume it, or name another"):
-        train(FROZEN, colours, run, features=features, resume=True)
+    with pytest.raises(RecipeError, match=r"with fit\.seed 2 instead of 1; expected the same"):
+        train(fitted(FROZEN, epochs=1, seed=2), colours, run, features=features, resume=True)
 
 
 def test_without_usable_pictures_there_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     example = Example(tmp_path / "broken.png", ("a wall",))
     collection = Collection("broken", "CC0-1.0", {"train": (example,), "dev": (example,)})
-    with pytest.raises(DataError, match="got 1 pictures of which none can be read and has words"):
+    with pytest.raises(DataError, match="got 1 pictures of train of which none can be read"):
         train(FROZEN, collection, tmp_path / "run", features=tmp_path / "features")
 
 
@@ -221,24 +222,26 @@ def test_penalties_join_the_loss() -> None:
     looking = learner(fitted(replace(RECIPE, decoder=decoder), attention_weight=0.5), words)
     features = torch.randn(2, 4, 12)
     tokens = pad(plain.train_captions, 18)
-    loss, nothing = plain.teach(features, tokens)
-    same, penalty = looking.teach(features, tokens)
+    loss, nothing = plain.cross_entropy_step(features, tokens)
+    same, penalty = looking.cross_entropy_step(features, tokens)
     assert nothing == 0
     torch.testing.assert_close(loss, same)
-    told = looking.decoder(features, tokens[:, :, :-1])
+    output = looking.decoder(features, tokens[:, :, :-1])
     said = (tokens[:, :, 1:] != 0).unsqueeze(-1)
-    expected = 0.5 * (1 - (told.attention * said).sum(2)).square().sum() / said.sum()
+    expected = 0.5 * (1 - (output.attention * said).sum(2)).square().sum() / said.sum()
     torch.testing.assert_close(penalty, expected)
 
-    nats, count = plain.surprise(features, tokens)
+    nats, count = plain.nll(features, tokens)
     assert count == 7  # with an end each
     torch.testing.assert_close(nats / count, loss)
 
 
-def test_own_words_become_more_frequent() -> None:
+def test_scheduled_sampling_becomes_more_frequent() -> None:
     words = [[["a", "red", "wall"]]]
     model = learner(fitted(RECIPE, scheduled_sampling=0.4, epochs=5), words)
-    np.testing.assert_allclose([model.own_words(e) for e in range(5)], [0, 0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(
+        [model.scheduled_sampling_rate(e) for e in range(5)], [0, 0.1, 0.2, 0.3, 0.4]
+    )
 
 
 def test_hard_attention_learns_where_to_look_by_its_reward() -> None:
@@ -246,7 +249,7 @@ def test_hard_attention_learns_where_to_look_by_its_reward() -> None:
     decoder = DecoderOptions(kind="hard-attention", width=16, embedding=16, dropout=0.0)
     model = learner(replace(RECIPE, decoder=decoder), words).train()
     tokens = pad(model.train_captions, 18)
-    loss, penalty = model.teach(torch.randn(3, 4, 12), tokens)
+    loss, penalty = model.cross_entropy_step(torch.randn(3, 4, 12), tokens)
     (loss + penalty).backward()
     assert model.decoder.get_parameter("query.weight").grad.abs().sum() > 0  # type: ignore[union-attr]
 
@@ -287,13 +290,13 @@ def test_batches_show_every_image_once_and_repeat_by_epoch() -> None:
     recipe = replace(RECIPE, fit=fit)
 
     def epoch(number: int) -> list[list[int]]:
-        batches = list(Batches(views, captions, recipe, number))
+        batches = list(TrainingBatches(Split(views, []), captions, recipe, number))
         assert sorted(int(i) for b in batches for i in b["images"]) == list(range(10))
         for batch in batches:
             said = batch["tokens"][:, :, 1] % 20
             assert torch.equal(said[:, 0], (batch["images"] + 10) % 20)
             assert (batch["tokens"][:, 0, 1] != batch["tokens"][:, 1, 1]).all()
-        return [b["tokens"].flatten().tolist() + b["seen"].flatten().tolist() for b in batches]
+        return [b["tokens"].flatten().tolist() + b["inputs"].flatten().tolist() for b in batches]
 
     assert epoch(0) == epoch(0)
     assert epoch(0) != epoch(1)
@@ -303,8 +306,10 @@ def test_processes_share_every_batch() -> None:
     views = [np.arange(10, dtype=np.float16)[:, None]]
     captions = [[[4] * (i + 1)] for i in range(10)]
     recipe = fitted(RECIPE, batch_images=3, captions_per_image=1)
-    whole = list(Batches(views, captions, recipe, 0))
-    parts = [list(Batches(views, captions, recipe, 0, rank, 2)) for rank in range(2)]
+    whole = list(TrainingBatches(Split(views, []), captions, recipe, 0))
+    parts = [
+        list(TrainingBatches(Split(views, []), captions, recipe, 0, rank, 2)) for rank in range(2)
+    ]
     for batch, *shared in zip(whole, *parts, strict=True):
         assert batch["share"] == 1
         tokens = int((batch["tokens"][:, :, 1:] != 0).sum())
@@ -322,13 +327,13 @@ def test_processes_share_every_batch() -> None:
 def test_dev_images_keep_their_order_and_all_their_captions() -> None:
     view = np.arange(120, dtype=np.float16)[:, None]
     captions = [[[5]] * (1 + i % 2) for i in range(120)]
-    dealt = [dev_batches(view, captions, 18, rank, 2) for rank in range(2)]
+    dealt = [dev_batches(Split([view], []), captions, 18, rank, 2) for rank in range(2)]
     assert [int(b["first"]) for part in dealt for b in part] == [0, 100, 50]
     batch = dealt[1][0]
-    assert batch["seen"][:, 0].tolist() == list(range(50, 100))
+    assert batch["inputs"][:, 0].tolist() == list(range(50, 100))
     assert (batch["tokens"][0, 1] == 0).all()  # image 50 has one caption
     assert batch["tokens"][1].tolist() == [[1, 5, 2], [1, 5, 2]]
-    few = [dev_batches(view[:3], captions[:3], 18, rank, 4) for rank in range(4)]
+    few = [dev_batches(Split([view[:3]], []), captions[:3], 18, rank, 4) for rank in range(4)]
     assert [len(part) for part in few] == [1, 1, 1, 1]
     assert (few[3][0]["tokens"] == 0).all()
 

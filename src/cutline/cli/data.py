@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -229,7 +228,7 @@ def check(
 def features(
     path: Annotated[Path, DATA],
     output: Annotated[
-        Path, writing("--output", "-o", metavar="DIR", help="Where features are kept.")
+        Path, writing("--output", "-o", metavar="DIR", help="The cache of features.")
     ] = Path("features"),
     backbone: Annotated[
         str,
@@ -240,76 +239,58 @@ def features(
         ),
     ] = "efficientnet_lite2",
     pooled: Annotated[
-        bool, typer.Option("--pooled", help="One vector an image, not one a region.")
+        bool, typer.Option("--pooled", help="One vector per image instead of one per region.")
     ] = False,
     weights: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="The backbone's weights; by default PyPI's or the hub's."
-        ),
+        typer.Option(metavar="FILE", help="The backbone's weights. Default: from PyPI or the hub."),
     ] = None,
     side: Annotated[
-        int | None, typer.Option(min=32, metavar="PX", help="By default as it was trained.")
+        int | None,
+        typer.Option(min=32, metavar="PX", help="Side of the input. Default: as in pretraining."),
     ] = None,
     split: Annotated[
         list[str] | None, typer.Option(help="Only this split; may be repeated.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many images.")] = None,
     images: Annotated[Path | None, IMAGES] = None,
     regions: Annotated[
         Path | None,
         typer.Option(metavar="TSV|DIR", help="Read bottom-up-attention files instead."),
     ] = None,
-    view: Annotated[int, typer.Option(min=0, help="1 mirrored, 2 and more random crops.")] = 0,
+    view: Annotated[int, typer.Option(min=0, help="Deprecated.", hidden=True)] = 0,
 ) -> None:
-    """Write what a frozen backbone sees of every image, once; training reads it from there.
+    """Write the features of a frozen backbone for every image; training reads them from there.
 
-    The file is keyed by backbone, weights, preprocessing and images. A killed run goes on where it
-    stopped; pictures that cannot be read are named, and their rows are NaN.
+    The file's name is a key of backbone, weights, preprocessing and images. An interrupted run
+    resumes; unreadable images are listed, and their rows are NaN.
 
     Exit codes: 0 all images; 1 some cannot be read, or there are no weights; 130 interrupted.
     """
     from cutline.data import read
-    from cutline.errors import ImageError
 
     with needing("train", "features"):
-        from cutline.training.encoders import load_encoder
-        from cutline.training.features import FeatureOptions, frozen
-        from cutline.training.regions import detect
-        from cutline.training.regions import regions as published
+        from cutline.training.encoders import EncoderOptions
+        from cutline.training.extraction import extract
 
+    if view:
+        print("cutline: --view is deprecated; training computes its views itself", file=sys.stderr)
     collection = read(path, images=images, faults="drop")
     chosen = collection.split(*(split or collection.splits))[:limit]
-    failed: dict[int, ImageError] = {}
-    steps: list[int] = []
+    options = EncoderOptions(
+        backbone=backbone,
+        features="pooled" if pooled else "grid",
+        weights=str(weights or ""),
+        side_px=side or 0,
+    )
     with _stoppable(), _bar("images", len(chosen)) as advance:
-
-        def progress(count: int) -> None:
-            steps.append(count)
-            advance(count)
-
-        began_s = time.monotonic()
-        if regions is not None:
-            found = published(regions, chosen, output, progress=progress).features
-        elif backbone == "faster-rcnn":
-            found = detect(
-                chosen, output, weights=weights, progress=progress, unreadable=failed.setdefault
-            ).features
-        else:
-            options = FeatureOptions(backbone, pooled, weights, side)
-            encoder = load_encoder(backbone, pooled=pooled, weights=weights, side_px=side)
-            began_s = time.monotonic()
-            found = frozen(
-                options, chosen, output, view=view, progress=progress,
-                unreadable=failed.setdefault, encoder=encoder,
-            )  # fmt: skip
-        speed = sum(steps[1:]) / (time.monotonic() - began_s)
-    for error in failed.values():
+        done = extract(options, chosen, output, regions=regions, view=view, progress=advance)
+    for error in done.unreadable.values():
         print(f"cutline: {error}", file=sys.stderr)
-    shape = " x ".join(map(str, found.shape))
-    told = f"{speed:.1f} images/s" if speed else "there already"
-    print(f"{getattr(found, 'filename', output)}: {shape} float16, {told}")
-    raise typer.Exit(1 if failed else 0)
+    shape = " x ".join(map(str, done.features.shape))
+    speed = f"{done.images_per_s:.1f} images/s" if done.images_per_s else "there already"
+    print(f"{getattr(done.features, 'filename', output)}: {shape} float16, {speed}")
+    raise typer.Exit(1 if done.unreadable else 0)
 
 
 def _stoppable() -> AbstractContextManager[None]:
@@ -336,7 +317,7 @@ def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def _downloads() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress of downloads for a person at a terminal."""
+    """Progress bars of downloads, if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

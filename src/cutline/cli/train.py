@@ -5,20 +5,44 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cutline.cli.app import app, examples, given, needing, wording
 from cutline.errors import RecipeError
 
-if TYPE_CHECKING:
-    from cutline.data import Collection
-
-_SOURCE = "source.txt"
-"""In a run's folder: where its data was."""
-_PICTURES = "pictures"
-"""In a run's folder: pictures that were made up."""
+DATA = typer.Option(
+    metavar="DATA",
+    help="Captioned images, as for `cutline data check`; repeat it for several sets. "
+    "Default: the recipe's sources; smoke draws its own.",
+    show_default=False,
+)
+WEIGHT = typer.Option(
+    min=0,
+    help="How often an image of each --data is drawn per epoch, on average. Default: 1.",
+    show_default=False,
+)
+RUN = typer.Option(
+    metavar="DIR",
+    help="For checkpoints, curves and records. Default: runs/RECIPE.",
+    show_default=False,
+)
+FEATURES = typer.Option(
+    metavar="DIR",
+    help="Cache of features and decoded images. Default: beside the run.",
+    show_default=False,
+)
+START_FROM = typer.Option(
+    metavar="MODEL",
+    help="A run, a bundle or a checkpoint to start from. Default: the recipe's.",
+    show_default=False,
+)
+MAX_SECONDS = typer.Option(
+    min=0,
+    help="Time budget of the training steps. Default: the recipe's.",
+    show_default=False,
+)
 
 
 @app.command(
@@ -27,6 +51,7 @@ _PICTURES = "pictures"
         "cutline train own-photos --data photos.csv --run runs/mine",
         "cutline train soft-attention-lstm --data flickr8k/ --run runs/soft",
         "cutline train soft-attention-lstm --data flickr8k/ --run runs/soft --resume",
+        "cutline train everyday --data flickr8k/ --data coco/ --weight 1 --weight 0.5",
         "torchrun --nproc-per-node 4 -m cutline train up-down --data coco/ --run runs/up-down",
     )
 )
@@ -35,61 +60,46 @@ def train(
         str | None,
         typer.Argument(metavar="RECIPE", help="A recipe's name, or FILE.toml.", show_default=False),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DATA",
-            help="Captioned images, as for `cutline data`; smoke draws its own.",
-            show_default=False,
-        ),
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="For checkpoints, curves and records; by default runs/RECIPE.",
-            show_default=False,
-        ),
-    ] = None,
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Cache of what the frozen encoder sees; by default beside the run.",
-            show_default=False,
-        ),
-    ] = None,
+    data: Annotated[list[Path] | None, DATA] = None,
+    weight: Annotated[list[float] | None, WEIGHT] = None,
+    run: Annotated[Path | None, RUN] = None,
+    features: Annotated[Path | None, FEATURES] = None,
+    start_from: Annotated[str | None, START_FROM] = None,
+    max_seconds: Annotated[float | None, MAX_SECONDS] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint.")
     ] = False,
     devices: Annotated[
         int, typer.Option(min=1, help="GPUs, or processes without one, that share every batch.")
     ] = 1,
     named: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="RECIPE", help="The same as RECIPE.", show_default=False),
+        typer.Option("--recipe", metavar="RECIPE", help="Deprecated: RECIPE.", hidden=True),
     ] = None,
 ) -> None:
     """Train a captioner from a recipe.
 
     After every epoch the run's folder has its checkpoints, curves.png, metrics.csv, TensorBoard's
-    records, and samples.txt with what is said of ten dev pictures. Ctrl-C loses what came after
-    the last whole epoch; --resume goes on.
+    records, and samples.txt with captions of ten dev images. Ctrl-C loses what came after the last
+    whole epoch; --resume continues there.
 
     Exit codes: 0 trained; 1 failed; 2 wrong use; 130 stopped.
     """
-    name = recipe or named
-    if name is None or (recipe and named):
-        raise RecipeError("got no recipe, or two; expected one: a name or FILE.toml")
+    name = _recipe_name(recipe, named)
     with needing("train", "training"):
+        from cutline.run_log import write_sources
         from cutline.training.recipe import Recipe
-        from cutline.training.trainer import train
+        from cutline.training.sources import load_collection
+        from cutline.training.trainer import train as train_run
 
         chosen = Recipe.find(name)
+        chosen = chosen.with_fit(**given(start_from=start_from, max_seconds=max_seconds))
         folder = run or Path("runs") / chosen.name
-        collection = _collection(data, folder, chosen.data.made_up)
+        collection, sources = load_collection(
+            chosen, folder, data or (), weight or (), report=_report
+        )
         try:
-            done = train(
+            done = train_run(
                 chosen,
                 collection,
                 folder,
@@ -98,12 +108,12 @@ def train(
                 devices=devices,
             )
         except KeyboardInterrupt:
-            _remember(data, folder)
-            print("\nstopped; the same command with --resume goes on", file=sys.stderr)
+            write_sources(folder, sources)
+            print("\nstopped; the same command with --resume continues", file=sys.stderr)
             raise typer.Exit(130) from None
     if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
         return
-    _remember(data, folder)
+    write_sources(folder, sources)
     if chosen.encoder.features == "regions":
         following = "a run over detected regions can be compared by its curves, but not exported"
     else:
@@ -111,7 +121,7 @@ def train(
     print(
         f"{done.epochs} epochs of {done.epoch_s:.1f} s, {done.parameters:,} weights trained\n"
         f"best on {chosen.data.dev} after epoch {done.best_epoch}: loss {done.dev_loss:.4f} nats "
-        f"a token, CIDEr-D {done.dev_cider:.3f}\n"
+        f"per token, CIDEr-D {done.dev_cider:.3f}\n"
         f"{done.best}\n{following}"
     )
 
@@ -125,9 +135,9 @@ def train(
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder.")],
     data: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            metavar="DATA", help="What it learnt from, if that has moved.", show_default=False
+            metavar="DATA", help="The training data, if it has moved.", show_default=False
         ),
     ] = None,
     output: Annotated[
@@ -136,7 +146,7 @@ def export(
             "--output",
             "-o",
             metavar="DIR/NAME-vN",
-            help="The bundle's new folder; by default RUN/RUN-v1.",
+            help="The bundle's new folder. Default: RUN/RUN-v1.",
             show_default=False,
         ),
     ] = None,
@@ -151,18 +161,18 @@ def export(
             show_default=False,
         ),
     ] = None,
-    beam: Annotated[
-        int | None, wording("--beam", min=1, help="Its default: hypotheses kept alive.")
-    ] = None,
+    beam: Annotated[int | None, wording("--beam", min=1, help="The model's default beam.")] = None,
     length_penalty: Annotated[
         float | None,
-        wording("--length-penalty", help="Its default: less favours short captions."),
+        wording(
+            "--length-penalty", help="The model's default; smaller values favour short captions."
+        ),
     ] = None,
     word_bias: Annotated[
         float, wording("--word-bias", help="How strongly common words are held back.")
     ] = 0.0,
 ) -> None:
-    """Turn a training run into a bundle, unless the two would caption differently.
+    """Export a training run as a bundle, after comparing the outputs of both.
 
     Exit codes: 0 written; 1 torch and the bundle disagree, or data is missing; 2 wrong use.
     """
@@ -170,20 +180,21 @@ def export(
         from rich.console import Console
 
         from cutline.options import SearchOptions
-        from cutline.training.export import export
+        from cutline.training.export import export as export_run
         from cutline.training.recipe import Recipe
+        from cutline.training.sources import load_collection
 
-        source = run / _SOURCE
-        if data is None and source.is_file():
-            data = Path(source.read_text(encoding="utf-8").strip())
-        made_up = Recipe.of_run(run).data.made_up
+        recipe = Recipe.of_run(run)
+        tokens = max(SearchOptions().max_tokens, recipe.data.max_tokens)
         with Console(stderr=True).status("reading the data") as shown:
-            bundle = export(
+            bundle = export_run(
                 run,
-                _collection(data, run, made_up),
+                load_collection(recipe, run, data or (), report=_report)[0],
                 output or run / f"{run.resolve().name}-v1",
                 summary=summary,
-                options=SearchOptions(**given(beam_size=beam, length_penalty=length_penalty)),
+                options=SearchOptions(
+                    max_tokens=tokens, **given(beam_size=beam, length_penalty=length_penalty)
+                ),
                 card=card.read_text(encoding="utf-8") if card else "",
                 word_bias=word_bias,
                 doing=shown.update,
@@ -193,20 +204,21 @@ def export(
     print(f"{bundle.folder}\n{figures}\nnext: cutline caption PICTURE --model {bundle.folder}")
 
 
-def _remember(data: Path | None, run: Path) -> None:
-    """Note where a run's data was, for `export`."""
-    if data is not None and run.is_dir():
-        (run / _SOURCE).write_text(f"{data.resolve()}\n", encoding="utf-8")
+def _recipe_name(recipe: str | None, named: str | None) -> str:
+    """The recipe; `--recipe` is a deprecated way to name it.
+
+    Raises:
+        RecipeError: there is none, or there are two.
+    """
+    name = recipe or named
+    if name is None or (recipe and named):
+        raise RecipeError("got no recipe, or two; expected one: a name or FILE.toml")
+    if named:
+        print(f"cutline: --recipe is deprecated; use: cutline train {named}", file=sys.stderr)
+    return name
 
 
-def _collection(data: Path | None, run: Path, made_up: int) -> Collection:
-    """The captioned images that were named, or pictures made up in the run's folder."""
-    if data is not None:
-        from cutline.data import read
-
-        return read(data)
-    if not made_up:
-        raise RecipeError("got no data; expected --data with a folder or file of captioned images")
-    from cutline.data.synthetic import shapes
-
-    return shapes(run / _PICTURES, made_up)
+def _report(line: str) -> None:
+    """Print a line for the user, from the first of several processes only."""
+    if not int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
+        print(f"cutline: {line}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A collection to look at: a contact sheet, and plots of its words."""
+"""Contact sheet of a collection, and plots of its captions."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def show(collection: Collection, folder: Path, *, count: int = 24, seed: int = 0
     """Write a contact sheet and plots of caption lengths and word frequencies.
 
     Args:
-        collection: what is shown.
+        collection: the data to show.
         folder: gets `contact-sheet.jpg`, `caption-lengths.png` and `words.png`.
         count: pictures on the sheet, drawn from all splits.
-        seed: another seed draws others.
+        seed: another seed selects others.
 
     Returns:
         The files written.
@@ -58,7 +58,7 @@ def show(collection: Collection, folder: Path, *, count: int = 24, seed: int = 0
 
 
 def contact_sheet(examples: Sequence[tuple[str, Example]], title: str) -> Image.Image:
-    """Pictures in rows with their captions under them; each comes with its split."""
+    """Pictures in rows, each with its captions and split below."""
     cards = [_card(split, example) for split, example in examples]
     rows = [cards[i : i + _COLUMNS] for i in range(0, len(cards), _COLUMNS)]
     heights = [max(card.height for card in row) for row in rows]

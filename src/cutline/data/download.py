@@ -1,4 +1,4 @@
-"""The public caption sets: fetched where they may be, else what to put where."""
+"""Downloads public caption sets, or says which files to put where."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Archive:
 
     url: str
     checksum: str = ""
-    """`md5:` or `sha1:` and digits, as others have published them; "" where none is known."""
+    """`md5:` or `sha1:` and digits, as published; "" if there is none."""
     members: tuple[str, ...] = ("*",)
-    """Which of its files are unpacked."""
+    """Patterns of the files to unpack."""
 
     @property
     def name(self) -> str:
@@ -41,14 +41,14 @@ class Archive:
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A caption set that people compare on."""
+    """A public caption set."""
 
     name: str
     archives: tuple[Archive, ...]
     expected: tuple[str, ...]
-    """Patterns of files that must be there in the end."""
+    """Patterns of files that a complete set has."""
     by_hand: str
-    """What someone without this network must put into the folder."""
+    """The files to put into the folder by hand if they cannot be downloaded."""
 
 
 _KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
@@ -118,17 +118,16 @@ PUBLIC = {
 def prepare(
     name: str, folder: Path, *, progress: Progress = lambda name, done, total: None
 ) -> Collection:
-    """Bring a public caption set into a folder, and read it.
+    """Download a public caption set into a folder, and read it.
 
-    Each archive is fetched under another name, goes on where an earlier attempt stopped, is
-    checked, unpacked and removed. What was fetched, with its SHA-256, is written to
-    `prepared.json`; where nobody has published a checksum, the first one seen is held against
-    later downloads.
+    Each archive is downloaded under another name, resumed if an earlier attempt stopped, verified,
+    unpacked and removed. What was downloaded, with its SHA-256, is written to
+    `prepared.json`; without a published checksum, later downloads are compared with the first one.
 
     Args:
         name: one of `PUBLIC`.
-        folder: where; made if need be. Archives that are in there already are not fetched.
-        progress: told of downloads as they come.
+        folder: created if it is missing. Archives that are in there already are not downloaded.
+        progress: called as downloads proceed.
 
     Raises:
         OptionError: there is no set of that name.
@@ -139,10 +138,10 @@ def prepare(
     wanted = PUBLIC[name]
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "prepared.json"
-    seen: dict[str, dict[str, str]] = json.loads(record.read_text()) if record.exists() else {}
+    known = _read_record(record)
     if not _complete(wanted, folder):
         for archive in wanted.archives:
-            if seen.get(archive.url, {}).get("state") == "unpacked":
+            if known.get(archive.url, {}).get("state") == "unpacked":
                 continue
             try:
                 file = _fetch(archive, folder, progress)
@@ -151,14 +150,14 @@ def prepare(
                     f"got no answer for {archive.url} ({error}); to go on, run the same command, "
                     f"or put into {folder}: {wanted.by_hand}"
                 ) from error
-            before = seen.get(archive.url, {}).get("sha256", "")
+            before = known.get(archive.url, {}).get("sha256", "")
             sha256 = _verified(archive, file, before)
-            seen[archive.url] = {"sha256": sha256, "state": "fetched"}
-            record.write_text(json.dumps(seen, indent=2) + "\n")
+            known[archive.url] = {"sha256": sha256, "state": "fetched"}
+            record.write_text(json.dumps(known, indent=2) + "\n")
             _unpack(file, archive, folder)
             file.unlink()
-            seen[archive.url]["state"] = "unpacked"
-            record.write_text(json.dumps(seen, indent=2) + "\n")
+            known[archive.url]["state"] = "unpacked"
+            record.write_text(json.dumps(known, indent=2) + "\n")
         if not _complete(wanted, folder):
             raise DataError(
                 f"got {folder} without {' or '.join(_missing(wanted, folder))}; "
@@ -167,12 +166,25 @@ def prepare(
     return read(folder)
 
 
+def _read_record(path: Path) -> dict[str, dict[str, str]]:
+    """What was downloaded before; nothing if the record is missing or damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return (
+        {k: v for k, v in content.items() if isinstance(v, dict)}
+        if isinstance(content, dict)
+        else {}
+    )
+
+
 def _missing(wanted: PublicSet, folder: Path) -> list[str]:
     return [each for each in wanted.expected if next(folder.glob(each), None) is None]
 
 
 def _complete(wanted: PublicSet, folder: Path) -> bool:
-    """Whether the set can be read as it is, however it came there."""
+    """Whether the set can be read as it is."""
     if _missing(wanted, folder) and not (folder / "captions.txt").exists():
         return False
     with suppress(DataError):
@@ -182,7 +194,7 @@ def _complete(wanted: PublicSet, folder: Path) -> bool:
 
 
 def _fetch(archive: Archive, folder: Path, progress: Progress) -> Path:
-    """Fetch an archive, from where an earlier attempt stopped."""
+    """Download an archive, from where an earlier attempt stopped."""
     final = folder / archive.name
     if final.is_file():
         return final
@@ -212,7 +224,7 @@ def _fetch(archive: Archive, folder: Path, progress: Progress) -> Path:
 
 
 def _verified(archive: Archive, file: Path, before: str) -> str:
-    """SHA-256 of an archive that is what it should be; another is set aside."""
+    """SHA-256 of a verified archive; a wrong one is renamed."""
     kind, _, expected = archive.checksum.partition(":")
     sums = {"sha256": hashlib.sha256()} | ({kind: hashlib.new(kind)} if kind else {})
     with file.open("rb") as content:
@@ -232,7 +244,7 @@ def _verified(archive: Archive, file: Path, before: str) -> str:
 
 
 def _unpack(file: Path, archive: Archive, folder: Path) -> None:
-    """Unpack what is wanted; files that are there in full stay."""
+    """Unpack the wanted files, except those that are there in full."""
     try:
         with zipfile.ZipFile(file) as packed:
             for member in packed.infolist():

@@ -1,4 +1,4 @@
-"""Made-up pictures with captions, to try training on without any data."""
+"""Synthetic pictures with captions, to try training without any data."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SIDE_PX = 160
 
 
 def shapes(folder: Path, count: int, seed: int = 0) -> Collection:
-    """Draw one coloured shape a picture, on a noisy ground, and say so in three ways.
+    """Pictures of one coloured shape on a noisy background, with three captions each.
 
     Args:
-        folder: where the pictures go; those that are there stay.
-        count: how many; a fifth of them are the dev split.
-        seed: another one draws others.
+        folder: for the pictures; existing ones are kept.
+        count: how many; a fifth of them is the dev split.
+        seed: another seed gives other pictures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     examples = []

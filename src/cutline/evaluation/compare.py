@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from cutline.evaluation import metrics
 from cutline.evaluation.evaluate import Judged, Report, Result, Value
 from cutline.evaluation.metrics import Comparison
 from cutline.image import load_image
+from cutline.run_log import METRICS, read_metrics, read_summary
 
 FIRST = ("CIDEr-D", "BLEU-4", "METEOR", "ROUGE-L")
 _PLOT_PX = (560, 240)
@@ -231,20 +231,14 @@ def refuse_namesakes(names: Sequence[str]) -> None:
 
 
 def history(run: Path) -> History:
-    """What a training run's folder tells.
+    """The parameters, speed and learning curve of a training run.
 
     Raises:
         DataError: the folder holds no `metrics.csv`.
     """
-    path = run / "metrics.csv"
-    if not path.is_file():
-        raise DataError(f"got {run} without metrics.csv; expected a training run's folder")
-    with path.open(newline="") as file:
-        rows: list[Mapping[str, str]] = [row for row in csv.DictReader(file) if row["dev_cider"]]
-    curve = {int(row["epoch"]) + 1: float(row["dev_cider"]) for row in rows}  # the later of two
-    summary = run / "summary.json"
-    told = json.loads(summary.read_text()) if summary.is_file() else {}
-    return History(told.get("parameters"), told.get("seconds_per_epoch"), (*curve.items(),))
+    curve = read_metrics(run / METRICS).get("dev_cider", [])
+    summary = read_summary(run)
+    return History(summary.get("parameters"), summary.get("seconds_per_epoch"), (*curve,))
 
 
 def entry(report: Report, manifest: Manifest | None = None, run: History = History()) -> Entry:

@@ -24,6 +24,7 @@ from cutline.evaluation.baselines import Neighbours
 from cutline.evaluation.metrics import Comparison, Diversity, Score
 from cutline.jsonl import finite
 from cutline.progress import OnProgress, Progress, ignore
+from cutline.text import ENGLISH, choose_clean_up
 
 Embed = Callable[[Sequence[Path]], NDArray[np.floating[Any]]]
 Tokens = list[str]
@@ -215,6 +216,11 @@ def evaluate(
     references = [[metrics.tokenize(text) for text in example.captions] for example in examples]
     sets = [_Set(captioner.name, [metrics.tokenize(text) for text in texts], references)]
     skipped: dict[str, str] = {}
+    if choose_clean_up(text for each in examples for text in each.captions) != ENGLISH:
+        skipped["comparison with published scores"] = (
+            "the metrics divide captions into words as English is written, which does not fit "
+            "the language of these references"
+        )
     known = None if train is None else [[metrics.tokenize(t) for t in e.captions] for e in train]
     if baselines:
         sets += _baselines(examples, captions, references, train, known, embed, seed, skipped)

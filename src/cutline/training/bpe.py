@@ -1,4 +1,4 @@
-"""Pieces of words by byte-pair encoding, where whole words would be too many or too rare."""
+"""Subword vocabularies by byte-pair encoding, for many or rare words."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def _tokenizer(pieces: dict[str, int], merges: list[tuple[str, str]]) -> Tokeniz
 
 
 class Subwords(Vocabulary):
-    """A `Vocabulary` of pieces of words (Sennrich et al., 2016), used in its place.
+    """A `Vocabulary` of subwords (Sennrich et al., 2016).
 
-    `vocabulary.txt` in a bundle holds the pieces, and `Vocabulary` and `detokenise` are enough to
-    read what a model says. The merges, which only encoding needs, are written beside it.
+    `vocabulary.txt` in a bundle lists the subwords; `Vocabulary` and `detokenise` can decode them.
+    The merges, which only encoding needs, are in a file beside it.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

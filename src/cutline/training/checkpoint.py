@@ -1,32 +1,97 @@
-"""A run's weights, put together again: from pixels to words in torch."""
+"""Reads a run's checkpoint and rebuilds the whole model, from pixels to words."""
 
 from __future__ import annotations
 
+import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cutline.errors import RecipeError
 from cutline.preprocess import Transform
+from cutline.run_log import BEST
 from cutline.text import Vocabulary
 from cutline.training.bpe import Subwords
 from cutline.training.decoders import Decoder, build
 from cutline.training.encoders import SIDE_PX, Backbone, Encoder, load_encoder
 from cutline.training.recipe import Recipe
 
+Weights = dict[str, Tensor]
+
+_RENAMED = (
+    (re.compile(r"^top\."), "tail."),
+    (re.compile(r"(^|\.)top\."), r"\1tail."),
+    (re.compile(r"(blocks\.\d+)\.read\."), r"\1.self_attn."),
+    (re.compile(r"(blocks\.\d+)\.look\."), r"\1.cross_attn."),
+    (re.compile(r"(blocks\.\d+)\.think\."), r"\1.ffn."),
+    (re.compile(r"(^|\.)looker\."), r"\1attention_lstm."),
+    (re.compile(r"(^|\.)speaker\."), r"\1language_lstm."),
+)
+
+
+def current_name(name: str) -> str:
+    """The name of a weight today, from its name in a checkpoint or graph of version 0.1."""
+    for old, new in _RENAMED:
+        name = old.sub(new, name)
+    return name
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint file.
+
+    Raises:
+        RecipeError: it is missing, damaged or something else.
+    """
+    if not path.is_file():
+        raise RecipeError(
+            f"got {path.parent} without {path.name}; expected a run that `train` wrote"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as e:
+        reason = str(e).strip().partition("\n")[0] or type(e).__name__
+        raise RecipeError(
+            f"got {path}, which is damaged ({reason}); expected a checkpoint: take another one of "
+            "the run, or train again"
+        ) from e
+    if not isinstance(content, dict) or not content:
+        raise RecipeError(f"got {path}, which is no checkpoint; expected one that `train` wrote")
+    return content
+
+
+def read_weights(path: Path) -> Weights:
+    """The weights in a checkpoint of a run, by their names today.
+
+    Raises:
+        RecipeError: it is missing, damaged or something else.
+    """
+    weights = read_checkpoint(path).get("state_dict")
+    if not isinstance(weights, dict):
+        raise RecipeError(f"got {path} without weights; expected one that `train` wrote")
+    return {current_name(name): tensor for name, tensor in weights.items()}
+
+
+def part(weights: Weights, prefix: str) -> Weights:
+    """The weights of one part, without its prefix."""
+    return {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's weights, put together again.
+    """The model of a run.
 
     Attributes:
-        encoder: pixels (B,3,S,S) -> features (B,N,D), embedding (B,E), and `mid`, what labels are
-            told from, if they are.
-        labels: mid -> ImageNet logits (B,1000); None where the backbone knows no such classes.
+        recipe: of the run.
+        vocabulary: the words by id.
+        encoder: pixels (B,3,S,S) -> features (B,N,D), embedding (B,D), and the input of `labels`,
+            if there is one.
+        labels: that input -> ImageNet logits (B,1000); None where the backbone has no such classes.
         decoder: features -> words.
-        transform: what a picture goes through before the encoder.
+        transform: the preprocessing before the encoder.
         grid: rows and columns of the regions.
     """
 
@@ -40,7 +105,7 @@ class Trained:
 
     @property
     def parameters(self) -> dict[str, int]:
-        """How many weights each part has; `labels` are those only labels need."""
+        """The number of weights of each part; `labels` are those that only labels need."""
         parts = {"encoder": self.encoder, "labels": self.labels, "decoder": self.decoder}
         return {
             name: sum(p.numel() for p in part.parameters()) if part else 0
@@ -48,83 +113,114 @@ class Trained:
         }
 
     @classmethod
-    def read(cls, run: Path, checkpoint: str = "best.ckpt") -> Trained:
-        """Read a run folder that `train` wrote.
+    def read(cls, run: Path, checkpoint: str = BEST) -> Trained:
+        """Read the run in a folder.
 
         Raises:
-            RecipeError: there is no run, or it was trained over regions.
+            RecipeError: there is no run, it is damaged, or it was trained over regions.
         """
         if not (run / checkpoint).is_file():
             raise RecipeError(f"got {run} without {checkpoint}; expected a run that `train` wrote")
         recipe = Recipe.of_run(run)
-        weights = torch.load(run / checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        parts: dict[str, dict[str, Tensor]] = {"top": {}, "decoder": {}}
-        for name, tensor in weights.items():
-            part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = tensor
-        vocabulary = read_vocabulary(run)
-        return cls.build(recipe, vocabulary, parts["top"], parts["decoder"])
+        return cls.build(recipe, read_vocabulary(run), read_weights(run / checkpoint))
 
     @classmethod
     def build(
-        cls,
-        recipe: Recipe,
-        vocabulary: Vocabulary,
-        top: dict[str, Tensor] | None = None,
-        decoder: dict[str, Tensor] | None = None,
+        cls, recipe: Recipe, vocabulary: Vocabulary, weights: Weights | None = None
     ) -> Trained:
-        """Put the weights of the encoder's top and of the decoder where they belong, if given."""
-        chosen = recipe.encoder
+        """Build the model and load weights into it.
+
+        Args:
+            recipe: the architecture.
+            vocabulary: the words by id.
+            weights: by `Learner`'s names: "trunk...", "tail...", "labels...", "decoder...";
+                the backbone's own where they are missing, and a random decoder.
+
+        Raises:
+            RecipeError: it is a run over regions, or the weights do not fit.
+        """
+        chosen, weights = recipe.encoder, weights or {}
         if chosen.features == "regions":
             raise RecipeError(
-                "got a run over detected regions; expected one whose encoder sees whole pictures, "
+                "got a run over detected regions; expected one whose encoder takes whole pictures, "
                 'since a bundle cannot hold the detector: train with encoder.features = "grid"'
             )
-        pooled = chosen.features == "pooled"
         encoder: nn.Module
         labels: nn.Module | None = None
         if chosen.tunable:
             transform = Transform(side_px=SIDE_PX[chosen.backbone])
             backbone = Backbone(chosen.backbone, chosen.cut)
-            learnt = Backbone(chosen.backbone, chosen.cut).top
-            if top:
-                learnt.load_state_dict(top)
-            encoder, labels = _Encode(backbone, learnt, pooled), _Labels(backbone)
+            untouched = Backbone(chosen.backbone, chosen.cut)
+            distilled = part(weights, "labels.")
+            _load(backbone.trunk, part(weights, "trunk."), "encoder")
+            _load(backbone.tail, part(weights, "tail."), "encoder")
+            if distilled:
+                labels, label_input = backbone.classifier, "mean"
+                _load(labels, distilled, "labels")
+            elif not part(weights, "trunk."):
+                labels, label_input = _Labels(untouched), "trunk"
+            else:  # a trained trunk without distillation has no labels
+                label_input = ""
+            encoder = _LiteEncoder(backbone, chosen.pooled, label_input)
             with torch.no_grad():
                 rows, columns = backbone(torch.zeros(1, 3, *[transform.side_px] * 2))[0].shape[2:]
-            grid = (1, 1) if pooled else (rows, columns)
+            grid = (1, 1) if chosen.pooled else (rows, columns)
         else:
             whole = load_encoder(
                 chosen.backbone,
-                pooled=pooled,
+                pooled=chosen.pooled,
                 weights=Path(chosen.weights) if chosen.weights else None,
                 side_px=chosen.side_px or None,
             )
-            transform, encoder, grid = whole.transform, _Look(whole), whole.grid
+            transform, encoder, grid = whole.transform, _TimmEncoder(whole), whole.grid
         with torch.no_grad():
             side = transform.side_px
             features = encoder.eval()(torch.zeros(1, 3, side, side))[0]
-        words = build(len(vocabulary), features.shape[-1], recipe.decoder)
-        if decoder:
-            words.load_state_dict(decoder)
-        return cls(recipe, vocabulary, encoder.eval(), labels, words.eval(), transform, grid)
+        decoder = build(len(vocabulary), features.shape[-1], recipe.decoder)
+        _load(decoder, part(weights, "decoder."), "decoder")
+        labels = labels.eval() if labels is not None else None
+        return cls(recipe, vocabulary, encoder.eval(), labels, decoder.eval(), transform, grid)
 
 
-class _Encode(nn.Module):
-    """A Lite backbone: pixels -> features (B,N,D), embedding (B,D), mid (B,C,H,W)."""
+def _load(module: nn.Module, weights: Weights, what: str) -> None:
+    """Load weights, if there are any.
 
-    def __init__(self, backbone: Backbone, top: nn.Module, pooled: bool) -> None:
+    Raises:
+        RecipeError: they do not fit.
+    """
+    if not weights:
+        return
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RecipeError(
+            f"got weights of the {what} that do not fit the recipe: "
+            f"{' '.join(str(error).split())[:200]}; expected those of one run"
+        ) from error
+
+
+class _LiteEncoder(nn.Module):
+    """A Lite backbone: pixels -> features (B,N,D), embedding (B,D), and the input of the labels.
+
+    That input is the mean feature, the output of the trunk, or nothing if `label_input` is "".
+    """
+
+    def __init__(self, backbone: Backbone, pooled: bool, label_input: str) -> None:
         super().__init__()
-        self.trunk, self.top, self.pooled = backbone.trunk, top, pooled
+        self.trunk, self.tail, self.pooled = backbone.trunk, backbone.tail, pooled
+        self.label_input = label_input
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        mid = self.trunk(pixels)
-        regions = self.top(mid).flatten(2).transpose(1, 2)  # (B,N,D)
+        trunk_output = self.trunk(pixels)
+        regions = self.tail(trunk_output).flatten(2).transpose(1, 2)  # (B,N,D)
         mean = regions.mean(1)  # (B,D)
-        return mean.unsqueeze(1) if self.pooled else regions, mean, mid
+        features = mean.unsqueeze(1) if self.pooled else regions
+        if not self.label_input:
+            return features, mean
+        return features, mean, mean if self.label_input == "mean" else trunk_output
 
 
-class _Look(nn.Module):
+class _TimmEncoder(nn.Module):
     """Any other backbone: pixels -> features (B,N,D), embedding (B,D)."""
 
     def __init__(self, encoder: Encoder) -> None:
@@ -137,18 +233,26 @@ class _Look(nn.Module):
 
 
 class _Labels(nn.Module):
-    """mid -> ImageNet logits (B,1000), by the top as it was before training."""
+    """The trunk's output -> ImageNet logits (B,1000), by the published tail and classifier."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.top, self.classifier = backbone.top, backbone.classifier
+        self.tail, self.classifier = backbone.tail, backbone.classifier
 
-    def forward(self, mid: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.top(mid).mean((2, 3)))
+    def forward(self, trunk_output: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.tail(trunk_output).mean((2, 3)))
         return logits
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
-    """The vocabulary of a run or bundle, of words or of pieces."""
+    """The vocabulary of a run or bundle, of words or of subwords.
+
+    Raises:
+        RecipeError: it is missing or is no text.
+        DataError: it is damaged.
+    """
     path = folder / "vocabulary.txt"
-    return Subwords.read(path) if Subwords.merges(path).is_file() else Vocabulary.read(path)
+    try:
+        return Subwords.read(path) if Subwords.merges(path).is_file() else Vocabulary.read(path)
+    except (OSError, UnicodeError) as error:
+        raise RecipeError(f"got no readable {path} ({error}); expected the run's words") from error

@@ -1,4 +1,4 @@
-"""Image encoders: any timm backbone with its pretrained weights, whole or cut in two."""
+"""Image encoders: any timm backbone with pretrained weights, whole or as trunk and tail."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pickle
 import socket
 import urllib.parse
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,44 +37,99 @@ _WEIGHTS = {
 SIDE_PX = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 
 
+STEM_MODULES = 2
+"""Modules of the trunk before the first stage."""
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """The image encoder.
+
+    Attributes:
+        backbone: "efficientnet_lite0" to "efficientnet_lite2", whose stages from `cut` on are
+            trained if their learning rate is not 0; or any model of timm, which stays frozen.
+        features: "grid", a vector for each cell; "pooled", one for the picture; or "regions", read
+            from the file that `regions` names.
+        cut: how many of a Lite backbone's seven stages are frozen if `input` is "features".
+        views: how many views of each picture are cached: plain, mirrored, then random crops; 1 of
+            regions.
+        weights: a file with a timm model's weights; "" takes those it is known for.
+        side_px: side of the square a timm model takes; 0 is its own.
+        regions: a file or folder of detected regions, for features "regions"; "" detects them
+            with torchvision's Faster R-CNN.
+        input: "features" caches the output of the frozen part; "pixels" trains the whole Lite
+            backbone from images in memory, with live augmentation.
+        drop_path: stochastic depth (Huang et al., 2016) in the trained stages: the probability of
+            the last block, falling linearly to 0 at the first.
+        min_area: smallest share of the image in a random crop, for input "pixels"; 1 is no crop.
+        colour: most by which brightness, contrast and saturation change, for input "pixels".
+    """
+
+    backbone: str = "efficientnet_lite2"
+    features: str = "grid"
+    cut: int = 5
+    views: int = 2
+    weights: str = ""
+    side_px: int = 0
+    regions: str = ""
+    input: str = "features"
+    drop_path: float = 0.0
+    min_area: float = 0.6
+    colour: float = 0.2
+
+    @property
+    def tunable(self) -> bool:
+        """Whether it is a Lite backbone as its package has it, in a trunk and a tail."""
+        return self.backbone in SIDE_PX and self.features != "regions" and not self.weights
+
+    @property
+    def pooled(self) -> bool:
+        """Whether there is one vector per image."""
+        return self.features == "pooled"
+
+
 class Backbone(nn.Module):
     """EfficientNet-Lite (Tan and Le, 2019; no squeeze-excitation, ReLU6), BatchNorm folded.
 
-    `trunk` runs the stem and the first `cut` of the seven stages, `top` the others and the final
-    1x1 convolution, `classifier` turns its mean into ImageNet logits. The trunk is frozen;
-    training may change a copy of the top while this one keeps telling the labels it was
-    trained to tell.
+    BatchNorm statistics are those of ImageNet and never change, since they are part of the
+    convolutions. `trunk` is the stem and the first `cut` of the seven stages, `tail` the others and
+    the final 1x1 convolution, `classifier` maps the mean of its output to ImageNet logits.
+
+    Args:
+        name: "efficientnet_lite0" to "efficientnet_lite2".
+        cut: stages in the trunk, 0 to 7.
+        drop_path: see `EncoderOptions`.
     """
 
-    def __init__(self, name: str, cut: int = 5) -> None:
+    def __init__(self, name: str, cut: int = 5, drop_path: float = 0.0) -> None:
         super().__init__()
-        net: Any = timm.create_model(f"tf_{name}", pretrained=False)
+        net: Any = timm.create_model(f"tf_{name}", pretrained=False, drop_path_rate=drop_path)
         net.load_state_dict(_pretrained(name, net.state_dict()))
         net = fold_batch_norm(net.eval())
         self.name = name
         self.trunk = nn.Sequential(net.conv_stem, net.bn1, *net.blocks[:cut])
-        self.top = nn.Sequential(*net.blocks[cut:], net.conv_head, net.bn2)
+        self.tail = nn.Sequential(*net.blocks[cut:], net.conv_head, net.bn2)
         self.classifier: nn.Linear = net.classifier
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """pixels (B,3,S,S) -> grid (B,1280,H,W) and ImageNet logits (B,1000)."""
-        grid = self.top(self.trunk(pixels))
+        grid = self.tail(self.trunk(pixels))
         return grid, self.classifier(grid.mean((2, 3)))
 
 
 class Encoder(nn.Module):
     """A timm backbone: pixels (B,3,S,S) -> region features (B,N,D), or one pooled vector, N = 1.
 
-    It takes what `transform` gives, the whole picture squashed to a square, and turns it into
-    the mean and deviation that the backbone was trained with, so a bundle needs no other
-    preprocessing. Transformers' class and register tokens are dropped from region features.
-    What is pooled is what the backbone's own classifier sees: VGG16's 4,096 units, the mean over
-    regions for ResNet, DenseNet and Inception, the class token for most transformers.
+    The input is the output of `transform`, the whole picture squashed to a square. It is
+    normalised to the mean and deviation that the backbone was trained with, so a bundle needs no
+    other preprocessing. Class and register tokens of transformers are dropped from region features.
+    Pooled features are the input of the backbone's own classifier: VGG16's 4,096 units, the mean
+    over regions for ResNet, DenseNet and Inception, the class token for most transformers.
 
     Attributes:
-        name: the backbone's, as asked for.
-        transform: from a picture to pixels.
+        name: the backbone's.
+        transform: the preprocessing from a picture to pixels.
         grid: rows and columns of regions; (1, 1) if pooled.
         width: D.
         checksum: SHA-256 of the weights as they were loaded.
@@ -103,9 +159,9 @@ class Encoder(nn.Module):
         self.net = net.eval().requires_grad_(False)
         with torch.inference_mode():
             probe = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-            seen = self._seen(probe)
-            self.grid = self._grid(seen)
-            before = self._features(seen)
+            maps = self._forward_features(probe)
+            self.grid = self._grid(maps)
+            before = self._features(maps)
             self.net = fold_batch_norm(copy.deepcopy(net)).to(memory_format=torch.channels_last)
             if not torch.allclose(self(probe), before, rtol=1e-3, atol=1e-3 * float(before.std())):
                 self.net = net
@@ -113,31 +169,31 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels (B,3,S,S) -> features (B,N,D), row by row."""
-        return self._features(self._seen(pixels))
+        return self._features(self._forward_features(pixels))
 
-    def _seen(self, pixels: Tensor) -> Tensor:
-        seen: Tensor = self.net.forward_features(pixels * self.scale + self.shift)
-        return seen
+    def _forward_features(self, pixels: Tensor) -> Tensor:
+        maps: Tensor = self.net.forward_features(pixels * self.scale + self.shift)
+        return maps
 
-    def _features(self, seen: Tensor) -> Tensor:
+    def _features(self, maps: Tensor) -> Tensor:
         if self.pooled:
-            pooled: Tensor = self.net.forward_head(seen, pre_logits=True)
+            pooled: Tensor = self.net.forward_head(maps, pre_logits=True)
             return pooled[:, None]
-        if seen.ndim == 3:  # (B, prefix + N, D)
-            return seen[:, getattr(self.net, "num_prefix_tokens", 0) :]
-        return seen.flatten(1, 2) if self._width_last else seen.flatten(2).transpose(1, 2)
+        if maps.ndim == 3:  # (B, prefix + N, D)
+            return maps[:, getattr(self.net, "num_prefix_tokens", 0) :]
+        return maps.flatten(1, 2) if self._width_last else maps.flatten(2).transpose(1, 2)
 
     @property
     def _width_last(self) -> bool:
         return getattr(self.net, "output_fmt", "NCHW") == "NHWC"
 
-    def _grid(self, seen: Tensor) -> tuple[int, int]:
+    def _grid(self, maps: Tensor) -> tuple[int, int]:
         if self.pooled:
             return 1, 1
-        if seen.ndim == 3:
+        if maps.ndim == 3:
             rows, columns = self.net.patch_embed.grid_size
         else:
-            rows, columns = seen.shape[1:3] if self._width_last else seen.shape[2:4]
+            rows, columns = maps.shape[1:3] if self._width_last else maps.shape[2:4]
         return int(rows), int(columns)
 
 

@@ -1,4 +1,4 @@
-"""What a frozen encoder sees of every image, once, to disk."""
+"""Features of images by a frozen encoder, computed once and cached on disk."""
 
 from __future__ import annotations
 
@@ -18,16 +18,24 @@ from PIL import Image
 
 from cutline.atomic import write_whole
 from cutline.data import Example
-from cutline.errors import ImageError
+from cutline.errors import DataError, ImageError
 from cutline.image import load_image
 from cutline.preprocess import Transform
-from cutline.training.encoders import Backbone, Encoder, load_encoder, weights_file
+from cutline.training.encoders import (
+    STEM_MODULES,
+    Backbone,
+    Encoder,
+    EncoderOptions,
+    checksum,
+    load_encoder,
+    weights_file,
+)
 
 BATCH = 32
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 _LARGEST = float(np.finfo(np.float16).max)
 
-Looked = TypeVar("Looked")
+Decoded = TypeVar("Decoded")
 Pixels = NDArray[np.float32]
 Progress = Callable[[int], None]
 """Called with the number of images done since the last call."""
@@ -37,7 +45,7 @@ Unreadable = Callable[[int, ImageError], object]
 
 @dataclass(frozen=True)
 class View:
-    """One way of looking at every image: view 0 is plain, 1 mirrored, the others are crops."""
+    """A fixed augmentation of every image: view 0 is plain, 1 mirrored, the others are crops."""
 
     number: int
     min_area: float = 0.7
@@ -61,25 +69,8 @@ class View:
         return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
 
 
-@dataclass(frozen=True)
-class FeatureOptions:
-    """What looks at the images."""
-
-    backbone: str = "efficientnet_lite2"
-    """`efficientnet_lite0` to `2`, or a name of `timm.list_models()`."""
-
-    pooled: bool = False
-    """One vector for each image, not one for each region."""
-
-    weights: Path | None = None
-    """A file with the backbone's weights; by default PyPI's or the hub's."""
-
-    side_px: int | None = None
-    """The side of the square it sees; by default what it was trained with."""
-
-
-def frozen(
-    options: FeatureOptions,
+def extract_features(
+    options: EncoderOptions,
     examples: Sequence[Example],
     folder: Path,
     *,
@@ -88,32 +79,34 @@ def frozen(
     unreadable: Unreadable | None = None,
     encoder: Encoder | None = None,
 ) -> NDArray[np.float16]:
-    """The features of every example, from `folder` if they were written before.
+    """The features of every example, read from `folder` if they were written before.
 
-    The file's name is keyed by the backbone, its weights, the transform, the view and the images'
-    names and sizes in bytes; where one differs, all are looked at anew. A .json of the same name
-    says what is in it. A killed run goes on behind its last whole batch, and a second process waits
-    for the first.
+    The file's name is a key of the backbone, its weights, the transform, the view, and the images'
+    names and sizes in bytes. A .json of the same name describes the content. A killed run resumes
+    after its last whole batch, and a second process waits for the first.
 
     Args:
-        options: what looks at the images.
+        options: the backbone, its weights and side, and whether features are pooled.
         examples: whose images.
-        folder: where features are kept; made if need be.
+        folder: the cache; created if it is missing.
         view: 0 plain, 1 mirrored, others random crops, see `View`.
-        progress: told how many images are done.
-        unreadable: told of each image that cannot be read, whose row then is NaN (`readable` tells
-            them apart); without it the first such image raises.
+        progress: called with the number of images done since the last call.
+        unreadable: called for each unreadable image, whose row is NaN then (`readable` tells them
+            apart); without it the first such image raises.
         encoder: the encoder of these options, if it is loaded already.
 
     Returns:
         (len(examples), N, D) float16, memory-mapped, row i of example i; N = 1 if pooled.
 
     Raises:
-        ImageError: an image cannot be read, and nobody listens to `unreadable`.
+        ImageError: an image is unreadable, and there is no `unreadable`.
         RecipeError, WeightsError, MissingExtraError: as `load_encoder`.
     """
     encoder = encoder or load_encoder(
-        options.backbone, pooled=options.pooled, weights=options.weights, side_px=options.side_px
+        options.backbone,
+        pooled=options.pooled,
+        weights=Path(options.weights) if options.weights else None,
+        side_px=options.side_px or None,
     )
     rows, columns = encoder.grid
     what = {
@@ -125,7 +118,7 @@ def frozen(
     }
     store = FeatureStore(folder, what, examples, (rows * columns, encoder.width))
     net = encoder.to(DEVICE)
-    return store.fill(_look(encoder.transform, View(view)), _see(net), progress, unreadable)
+    return store.fill(_decode(encoder.transform, View(view)), _forward(net), progress, unreadable)
 
 
 def readable(features: NDArray[np.float16]) -> NDArray[np.bool_]:
@@ -133,7 +126,7 @@ def readable(features: NDArray[np.float16]) -> NDArray[np.bool_]:
     return ~np.isnan(features.reshape(len(features), -1)[:, 0])
 
 
-def extract(
+def extract_trunk_output(
     backbone: Backbone,
     transform: Transform,
     examples: Sequence[Example],
@@ -142,13 +135,13 @@ def extract(
     progress: Progress | None = None,
     unreadable: Unreadable | None = None,
 ) -> NDArray[np.float16]:
-    """The trunk's output for one view of every example, kept as `frozen` keeps features.
+    """The trunk's output for one view of every example, cached like `extract_features`.
 
     Returns:
         (len(examples), C, H, W) float16, memory-mapped.
 
     Raises:
-        ImageError: an image cannot be read, and nobody listens to `unreadable`.
+        ImageError: an image is unreadable, and there is no `unreadable`.
     """
     side = transform.side_px
     what = {
@@ -158,41 +151,101 @@ def extract(
         "transform": asdict(transform),
         "view": asdict(view),
     }
+    trained = checksum(backbone.trunk)
+    if trained != checksum(Backbone(backbone.name, len(backbone.trunk) - STEM_MODULES).trunk):
+        what["weights"] = trained
     shape = tuple(backbone.trunk(torch.zeros(1, 3, side, side)).shape[1:])
     store = FeatureStore(folder, what, examples, shape)
     trunk = backbone.trunk.to(memory_format=torch.channels_last).to(DEVICE)
     try:
-        return store.fill(_look(transform, view), _see(trunk), progress, unreadable)
+        return store.fill(_decode(transform, view), _forward(trunk), progress, unreadable)
     finally:
         trunk.cpu()
 
 
-def _look(transform: Transform, view: View) -> Callable[[Example], Pixels]:
-    def look(example: Example) -> Pixels:
+def extract_labels(
+    backbone: Backbone,
+    transform: Transform,
+    examples: Sequence[Example],
+    folder: Path,
+    progress: Progress | None = None,
+    unreadable: Unreadable | None = None,
+) -> NDArray[np.float16]:
+    """ImageNet logits of the untouched backbone, the target of distillation.
+
+    Returns:
+        (len(examples), 1000) float16, memory-mapped.
+    """
+    what = {
+        "teacher": backbone.name,
+        "weights": hashlib.sha256(weights_file(backbone.name).read_bytes()).hexdigest(),
+        "transform": asdict(transform),
+    }
+    store = FeatureStore(folder, what, examples, (backbone.classifier.out_features,))
+    net = backbone.to(memory_format=torch.channels_last).to(DEVICE)
+
+    def logits(batch: list[Pixels]) -> Pixels:
+        pixels = torch.from_numpy(np.stack(batch)).to(DEVICE, memory_format=torch.channels_last)
+        with torch.inference_mode():
+            found: Pixels = net(pixels)[1].float().cpu().numpy()
+        return found
+
+    try:
+        return store.fill(_decode(transform, View(0)), logits, progress, unreadable)
+    finally:
+        net.cpu()
+
+
+def load_pixels(
+    transform: Transform,
+    examples: Sequence[Example],
+    folder: Path,
+    progress: Progress | None = None,
+    unreadable: Unreadable | None = None,
+) -> NDArray[np.uint8]:
+    """The images as squares of the side that the backbone takes, for training from pixels.
+
+    Returns:
+        (len(examples), S, S, 3) uint8, memory-mapped; 0 for an unreadable image.
+    """
+    side = transform.side_px
+    what = {"pixels": "uint8", "transform": asdict(transform)}
+    store = FeatureStore(folder, what, examples, (side, side, 3), np.uint8)
+
+    def decode(example: Example) -> NDArray[np.uint8]:
+        image = transform.squash(load_image(example.image, around_px=transform.via_px))
+        return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+
+    return store.fill(decode, np.stack, progress, unreadable)
+
+
+def _decode(transform: Transform, view: View) -> Callable[[Example], Pixels]:
+    def decode(example: Example) -> Pixels:
         image = load_image(example.image, around_px=transform.via_px)
         return transform.normalise(view(transform.squash(image), example.name))
 
-    return look
+    return decode
 
 
-def _see(net: torch.nn.Module) -> Callable[[list[Pixels]], Pixels]:
-    def see(batch: list[Pixels]) -> Pixels:
+def _forward(net: torch.nn.Module) -> Callable[[list[Pixels]], Pixels]:
+    def forward(batch: list[Pixels]) -> Pixels:
         pixels = torch.from_numpy(np.stack(batch)).to(DEVICE, memory_format=torch.channels_last)
         with torch.inference_mode():
-            seen: Pixels = net(pixels).float().cpu().numpy()
-        return seen
+            rows: Pixels = net(pixels).float().cpu().numpy()
+        return rows
 
-    return see
+    return forward
 
 
 class FeatureStore:
-    """One file with a row of features for each example; it knows how far it has come.
+    """A file with a row of features for each example, written batch by batch.
 
     Args:
-        folder: where it is kept.
-        what: what looks at the images and how; with their names and sizes it makes the key.
+        folder: the cache.
+        what: the encoder and its options; with the images' names and sizes they are the key.
         examples: whose images.
         shape: of a row.
+        dtype: of the rows; rows of unreadable images are NaN, or 0 if they are integers.
     """
 
     def __init__(
@@ -201,63 +254,68 @@ class FeatureStore:
         what: dict[str, Any],
         examples: Sequence[Example],
         shape: tuple[int, ...],
+        dtype: type[np.float16] | type[np.uint8] = np.float16,
     ) -> None:
         images = [[example.name, _size_bytes(example.image)] for example in examples]
         about = json.dumps([what, images], sort_keys=True)
         key = hashlib.sha256(about.encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
-        self.examples, self.shape = examples, (len(examples), *shape)
+        self.examples, self.shape, self.dtype = examples, (len(examples), *shape), dtype
         self.final, self.partial = folder / f"{key}.npy", folder / f"{key}.partial.npy"
         self.notes, self.lock = folder / f"{key}.json", folder / f"{key}.lock"
         self.record: dict[str, Any] = {**what, "shape": self.shape, "done": 0, "unreadable": {}}
 
     def fill(
         self,
-        look: Callable[[Example], Looked],
-        see: Callable[[list[Looked]], Pixels],
+        decode: Callable[[Example], Decoded],
+        forward: Callable[[list[Decoded]], NDArray[Any]],
         progress: Progress | None = None,
         unreadable: Unreadable | None = None,
-    ) -> NDArray[np.float16]:
-        """Write the rows that are missing, batch by batch, and hand out all.
+    ) -> NDArray[Any]:
+        """Write the missing rows, batch by batch, and return all.
 
         Args:
-            look: decodes an image, in a thread; may raise ImageError.
-            see: turns a list of those into rows.
-            progress: told how many images are done.
-            unreadable: told of images that raised, whose rows then are NaN.
+            decode: decodes an image, in a thread; may raise ImageError.
+            forward: turns a list of those into rows.
+            progress: called with the number of images done since the last call.
+            unreadable: called for each image that raised, whose row is NaN then.
 
         Returns:
-            (len(examples), *shape) float16, memory-mapped.
+            (len(examples), *shape), memory-mapped.
 
         Raises:
-            ImageError: an image cannot be read, and nobody listens to `unreadable`.
+            ImageError: an image is unreadable, and there is no `unreadable`.
+            DataError: there are no examples.
         """
+        if not self.examples:
+            raise DataError("got no images; expected at least one")
         progress = progress or (lambda _: None)
         with FileLock(self.lock):
             if self.notes.exists() and (self.final.exists() or self.partial.exists()):
-                self.record = json.loads(self.notes.read_text())
+                self._read_notes()
             for position, problem in self.record["unreadable"].items():
                 self._report(int(position), ImageError(*problem), unreadable)
             progress(self.record["done"])
             if not self.final.exists():
-                self._go_on(look, see, progress, unreadable)
+                self._resume(decode, forward, progress, unreadable)
         return np.load(self.final, mmap_mode="r")
 
-    def _go_on(
+    def _resume(
         self,
-        look: Callable[[Example], Looked],
-        see: Callable[[list[Looked]], Pixels],
+        decode: Callable[[Example], Decoded],
+        forward: Callable[[list[Decoded]], NDArray[Any]],
         progress: Progress,
         unreadable: Unreadable | None,
     ) -> None:
         done = int(self.record["done"])
         mode: Literal["r+", "w+"] = "r+" if done else "w+"
-        store = np.lib.format.open_memmap(self.partial, mode, np.float16, self.shape)
-        for batch in _looked_at(look, self.examples[done:]):
+        store = np.lib.format.open_memmap(self.partial, mode, self.dtype, self.shape)
+        for batch in _decoded_batches(decode, self.examples[done:]):
             good = {i: each for i, each in enumerate(batch) if not isinstance(each, ImageError)}
-            rows = np.full((len(batch), *self.shape[1:]), np.nan, np.float16)
+            empty = np.nan if self.dtype is np.float16 else 0
+            rows = np.full((len(batch), *self.shape[1:]), empty, self.dtype)
             if good:
-                rows[[*good]] = see([*good.values()]).clip(-_LARGEST, _LARGEST)
+                rows[[*good]] = forward([*good.values()]).clip(-_LARGEST, _LARGEST)
             for i, each in enumerate(batch):
                 if isinstance(each, ImageError):
                     self._report(done + i, each, unreadable)
@@ -271,8 +329,17 @@ class FeatureStore:
         self._note(done)
         self.partial.replace(self.final)
 
+    def _read_notes(self) -> None:
+        """Read how much was written before; nothing if the record is damaged."""
+        try:
+            record = json.loads(self.notes.read_bytes())
+            if isinstance(record["done"], int) and isinstance(record["unreadable"], dict):
+                self.record = record
+        except (OSError, ValueError, LookupError, TypeError):
+            self.final.unlink(missing_ok=True)
+
     def _note(self, done: int) -> None:
-        """Say how far the file has come; whole at any moment."""
+        """Record how many rows are written, in one step."""
         self.record["done"] = done
         write_whole(self.notes, json.dumps(self.record, indent=1) + "\n", synced=False)
 
@@ -283,14 +350,14 @@ class FeatureStore:
         unreadable(position, error)
 
 
-def _looked_at(
-    look: Callable[[Example], Looked], examples: Sequence[Example]
-) -> Iterator[list[Looked | ImageError]]:
-    """Batches in order; while one is worked on, the next is decoded."""
+def _decoded_batches(
+    decode: Callable[[Example], Decoded], examples: Sequence[Example]
+) -> Iterator[list[Decoded | ImageError]]:
+    """Batches in order; the next one is decoded while the caller processes one."""
 
-    def attempt(example: Example) -> Looked | ImageError:
+    def attempt(example: Example) -> Decoded | ImageError:
         try:
-            return look(example)
+            return decode(example)
         except ImageError as error:
             return error
 

@@ -1,4 +1,4 @@
-"""Features of salient regions: read from bottom-up-attention files, or detected here."""
+"""Features of salient regions: read from bottom-up-attention files, or detected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cutline.training.encoders import checksum
 from cutline.training.features import DEVICE, FeatureStore, Progress, Unreadable
 
 COUNT = 36
-"""Regions an image, as in Anderson et al. (2018), section 3.1."""
+"""Regions per image, as in Anderson et al. (2018), section 3.1."""
 
 DETECTOR = "fasterrcnn_resnet50_fpn_v2"
 
@@ -61,7 +61,7 @@ def regions(
             this ends with, as in COCO_val2014_000000391895.
         folder: where the features are kept once read.
         count: K, how many regions of each image.
-        progress: told how many images are done.
+        progress: called with the number of images done since the last call.
 
     Raises:
         DataError: an image has no regions there, or the file is of another form.
@@ -73,15 +73,17 @@ def regions(
     else:
         raise DataError(f"got {path}; expected a .tsv or a folder of .npz files")
 
-    def look(example: Example) -> Floats:
+    def decode(example: Example) -> Floats:
         return _fitted(*find(example), count)
 
-    width = look(examples[0]).shape[1]
+    if not examples:
+        raise DataError(f"got no images for the regions in {path}; expected at least one")
+    width = decode(examples[0]).shape[1]
     what: dict[str, Any] = {"regions": path.name, "bytes": path.stat().st_size, "count": count}
     if path.is_dir():
         what["changed_ns"] = max(file.stat().st_mtime_ns for file in path.glob("*.npz"))
     store = FeatureStore(folder, what, examples, (count, width))
-    return _parted(store.fill(look, np.stack, progress))
+    return _parted(store.fill(decode, np.stack, progress))
 
 
 def detect(
@@ -97,34 +99,34 @@ def detect(
     """Find regions with torchvision's Faster R-CNN (Ren et al., 2015) and describe each.
 
     The boxes are the likeliest ones after non-maximum suppression by class, their features (D =
-    1,024) what the box head sees in them. Trained on COCO's 80 classes, it knows less of the
-    world than the 1,600 classes of Visual Genome behind the published files.
+    1,024) the output of the box head. The detector was trained on COCO's 80 classes, the published
+    files on 1,600 classes of Visual Genome.
 
     Args:
         examples: whose images.
-        folder: where the features are kept, as by `features.frozen`.
+        folder: the cache, as of `features.extract_features`.
         weights: the detector's state dict; by default fetched from torchvision's hub.
         count: K, how many regions of each image.
-        progress: told how many images are done.
-        unreadable: told of each image that cannot be read; without it the first one raises.
+        progress: called with the number of images done since the last call.
+        unreadable: called for each unreadable image; without it the first one raises.
         detector: one that is loaded already.
 
     Raises:
         WeightsError: there are no weights to be had, or they do not fit.
-        ImageError: an image cannot be read, and nobody listens to `unreadable`.
+        ImageError: an image is unreadable, and there is no `unreadable`.
     """
     net: Any = (detector or load_detector(weights, count)).eval().to(DEVICE)
     what = {"regions": DETECTOR, "weights": checksum(net), "count": count}
     width = net.roi_heads.box_predictor.cls_score.in_features
 
-    def look(example: Example) -> NDArray[np.uint8]:
+    def decode(example: Example) -> NDArray[np.uint8]:
         return np.array(load_image(example.image, around_px=800))
 
-    def see(batch: list[NDArray[np.uint8]]) -> Floats:
+    def forward(batch: list[NDArray[np.uint8]]) -> Floats:
         return np.stack([_fitted(*_described(net, pixels), count) for pixels in batch])
 
     store = FeatureStore(folder, what, examples, (count, width + 4))
-    return _parted(store.fill(look, see, progress, unreadable))
+    return _parted(store.fill(decode, forward, progress, unreadable))
 
 
 def load_detector(weights: Path | None = None, count: int = COUNT) -> nn.Module:

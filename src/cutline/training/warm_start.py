@@ -1,36 +1,57 @@
-"""What training goes on from: a run, a bundle, or word vectors."""
+"""What training starts from: a run, a bundle, a checkpoint, or word vectors."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import timm
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from cutline.bundle import Bundle, find
 from cutline.errors import BundleError, BundleNotFoundError, ParityError, RecipeError
+from cutline.run_log import BEST
 from cutline.runtime import Runtime
 from cutline.text import CONTINUES, Vocabulary
 from cutline.training.bpe import Subwords
-from cutline.training.checkpoint import Trained, read_vocabulary
-from cutline.training.recipe import Recipe
+from cutline.training.checkpoint import (
+    Trained,
+    Weights,
+    current_name,
+    part,
+    read_checkpoint,
+    read_vocabulary,
+    read_weights,
+)
+from cutline.training.decoders import DecoderOptions
+from cutline.training.encoders import (
+    STEM_MODULES,
+    Backbone,
+    EncoderOptions,
+    fold_batch_norm,
+)
+from cutline.training.recipe import DataOptions, FitOptions, Recipe
 
-Weights = dict[str, Tensor]
+_HALF_PRECISION = 2e-3
+"""Largest relative difference by which weights count as the same, stored as float16."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """A trained model to go on from.
+    """A trained model to start from.
 
     Attributes:
-        recipe: of its last stage; its decoder and encoder are what is gone on with.
+        recipe: of its last stage; its decoder and backbone are kept.
         vocabulary: its words.
-        weights: by `Learner`'s names: "decoder...", and "top..." if the encoder has one.
+        weights: by `Learner`'s names: "decoder...", and "tail...", "trunk..." and "labels..." if
+            the encoder has such parts of its own.
     """
 
     recipe: Recipe
@@ -41,16 +62,21 @@ class Start:
     def read(cls, name: str) -> Start:
         """A checkpoint, a run's folder, a bundle's folder, or the name of an installed bundle.
 
+        A checkpoint may also be a dictionary that `torch.save` wrote, with `words`, the vocabulary
+        from `<pad>` on, and `model`, a state dict: `enc.net.*`, timm's `tf_efficientnet_lite0` to
+        `2` without classifier, BatchNorm not folded; `dec.*`, the decoder global attention; and
+        `labels.*`, a linear layer from the mean feature to the ImageNet classes, if there is one.
+
         Raises:
-            RecipeError: it is none of these.
-            BundleError: it is a bundle whose weights cannot be told apart.
-            ParityError: it is a bundle whose weights, put together again, say something else.
+            RecipeError: it is none of these, or it is damaged.
+            BundleError: it is a bundle whose weights have no names.
+            ParityError: it is a bundle whose weights give other outputs in torch.
         """
         path = Path(name)
         if path.is_file():
-            return _of_run(path)
-        if (path / "best.ckpt").is_file():
-            return _of_run(path / "best.ckpt")
+            return _of_checkpoint(path)
+        if (path / BEST).is_file():
+            return _of_checkpoint(path / BEST)
         try:
             return _of_bundle(find(name))
         except BundleNotFoundError as error:
@@ -59,10 +85,52 @@ class Start:
                 f"({error})"
             ) from error
 
-    def extended(self, vocabulary: Vocabulary) -> Start:
-        """The same with the words of another vocabulary behind its own.
+    @property
+    def changes_trunk(self) -> bool:
+        """Whether its trunk differs from the published backbone's."""
+        return any(name.startswith("trunk.") for name in self.weights)
 
-        A new word starts as an average word that is said as rarely as the rarest.
+    @property
+    def has_labels(self) -> bool:
+        """Whether its labels are predicted from the mean feature."""
+        return "labels.weight" in self.weights
+
+    def inherited_by(self, recipe: Recipe) -> Recipe:
+        """A recipe with the architecture of this start, and its own training options."""
+        mine, other = recipe.decoder, self.recipe.decoder
+        decoder = replace(other, dropout=mine.dropout, word_dropout=mine.word_dropout)
+        encoder = replace(
+            recipe.encoder,
+            backbone=self.recipe.encoder.backbone,
+            features=self.recipe.encoder.features,
+            weights=self.recipe.encoder.weights,
+            side_px=self.recipe.encoder.side_px,
+            regions=self.recipe.encoder.regions,
+        )
+        if encoder.input == "features" and not self.changes_trunk:
+            encoder = replace(encoder, cut=self.recipe.encoder.cut)
+        return replace(recipe, decoder=decoder, encoder=encoder)
+
+    def load_backbone(self, backbone: Backbone) -> None:
+        """Load the encoder's weights into a backbone, whatever its cut is."""
+        weights = _recut(self.weights, self.recipe.encoder.cut, len(backbone.trunk) - STEM_MODULES)
+        for name, module in (("trunk.", backbone.trunk), ("tail.", backbone.tail)):
+            if found := part(weights, name):
+                unknown = module.load_state_dict(found, strict=False).unexpected_keys
+                if unknown:
+                    raise RecipeError(
+                        f"got weights of the encoder that do not fit {backbone.name}: {unknown[0]}"
+                    )
+        if self.has_labels:
+            backbone.classifier.load_state_dict(part(weights, "labels."))
+
+    def extended(self, vocabulary: Vocabulary) -> Start:
+        """The same, with the words of another vocabulary appended to its own.
+
+        The embedding of a new word is close to the mean, its bias that of the rarest word.
+
+        Raises:
+            RecipeError: this vocabulary consists of subwords without their merges.
         """
         known = set(self.vocabulary.words)
         new = [word for word in vocabulary.words if word not in known]
@@ -70,8 +138,8 @@ class Start:
             return self
         if any(word.startswith(CONTINUES) for word in self.vocabulary.words):
             raise RecipeError(
-                "got a start whose vocabulary is of pieces without their merges; expected one of "
-                "words, or with vocabulary.merges.json beside it"
+                "got a start whose vocabulary consists of subwords without their merges; expected "
+                "one of words, or with vocabulary.merges.json beside it"
             )
         weights = dict(self.weights)
         for name in ("decoder.embedding.weight", "decoder.words.weight"):
@@ -86,12 +154,85 @@ class Start:
         return Start(self.recipe, Vocabulary([*self.vocabulary.words, *new]), weights)
 
 
-def _of_run(checkpoint: Path) -> Start:
-    run = checkpoint.parent
-    recipe = Recipe.of_run(run)
-    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    kept = {n: w for n, w in weights.items() if n.partition(".")[0] in ("decoder", "top")}
-    return Start(recipe, read_vocabulary(run), kept)
+def _recut(weights: Weights, before: int, after: int) -> Weights:
+    """Move stages of a Lite backbone between trunk and tail."""
+    if before == after:
+        return weights
+    moved: Weights = {}
+    for name, tensor in weights.items():
+        side, _, rest = name.partition(".")
+        if side in ("trunk", "tail"):
+            number, _, rest = rest.partition(".")
+            place = int(number) + (STEM_MODULES + before if side == "tail" else 0)
+            if place < STEM_MODULES + after:
+                name = f"trunk.{place}.{rest}"
+            else:
+                name = f"tail.{place - STEM_MODULES - after}.{rest}"
+        moved[name] = tensor
+    return moved
+
+
+def _of_checkpoint(path: Path) -> Start:
+    if not (path.parent / "recipe.json").is_file():
+        content = read_checkpoint(path)
+        if "words" in content and isinstance(content.get("model"), dict):
+            return _of_state_dict(content, path)
+    recipe = Recipe.of_run(path.parent)
+    parts = ("decoder.", "tail.", "trunk.", "labels.")
+    kept = {n: w for n, w in read_weights(path).items() if n.startswith(parts)}
+    return Start(recipe, read_vocabulary(path.parent), kept)
+
+
+def _of_state_dict(content: Mapping[str, Any], path: Path) -> Start:
+    """The form of a plain dictionary; see `Start.read`."""
+    state = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in content["model"].items()
+    }
+    try:
+        net_state, decoder = part(state, "enc.net."), part(state, "dec.")
+        name = _lite_of(net_state)
+        net: Any = timm.create_model(f"tf_{name}", pretrained=False, num_classes=0)
+        net.load_state_dict(net_state)
+        net = fold_batch_norm(net.eval())
+        embedding, width = decoder["embedding.weight"], decoder["norm.weight"]
+    except (LookupError, RuntimeError, AttributeError) as error:
+        raise RecipeError(
+            f"got {path}, whose weights are of another model: "
+            f"{' '.join(str(error).split())[:200]}; expected enc.net.*, dec.* and labels.*"
+        ) from error
+    cut = EncoderOptions().cut
+    trunk = nn.Sequential(net.conv_stem, net.bn1, *net.blocks[:cut])
+    tail = nn.Sequential(*net.blocks[cut:], net.conv_head, net.bn2)
+    recipe = Recipe(
+        path.stem,
+        DataOptions(clean_up="cutline"),
+        EncoderOptions(backbone=name, cut=cut),
+        DecoderOptions(
+            kind="global-attention", width=len(width), embedding=embedding.shape[1],
+            tied="words.weight" not in decoder,
+        ),
+        FitOptions(),
+    )  # fmt: skip
+    weights = {
+        **{f"trunk.{n}": w for n, w in trunk.state_dict().items()},
+        **{f"tail.{n}": w for n, w in tail.state_dict().items()},
+        **{f"decoder.{n}": w for n, w in decoder.items()},
+        **{n: w for n, w in state.items() if n.startswith("labels.")},
+    }
+    return Start(recipe, Vocabulary([str(word) for word in content["words"]]), weights)
+
+
+def _lite_of(state: Weights) -> str:
+    """The EfficientNet-Lite whose depth a state dict has."""
+    blocks = len({name.split(".")[2] for name in state if name.startswith("blocks.5.")})
+    depths = {4: "efficientnet_lite0", 5: "efficientnet_lite2"}
+    name = depths.get(blocks)
+    if name == "efficientnet_lite2" and state["conv_head.weight"].shape[1] != 352:
+        name = "efficientnet_lite1"
+    if name is None:
+        raise LookupError(f"{blocks} blocks in the last stage but one")
+    return name
 
 
 def _of_bundle(bundle: Bundle) -> Start:
@@ -100,32 +241,45 @@ def _of_bundle(bundle: Bundle) -> Start:
         raise BundleError(f"got {bundle.folder} without a recipe; expected one that train wrote")
     recipe = Recipe.from_dict(stages[-1])
     vocabulary = read_vocabulary(bundle.folder)
-    blank = Trained.build(recipe, vocabulary)
-    told: dict[str, NDArray[np.float32]] = {}
+    decoder_weights: dict[str, NDArray[np.float32]] = {}
     for graph in ("start.onnx", "step.onnx"):
-        told |= _weights(bundle.path(graph))
-    seen = {
-        name.removeprefix("encoder."): array
+        decoder_weights |= _weights(bundle.path(graph))
+    encoder_weights = {
+        name.removeprefix("encoder.").replace("classifier.", "labels."): array
         for name, array in _weights(bundle.path("encoder.onnx")).items()
+        if not name.startswith(("labels.tail.", "labels.classifier."))
     }
-    decoder = _matched(blank.decoder.state_dict(), told, "decoder.", bundle)
-    top = blank.encoder.get_submodule("top") if recipe.encoder.tunable else None
-    learnt = _matched(top.state_dict(), seen, "top.", bundle) if top is not None else {}
-    trained = Trained.build(recipe, vocabulary, learnt, decoder)
-    _check(trained, Runtime(bundle, "onnxruntime"))
-    return Start(
-        recipe,
-        vocabulary,
-        {f"decoder.{name}": tensor for name, tensor in decoder.items()}
-        | {f"top.{name}": tensor for name, tensor in learnt.items()},
+    blank = Trained.build(recipe, vocabulary)
+    decoder = _matched(blank.decoder.state_dict(), decoder_weights, "decoder.", bundle)
+    weights = {f"decoder.{name}": tensor for name, tensor in decoder.items()}
+    if recipe.encoder.tunable:
+        for prefix in ("trunk.", "tail."):
+            wanted = blank.encoder.get_submodule(prefix[:-1]).state_dict()
+            found = _matched(wanted, encoder_weights, prefix, bundle)
+            if prefix == "tail." or not _same(found, wanted):
+                weights |= {f"{prefix}{name}": tensor for name, tensor in found.items()}
+        if {"labels.weight", "labels.bias"} <= encoder_weights.keys():
+            weights |= {
+                name: torch.from_numpy(np.array(encoder_weights[name]))
+                for name in ("labels.weight", "labels.bias")
+            }
+    _check(Trained.build(recipe, vocabulary, weights), Runtime(bundle, "onnxruntime"))
+    return Start(recipe, vocabulary, weights)
+
+
+def _same(found: Weights, published: Weights) -> bool:
+    """Whether weights are the published ones, but for being stored as float16."""
+    return all(
+        float((found[name] - tensor).abs().max()) <= _HALF_PRECISION * float(tensor.abs().max())
+        for name, tensor in published.items()
     )
 
 
 def _weights(path: Path) -> dict[str, NDArray[np.float32]]:
-    """A graph's weights under the names they had in torch.
+    """A graph's weights under the names they have in torch.
 
     The exporter turns `linear(x, weight, bias)` into a product with a nameless, transposed weight
-    and a sum with the bias, which keeps its name; so the bias tells the weight's.
+    and a sum with the bias, which keeps its name; so the bias identifies the weight.
     """
     graph = onnx.load(path).graph
     stored = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
@@ -149,13 +303,13 @@ def _weights(path: Path) -> dict[str, NDArray[np.float32]]:
         if node.op_type == "Add" and product in products and ".bias" in bias:
             weight = ".weight".join(bias.rsplit(".bias", 1))
             found[weight] = found.pop(products[product], values[products[product]]).T
-    return found
+    return {current_name(name): array for name, array in found.items()}
 
 
 def _matched(
     wanted: Weights, found: dict[str, NDArray[np.float32]], prefix: str, bundle: Bundle
 ) -> Weights:
-    """Weights by the names of a state dict; what has no name there is told by its shape."""
+    """Weights by the names of a state dict; those without a name are identified by their shape."""
     named = {n.removeprefix(prefix): a for n, a in found.items() if n.startswith(prefix)}
     nameless = [
         array if name.endswith(".weight") else array.T
@@ -172,7 +326,7 @@ def _matched(
             fitting = [each for each in nameless if each.shape == tensor.shape]
             if len(fitting) != 1:
                 raise BundleError(
-                    f"got {bundle.folder} without telling which weights are {prefix}{name}; "
+                    f"got {bundle.folder} without a name for the weights {prefix}{name}; "
                     "expected a bundle that `cutline export` wrote: start from its run instead"
                 )
             array = fitting[0]
@@ -181,10 +335,10 @@ def _matched(
 
 
 def _check(trained: Trained, runtime: Runtime) -> None:
-    """Refuse weights that do not say what the bundle says, but for the halves it is stored in.
+    """Refuse weights with which torch gives other outputs than the bundle.
 
     Raises:
-        ParityError: they don't.
+        ParityError: they do.
     """
     side = trained.transform.side_px
     noise = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -195,16 +349,16 @@ def _check(trained: Trained, runtime: Runtime) -> None:
         features = trained.encoder(noise)[0]
         memory, state = trained.decoder.start(torch.from_numpy(encoded.features))
         hidden, _, _ = trained.decoder.advance(torch.from_numpy(bos), memory, state)
-        told = trained.decoder.logits(hidden).log_softmax(-1)
-    for what, ours, theirs in (
+        ours = trained.decoder.logits(hidden).log_softmax(-1)
+    for what, torch_output, output in (
         ("features", features.numpy(), encoded.features),
-        ("logprobs", told.numpy(), logprobs),
+        ("logprobs", ours.numpy(), logprobs),
     ):
-        apart = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-        if not apart <= 0.02:
+        difference = float(np.abs(torch_output - output).max() / np.abs(output).max())
+        if not difference <= 0.02:
             raise ParityError(
-                f"got {what} {apart:.2g} apart from {runtime.bundle.name}'s, relatively, with its "
-                "weights put together again; expected at most 0.02"
+                f"got {what} that differ by {difference:.2g} from {runtime.bundle.name}'s, "
+                "relatively, with its weights in torch; expected at most 0.02"
             )
 
 

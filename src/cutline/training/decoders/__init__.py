@@ -1,13 +1,13 @@
 """Caption decoders: region features and the words so far -> the next word.
 
-Every decoder says the same three things. `start(features)` gives a `memory`, tensors by name with
-one entry an image, and a `state`, tensors by name with one entry a row (an image's beams stand
-next to each other). `advance(tokens, memory, state)` reads one word: it gives the hidden state that
-the next word is told from, the attention over regions if there is any, and the next state.
-`forward(features, tokens)` is teacher forcing: what `advance` would give all along given captions,
-in parallel where the architecture allows it. `logits(hidden)` turns hidden states into words.
+Every decoder has the same four methods. `start(features)` returns a `memory`, tensors by name
+with one entry per image, and a `state`, tensors by name with one entry per row (the beams of an
+image are adjacent rows). `advance(tokens, memory, state)` takes one word per row and returns the
+hidden state, the attention over regions if there is any, and the next state.
+`forward(features, tokens)` is teacher forcing: the results of `advance` for whole captions, in
+parallel where the architecture allows it. `logits(hidden)` maps hidden states to the vocabulary.
 
-Axes: B images, K rows an image, T tokens, N regions, D feature width, H hidden width, E embedding
+Axes: B images, K rows per image, T tokens, N regions, D feature width, H hidden width, E embedding
 width, A width inside additive attention, V vocabulary.
 """
 
@@ -18,8 +18,8 @@ from cutline.training.decoders.attention import HardAttention, SoftAttention, Up
 from cutline.training.decoders.core import (
     Decoder,
     DecoderOptions,
+    DecoderOutput,
     Tensors,
-    Told,
     TorchState,
     TorchStepper,
 )
@@ -31,9 +31,9 @@ __all__ = [
     "DECODERS",
     "Decoder",
     "DecoderOptions",
+    "DecoderOutput",
     "HardAttention",
     "Tensors",
-    "Told",
     "TorchState",
     "TorchStepper",
     "build",
@@ -52,10 +52,10 @@ DECODERS: dict[str, type[Decoder]] = {
 
 
 def build(vocabulary: int, features: int, options: DecoderOptions) -> Decoder:
-    """A decoder of the kind that the options name.
+    """Create a decoder.
 
     Raises:
-        RecipeError: there is no such kind, or it cannot be built so.
+        RecipeError: the kind is unknown, or the options do not fit together.
     """
     if options.kind not in DECODERS:
         raise RecipeError(f"got decoder {options.kind!r}; expected one of {', '.join(DECODERS)}")

@@ -1,4 +1,4 @@
-"""Recurrent decoders that look at the picture's regions before each word."""
+"""Recurrent decoders that attend to the image's regions before each word."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from cutline.errors import RecipeError
-from cutline.training.decoders.core import Decoder, DecoderOptions, Tensors, Told, spread
+from cutline.training.decoders.core import Decoder, DecoderOptions, DecoderOutput, Tensors, spread
 from cutline.training.decoders.recurrent import lstm_step
 
 CELLS: dict[str, type[nn.LSTMCell] | type[nn.GRUCell]] = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}
 
 
 class SoftAttention(Decoder):
-    """Show, Attend and Tell (Xu et al., 2015): an LSTM or GRU that looks before each word.
+    """Show, Attend and Tell (Xu et al., 2015): an LSTM or GRU with additive attention.
 
-    Additive attention (Bahdanau et al., 2015), the gate of section 4.2.1 on the context if it is
-    wanted, here one for each of its numbers instead of one for all, and a deep output layer (eq. 7)
-    over state, context and last word. Regions are brought to the width of the states first.
+    The attention is that of Bahdanau et al. (2015). The optional gate of section 4.2.1 on the
+    context is a vector here instead of a scalar. A deep output layer (eq. 7) combines state,
+    context and last word. Regions are projected to the width of the states first.
     """
 
     def __init__(self, vocabulary: int, features: int, options: DecoderOptions) -> None:
@@ -50,98 +50,100 @@ class SoftAttention(Decoder):
         self, tokens: Tensor, memory: Tensors, state: Tensors
     ) -> tuple[Tensor, Tensor | None, Tensors]:
         attention = self.attend(memory, state)
-        hidden, after = self.tell(tokens, self.look(attention, memory), state)
+        hidden, after = self.decode_step(tokens, self.context(attention, memory), state)
         return hidden, attention, after
 
     def attend(self, memory: Tensors, state: Tensors) -> Tensor:
-        """Shares (B,K,N) of the regions (eqs. 4 and 5)."""
+        """Weights (B,K,N) of the regions (eqs. 4 and 5)."""
         query = self.query(state["hidden"]).unsqueeze(2)  # (B,K,1,A)
         energy = self.energy(torch.tanh(memory["keys"].unsqueeze(1) + query))  # (B,K,N,1)
         return energy.squeeze(-1).softmax(-1)
 
-    def look(self, attention: Tensor, memory: Tensors) -> Tensor:
-        """attention (B,K,N) -> what is seen (B,K,H): the regions' expected value (eq. 13)."""
+    def context(self, attention: Tensor, memory: Tensors) -> Tensor:
+        """attention (B,K,N) -> context (B,K,H): the regions' expected value (eq. 13)."""
         return attention @ memory["regions"]
 
-    def tell(self, tokens: Tensor, seen: Tensor, state: Tensors) -> tuple[Tensor, Tensors]:
-        """tokens (B,K), seen (B,K,H) -> hidden (B,K,H) and the next state."""
+    def decode_step(
+        self, tokens: Tensor, context: Tensor, state: Tensors
+    ) -> tuple[Tensor, Tensors]:
+        """tokens (B,K), context (B,K,H) -> hidden (B,K,H) and the next state."""
         if self.options.gate:
-            seen = torch.sigmoid(self.gate(state["hidden"])) * seen
+            context = torch.sigmoid(self.gate(state["hidden"])) * context
         word = self.embed(tokens)  # (B,K,E)
-        inputs = torch.cat([word, seen], -1).flatten(0, 1)  # (B*K,E+H)
+        inputs = torch.cat([word, context], -1).flatten(0, 1)  # (B*K,E+H)
         before = tuple(each.flatten(0, 1) for each in state.values())  # (B*K,H)
         if isinstance(self.cell, nn.LSTMCell):
             flat = self.cell(inputs, before)
         else:
             flat = (self.cell(inputs, *before),)
         after = {n: a.view(*tokens.shape, -1) for n, a in zip(state, flat, strict=True)}  # (B,K,H)
-        deep = self.dropout(after["hidden"]) + self.from_context(seen) + self.from_word(word)
+        deep = self.dropout(after["hidden"]) + self.from_context(context) + self.from_word(word)
         return torch.tanh(deep), after
 
 
 class HardAttention(SoftAttention):
-    """Show, Attend and Tell that sees one region before each word (section 4.1)."""
+    """Show, Attend and Tell with hard attention: one region per word (section 4.1)."""
 
     def __init__(self, vocabulary: int, features: int, options: DecoderOptions) -> None:
         super().__init__(vocabulary, features, options)
         self.baseline: Tensor
         self.register_buffer("baseline", torch.zeros(()))
 
-    def look(self, attention: Tensor, memory: Tensors) -> Tensor:
-        """attention (B,K,N) -> what is seen (B,K,H): the likeliest region."""
+    def context(self, attention: Tensor, memory: Tensors) -> Tensor:
+        """attention (B,K,N) -> context (B,K,H): the region with the largest weight."""
         return _pick(memory["regions"], attention.argmax(-1))
 
-    def explore(self, features: Tensor, tokens: Tensor) -> tuple[Told, Tensor]:
-        """Teacher forcing with regions drawn at random.
+    def explore(self, features: Tensor, tokens: Tensor) -> tuple[DecoderOutput, Tensor]:
+        """Teacher forcing with randomly sampled regions.
 
-        Half the pictures see the regions' expected value instead, as in the paper.
+        Half of the images get the regions' expected value instead, as in the paper.
 
         Args:
             features: (B,N,D).
             tokens: (B,K,T).
 
         Returns:
-            what is told; the log-probability (B,K,T) of every region drawn, nats, 0 for none.
+            the output; the log-probability (B,K,T) of every sampled region, nats, 0 for none.
         """
         memory, state = self.start(features)
         state = spread(state, tokens.shape[1])
-        drawing = torch.rand(len(features), 1, device=features.device) < 0.5  # (B,1)
+        sampling = torch.rand(len(features), 1, device=features.device) < 0.5  # (B,1)
         steps = []
         for t in range(tokens.shape[2]):
             attention = self.attend(memory, state).float()  # (B,K,N)
             drawn = torch.multinomial(attention.flatten(0, 1), 1).view(tokens.shape[:2])  # (B,K)
-            one, all_ = _pick(memory["regions"], drawn), super().look(attention, memory)
-            seen = torch.where(drawing.unsqueeze(-1), one, all_)  # (B,K,H)
-            chance = attention.gather(-1, drawn.unsqueeze(-1)).squeeze(-1).log()  # (B,K)
-            hidden, state = self.tell(tokens[:, :, t], seen, state)
-            steps.append((hidden, attention, chance * drawing))
-        hiddens, attentions, chances = (torch.stack(each, 2) for each in zip(*steps, strict=True))
-        return Told(hiddens, attentions), chances
+            one, all_ = _pick(memory["regions"], drawn), super().context(attention, memory)
+            context = torch.where(sampling.unsqueeze(-1), one, all_)  # (B,K,H)
+            log_prob = attention.gather(-1, drawn.unsqueeze(-1)).squeeze(-1).log()  # (B,K)
+            hidden, state = self.decode_step(tokens[:, :, t], context, state)
+            steps.append((hidden, attention, log_prob * sampling))
+        hiddens, attentions, log_probs = (torch.stack(each, 2) for each in zip(*steps, strict=True))
+        return DecoderOutput(hiddens, attentions), log_probs
 
     def reinforce(
-        self, likelihood: Tensor, chances: Tensor, attention: Tensor, told: Tensor, entropy: float
+        self, likelihood: Tensor, log_probs: Tensor, attention: Tensor, mask: Tensor, entropy: float
     ) -> Tensor:
-        """REINFORCE for the regions drawn, with a moving average as the baseline (eqs. 11, 12).
+        """REINFORCE for the sampled regions, with a moving average as the baseline (eqs. 11, 12).
 
-        Likelihoods count per word, so that long captions weigh no more than short ones.
+        The reward is the mean per word, so that long captions weigh no more than short ones.
 
         Args:
             likelihood: (B,K,T) log-probability of the given words, nats.
-            chances: (B,K,T) log-probability of the regions drawn, from `explore`.
+            log_probs: (B,K,T) log-probability of the sampled regions, from `explore`.
             attention: (B,K,T,N).
-            told: (B,K,T), true for words, false for padding.
-            entropy: weight of the attention's entropy, which is to stay high.
+            mask: (B,K,T), true for words, false for padding.
+            entropy: weight of the attention's entropy, which is maximised.
 
         Returns:
-            a loss whose gradient is the paper's; the baseline moves on.
+            a loss with the gradient of the paper; also updates the baseline.
         """
-        words = told.sum(-1)  # (B,K)
-        reward = (likelihood.detach() * told).sum(-1) / words
-        loss = -((reward - self.baseline).unsqueeze(-1) * chances)[told].mean()
-        uncertain = torch.special.entr(attention).sum(-1)[told].mean()
+        words = mask.sum(-1)  # (B,K)
+        reward = (likelihood.detach() * mask).sum(-1) / words
+        loss = -((reward - self.baseline).unsqueeze(-1) * log_probs)[mask].mean()
+        entropies = torch.special.entr(attention).sum(-1)[mask].mean()
         with torch.no_grad():
             self.baseline.lerp_(reward.mean(), 0.1)
-        return loss - entropy * uncertain
+        return loss - entropy * entropies
 
 
 def _pick(regions: Tensor, chosen: Tensor) -> Tensor:
@@ -152,9 +154,9 @@ def _pick(regions: Tensor, chosen: Tensor) -> Tensor:
 class UpDown(Decoder):
     """Bottom-up and top-down attention (Anderson et al., 2018, section 3.2).
 
-    One LSTM decides where to look, knowing what the other has said; the other speaks, knowing what
-    was seen. Regions are those of a detector or the cells of a grid; they are brought to the width
-    of the states first.
+    One LSTM computes the attention from the state of the other, which generates the words from the
+    attended context. Regions are those of a detector or the cells of a grid; they are projected to
+    the width of the states first.
     """
 
     def __init__(self, vocabulary: int, features: int, options: DecoderOptions) -> None:
@@ -164,27 +166,29 @@ class UpDown(Decoder):
         self.key = nn.Linear(width, inner)
         self.query = nn.Linear(width, inner)
         self.energy = nn.Linear(inner, 1, bias=False)
-        self.looker = nn.LSTM(width + width + options.embedding, width, batch_first=True)
-        self.speaker = nn.LSTM(width + width, width, batch_first=True)
+        self.attention_lstm = nn.LSTM(width + width + options.embedding, width, batch_first=True)
+        self.language_lstm = nn.LSTM(width + width, width, batch_first=True)
 
     def start(self, features: Tensor) -> tuple[Tensors, Tensors]:  # noqa: D102
         regions = self.dropout(torch.relu(self.project(features)))  # (B,N,H)
-        nothing = regions.new_zeros(regions.shape[0], 1, self.options.width)
+        zeros = regions.new_zeros(regions.shape[0], 1, self.options.width)
         memory = {"regions": regions, "keys": self.key(regions), "mean": regions.mean(1)}
-        return memory, dict.fromkeys(("hidden1", "cell1", "hidden2", "cell2"), nothing)
+        return memory, dict.fromkeys(("hidden1", "cell1", "hidden2", "cell2"), zeros)
 
     def advance(  # noqa: D102
         self, tokens: Tensor, memory: Tensors, state: Tensors
     ) -> tuple[Tensor, Tensor | None, Tensors]:
-        said = state["hidden2"]  # (B,K,H)
-        mean = memory["mean"].unsqueeze(1).expand_as(said)
-        asked = torch.cat([said, mean, self.embed(tokens)], -1)  # (B,K,2H+E)
-        hidden1, cell1 = lstm_step(self.looker, asked, state["hidden1"], state["cell1"])
+        language = state["hidden2"]  # (B,K,H)
+        mean = memory["mean"].unsqueeze(1).expand_as(language)
+        query_input = torch.cat([language, mean, self.embed(tokens)], -1)  # (B,K,2H+E)
+        hidden1, cell1 = lstm_step(
+            self.attention_lstm, query_input, state["hidden1"], state["cell1"]
+        )
         query = self.query(hidden1).unsqueeze(2)  # (B,K,1,A)
         energy = self.energy(torch.tanh(memory["keys"].unsqueeze(1) + query))  # (B,K,N,1)
         attention = energy.squeeze(-1).softmax(-1)  # (B,K,N)
-        seen = attention @ memory["regions"]  # (B,K,H)
-        known = torch.cat([seen, hidden1], -1)  # (B,K,2H)
-        hidden2, cell2 = lstm_step(self.speaker, known, said, state["cell2"])
+        context = attention @ memory["regions"]  # (B,K,H)
+        inputs = torch.cat([context, hidden1], -1)  # (B,K,2H)
+        hidden2, cell2 = lstm_step(self.language_lstm, inputs, language, state["cell2"])
         after = {"hidden1": hidden1, "cell1": cell1, "hidden2": hidden2, "cell2": cell2}
         return hidden2, attention, after

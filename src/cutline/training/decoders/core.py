@@ -1,4 +1,4 @@
-"""What every caption decoder is: region features and the words so far -> the next word."""
+"""The base class of caption decoders, and the adapter that lets `cutline.search` drive one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class DecoderOptions:
-    """What a decoder is built from.
+    """The architecture of a decoder and its regularisation.
 
     Attributes:
         kind: which of `DECODERS`.
@@ -27,11 +27,11 @@ class DecoderOptions:
         layers: of the transformer.
         cell: "lstm" or "gru", for soft and hard attention.
         attention: width of additive attention's hidden layer, A; 0 is `width`.
-        gate: whether soft and hard attention put a gate on what was seen (Xu et al., 4.2.1).
-        norm: "pre" or "post", where the transformer normalises.
+        gate: whether soft and hard attention gate the context (Xu et al., 4.2.1).
+        norm: "pre" or "post": layer normalisation before or after each block of the transformer.
         tied: whether the output layer shares its weights with the embedding.
-        dropout: share of values that vanish in training.
-        word_dropout: share of words that vanish whole in training.
+        dropout: share of values set to 0 in training.
+        word_dropout: share of words whose embedding is set to 0 in training.
     """
 
     kind: str = "soft-attention"
@@ -48,12 +48,12 @@ class DecoderOptions:
     word_dropout: float = 0.05
 
 
-class Told(NamedTuple):
-    """What a decoder makes of given captions.
+class DecoderOutput(NamedTuple):
+    """The output of teacher forcing.
 
     Attributes:
-        hidden: (B,K,T,H), what the next word is told from.
-        attention: (B,K,T,N), shares of the regions; None if the decoder has no attention.
+        hidden: (B,K,T,H), input of `Decoder.logits`.
+        attention: (B,K,T,N), weights of the regions; None if the decoder has no attention.
     """
 
     hidden: Tensor
@@ -61,7 +61,7 @@ class Told(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """What all decoders share: an embedding, tied to the output layer (Press and Wolf, 2017)."""
+    """A caption decoder; the output layer may be tied to the embedding (Press and Wolf, 2017)."""
 
     def __init__(self, vocabulary: int, features: int, options: DecoderOptions) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(options.dropout)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """tokens (...) -> (..., E), of unit variance; in training some words vanish whole."""
+        """tokens (...) -> (..., E), of unit variance, with word dropout in training."""
         words: Tensor = self.embedding(tokens) * self.options.embedding**0.5
         if self.training and self.options.word_dropout:
             keep = torch.rand(tokens.shape, device=tokens.device) >= self.options.word_dropout
@@ -97,18 +97,18 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensors]:
         """tokens (B,K) -> hidden (B,K,H), attention (B,K,N) or None, next state (B,K,...)."""
 
-    def forward(self, features: Tensor, tokens: Tensor) -> Told:
-        """Teacher forcing: features (B,N,D), tokens (B,K,T) -> what `advance` says all along."""
+    def forward(self, features: Tensor, tokens: Tensor) -> DecoderOutput:
+        """Teacher forcing: features (B,N,D) and tokens (B,K,T) -> hidden states and attention."""
         return self.unroll(features, tokens)
 
-    def unroll(self, features: Tensor, tokens: Tensor, own: float = 0.0) -> Told:
-        """`forward`, a step at a time.
+    def unroll(self, features: Tensor, tokens: Tensor, sampling_rate: float = 0.0) -> DecoderOutput:
+        """`forward`, one step at a time, with scheduled sampling (Bengio et al., 2015).
 
         Args:
             features: (B,N,D).
             tokens: (B,K,T).
-            own: the chance that a word after the first is the decoder's own, drawn from what it
-                has just said, instead of the given one: scheduled sampling (Bengio et al., 2015).
+            sampling_rate: the probability that a word after the first is replaced by one sampled
+                from the decoder's own distribution.
         """
         memory, state = self.start(features)
         state = spread(state, tokens.shape[1])
@@ -120,41 +120,41 @@ class Decoder(nn.Module):
             attentions.append(attention)
             if t + 1 < tokens.shape[2]:
                 word = tokens[:, :, t + 1]
-                if own:
-                    chosen = torch.rand(word.shape, device=word.device) < own
-                    word = torch.where(chosen, self._draw(hidden), word)
-        looked = [each for each in attentions if each is not None]
-        return Told(torch.stack(hiddens, 2), torch.stack(looked, 2) if looked else None)
+                if sampling_rate:
+                    replaced = torch.rand(word.shape, device=word.device) < sampling_rate
+                    word = torch.where(replaced, self._sample(hidden), word)
+        weights = [each for each in attentions if each is not None]
+        return DecoderOutput(torch.stack(hiddens, 2), torch.stack(weights, 2) if weights else None)
 
     @torch.no_grad()
-    def _draw(self, hidden: Tensor) -> Tensor:
-        """hidden (B,K,H) -> words (B,K), drawn from their probabilities."""
+    def _sample(self, hidden: Tensor) -> Tensor:
+        """hidden (B,K,H) -> words (B,K), sampled from the softmax of the logits."""
         shares = self.logits(hidden).softmax(-1)
         return torch.multinomial(shares.flatten(0, 1), 1).view(hidden.shape[:2])
 
 
 def spread(state: Tensors, rows: int) -> Tensors:
-    """A state (B,1,...) for that many rows an image: (B,K,...)."""
+    """A state (B,1,...) expanded to that many rows per image: (B,K,...)."""
     return {name: each.expand(-1, rows, *each.shape[2:]) for name, each in state.items()}
 
 
 @dataclass(frozen=True)
 class TorchState:
-    """What a `TorchStepper` carries: memory by image, state by row."""
+    """The state of a `TorchStepper`: memory per image, state per row."""
 
     memory: Tensors
     rows: Tensors
 
 
 class TorchStepper:
-    """A decoder under training as the `Stepper` that `cutline.search` drives."""
+    """A decoder as the `Stepper` that `cutline.search` drives."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
         self.device = next(decoder.parameters()).device
 
     def start(self, features: Tensor) -> TorchState:
-        """features (B,N,D) -> the state before the first word, one row an image."""
+        """features (B,N,D) -> the state before the first word, one row per image."""
         return TorchState(*self.decoder.start(features.to(self.device)))
 
     def step(
@@ -164,11 +164,11 @@ class TorchStepper:
         ids = torch.from_numpy(tokens).to(self.device)
         hidden, attention, rows = self.decoder.advance(ids, state.memory, state.rows)
         logprobs = self.decoder.logits(hidden).float().log_softmax(-1).cpu().numpy()
-        looked = None if attention is None else attention.float().cpu().numpy()
-        return logprobs, looked, TorchState(state.memory, rows)
+        weights = None if attention is None else attention.float().cpu().numpy()
+        return logprobs, weights, TorchState(state.memory, rows)
 
     def reorder(self, state: TorchState, rows: NDArray[np.int64]) -> TorchState:
-        """rows (B',K') of flat row indices -> the state with just these rows, in this order."""
+        """rows (B',K') of flat row indices -> the state with only these rows, in this order."""
         beams = next(iter(state.rows.values())).shape[1]
         images = torch.from_numpy(rows[:, 0] // beams).to(self.device)
         flat = torch.from_numpy(rows).to(self.device)

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from cutline.errors import RecipeError
-from cutline.training.decoders.core import Decoder, DecoderOptions, Tensors, Told
+from cutline.training.decoders.core import Decoder, DecoderOptions, DecoderOutput, Tensors
 from cutline.training.decoders.recurrent import lstm_step
 
 
 class GlobalAttention(Decoder):
     """Two LSTM layers with global attention between them (Luong, Pham and Manning, 2015).
 
-    The first layer reads the words, its states look at the regions through several scaled
-    dot-product heads (Vaswani et al., 2017), the second reads both. Nothing an attention saw
-    feeds back into the layer that asked, so that teacher forcing runs over all words at once.
+    The states of the first layer attend to the regions through several scaled dot-product heads
+    (Vaswani et al., 2017); the second layer takes both. The context does not feed back into the
+    first layer, so teacher forcing runs over all words at once.
     """
 
     def __init__(self, vocabulary: int, features: int, options: DecoderOptions) -> None:
@@ -53,13 +53,13 @@ class GlobalAttention(Decoder):
         word = self.embed(tokens)  # (B,K,E)
         hidden1, cell1 = lstm_step(self.reader, word, state["hidden1"], state["cell1"])
         read = self.dropout(hidden1)
-        context, attention = self._look(read, memory)  # (B,K,H), (B,K,N)
+        context, attention = self._attend(read, memory)  # (B,K,H), (B,K,N)
         both = torch.cat([read, context], -1)  # (B,K,2H)
         hidden2, cell2 = lstm_step(self.writer, both, state["hidden2"], state["cell2"])
         after = {"hidden1": hidden1, "cell1": cell1, "hidden2": hidden2, "cell2": cell2}
         return self.norm(hidden1 + context + hidden2), attention, after
 
-    def forward(self, features: Tensor, tokens: Tensor) -> Told:  # noqa: D102
+    def forward(self, features: Tensor, tokens: Tensor) -> DecoderOutput:  # noqa: D102
         batch, rows, length = tokens.shape
         memory, state = self.start(features)
         flat = {
@@ -69,18 +69,18 @@ class GlobalAttention(Decoder):
         words = self.embed(tokens).flatten(0, 1)  # (B*K,T,E)
         hidden1, _ = self.reader(words, (flat["hidden1"], flat["cell1"]))  # (B*K,T,H)
         read = self.dropout(hidden1)
-        context, attention = self._look(read.reshape(batch, rows * length, -1), memory)
+        context, attention = self._attend(read.reshape(batch, rows * length, -1), memory)
         context = context.reshape(read.shape)  # (B*K,T,H)
         hidden2, _ = self.writer(torch.cat([read, context], -1), (flat["hidden2"], flat["cell2"]))
         hidden = self.norm(hidden1 + context + hidden2)  # (B*K,T,H)
         attention = attention.reshape(batch, rows, length, -1)
-        return Told(hidden.reshape(batch, rows, length, -1), attention)
+        return DecoderOutput(hidden.reshape(batch, rows, length, -1), attention)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B,N,H) -> (B,heads,N,H/heads)."""
         return x.unflatten(-1, (self.options.heads, -1)).transpose(1, 2)
 
-    def _look(self, hidden: Tensor, memory: Tensors) -> tuple[Tensor, Tensor]:
+    def _attend(self, hidden: Tensor, memory: Tensors) -> tuple[Tensor, Tensor]:
         """hidden (B,Q,H) -> context (B,Q,H), attention (B,Q,N) averaged over the heads."""
         query = self._heads(self.query(hidden))  # (B,heads,Q,H/heads)
         energy = query @ memory["keys"].transpose(-1, -2) * query.shape[-1] ** -0.5  # (B,heads,Q,N)

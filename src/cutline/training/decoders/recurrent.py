@@ -1,4 +1,4 @@
-"""Decoders without attention: an LSTM that meets one vector of the picture, sooner or later."""
+"""Decoders without attention: an LSTM with one feature vector per image."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from cutline.errors import RecipeError
-from cutline.training.decoders.core import Decoder, DecoderOptions, Tensors, Told, spread
+from cutline.training.decoders.core import Decoder, DecoderOptions, DecoderOutput, Tensors, spread
 
 
 class SentenceDecoder(Decoder):
-    """One LSTM reads the words; `start` and `tell` say where the picture comes in.
+    """One LSTM reads the words; `start` and `merge` add the image.
 
-    The picture is the mean of its features, so grids and pooled features serve alike.
+    The image is represented by the mean of its features, whether they are a grid or pooled.
     """
 
     def __init__(self, vocabulary: int, features: int, options: DecoderOptions) -> None:
@@ -23,26 +23,26 @@ class SentenceDecoder(Decoder):
         self.lstm = nn.LSTM(options.embedding, options.width, batch_first=True)
 
     @abstractmethod
-    def tell(self, read: Tensor, memory: Tensors) -> Tensor:
+    def merge(self, read: Tensor, memory: Tensors) -> Tensor:
         """The LSTM's states (B,...,H) -> hidden states, with the memory's (B,...) tensors."""
 
     def advance(  # noqa: D102
         self, tokens: Tensor, memory: Tensors, state: Tensors
     ) -> tuple[Tensor, Tensor | None, Tensors]:
         hidden, cell = lstm_step(self.lstm, self.embed(tokens), state["hidden"], state["cell"])
-        return self.tell(hidden, memory), None, {"hidden": hidden, "cell": cell}  # (B,K,H)
+        return self.merge(hidden, memory), None, {"hidden": hidden, "cell": cell}  # (B,K,H)
 
-    def forward(self, features: Tensor, tokens: Tensor) -> Told:  # noqa: D102
+    def forward(self, features: Tensor, tokens: Tensor) -> DecoderOutput:  # noqa: D102
         memory, state = self.start(features)
         first = tuple(
             each.flatten(0, 1).unsqueeze(0).contiguous()
             for each in spread(state, tokens.shape[1]).values()
         )  # (1,B*K,H)
         read, _ = self.lstm(self.embed(tokens).flatten(0, 1), first)  # (B*K,T,H)
-        return Told(self.tell(read.view(*tokens.shape, -1), memory), None)
+        return DecoderOutput(self.merge(read.view(*tokens.shape, -1), memory), None)
 
-    def nothing(self, features: Tensor) -> Tensors:
-        """The state (B,1,H) of an LSTM that has read nothing."""
+    def zero_state(self, features: Tensor) -> Tensors:
+        """The state (B,1,H) before the first word: zeros."""
         zeros = features.new_zeros(features.shape[0], 1, self.options.width)
         return {"hidden": zeros, "cell": zeros}
 
@@ -56,11 +56,11 @@ class ShowAndTell(SentenceDecoder):
 
     def start(self, features: Tensor) -> tuple[Tensors, Tensors]:  # noqa: D102
         picture = self.dropout(self.project(features.mean(1))).unsqueeze(1)  # (B,1,E)
-        none = self.nothing(features)
+        none = self.zero_state(features)
         hidden, cell = lstm_step(self.lstm, picture, none["hidden"], none["cell"])
         return {}, {"hidden": hidden, "cell": cell}  # (B,1,H)
 
-    def tell(self, read: Tensor, memory: Tensors) -> Tensor:  # noqa: D102
+    def merge(self, read: Tensor, memory: Tensors) -> Tensor:  # noqa: D102
         return read
 
 
@@ -78,9 +78,9 @@ class PlainMerge(SentenceDecoder):
 
     def start(self, features: Tensor) -> tuple[Tensors, Tensors]:  # noqa: D102
         picture = F.normalize(features.mean(1), dim=-1) * features.shape[-1] ** 0.5  # (B,D)
-        return {"picture": self.project(picture)}, self.nothing(features)
+        return {"picture": self.project(picture)}, self.zero_state(features)
 
-    def tell(self, read: Tensor, memory: Tensors) -> Tensor:  # noqa: D102
+    def merge(self, read: Tensor, memory: Tensors) -> Tensor:  # noqa: D102
         return torch.cat([read, beside(memory["picture"], read)], -1)  # (B,...,2H)
 
 
@@ -106,11 +106,11 @@ class Merge(SentenceDecoder):
 
     def start(self, features: Tensor) -> tuple[Tensors, Tensors]:  # noqa: D102
         picture = torch.relu(self.project(features.mean(1)))  # (B,H)
-        none = self.nothing(features)
+        none = self.zero_state(features)
         hidden, cell = lstm_step(self.lstm, picture.unsqueeze(1), none["hidden"], none["cell"])
         return {"picture": picture}, {"hidden": hidden, "cell": cell}  # (B,1,H)
 
-    def tell(self, read: Tensor, memory: Tensors) -> Tensor:  # noqa: D102
+    def merge(self, read: Tensor, memory: Tensors) -> Tensor:  # noqa: D102
         return self.dropout(read) + beside(memory["picture"], read)  # (B,...,H)
 
     def logits(self, hidden: Tensor) -> Tensor:

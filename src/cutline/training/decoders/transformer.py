@@ -1,4 +1,4 @@
-"""A Transformer decoder whose memory is the picture's regions."""
+"""A Transformer decoder with cross-attention over the image's regions."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from cutline.errors import RecipeError
-from cutline.training.decoders.core import Decoder, DecoderOptions, Tensors, Told, spread
+from cutline.training.decoders.core import Decoder, DecoderOptions, DecoderOutput, Tensors, spread
 
 
 class Transformer(Decoder):
     """The decoder of Vaswani et al. (2017) over regions, with norms before or after (Xiong, 2020).
 
-    What was read before is kept as keys and values, one longer after each word, so a step costs no
-    more than its own word.
+    The state is the key-value cache of the self-attention, so that a step computes only its own
+    word.
     """
 
     def __init__(self, vocabulary: int, features: int, options: DecoderOptions) -> None:
@@ -34,7 +34,7 @@ class Transformer(Decoder):
         memory: Tensors = {}
         state: Tensors = {}
         for number, block in enumerate(self._blocks):
-            keys, values = block.look.remember(regions)  # (B,heads,N,H/heads)
+            keys, values = block.cross_attn.project_kv(regions)  # (B,heads,N,H/heads)
             memory |= {f"keys{number}": keys, f"values{number}": values}
             nothing = keys[:, None, :, :0]  # (B,1,heads,0,H/heads)
             state |= {f"keys{number}": nothing, f"values{number}": nothing}
@@ -43,15 +43,17 @@ class Transformer(Decoder):
     def advance(  # noqa: D102
         self, tokens: Tensor, memory: Tensors, state: Tensors
     ) -> tuple[Tensor, Tensor | None, Tensors]:
-        told, after = self._read(tokens.unsqueeze(2), memory, state)
-        assert told.attention is not None
-        return told.hidden.squeeze(2), told.attention.squeeze(2), after
+        output, after = self._decode(tokens.unsqueeze(2), memory, state)
+        assert output.attention is not None
+        return output.hidden.squeeze(2), output.attention.squeeze(2), after
 
-    def forward(self, features: Tensor, tokens: Tensor) -> Told:  # noqa: D102
+    def forward(self, features: Tensor, tokens: Tensor) -> DecoderOutput:  # noqa: D102
         memory, state = self.start(features)
-        return self._read(tokens, memory, spread(state, tokens.shape[1]))[0]
+        return self._decode(tokens, memory, spread(state, tokens.shape[1]))[0]
 
-    def _read(self, tokens: Tensor, memory: Tensors, state: Tensors) -> tuple[Told, Tensors]:
+    def _decode(
+        self, tokens: Tensor, memory: Tensors, state: Tensors
+    ) -> tuple[DecoderOutput, Tensors]:
         """tokens (B,K,T) after those of the state -> hidden (B,K,T,H), attention (B,K,T,N)."""
         x = self.embed(tokens)  # (B,K,T,H)
         x = x + _positions(state["keys0"].shape[-2], x)
@@ -61,11 +63,11 @@ class Transformer(Decoder):
             past = tuple(state[name] for name in names)
             x, attention, grown = block(x, past, tuple(memory[name] for name in names))
             after |= dict(zip(names, grown, strict=True))
-        return Told(self.last(x), attention), after
+        return DecoderOutput(self.last(x), attention), after
 
 
 class Block(nn.Module):
-    """Words look at those before them, then at the regions, then each thinks by itself."""
+    """Causal self-attention, cross-attention over regions, feed-forward."""
 
     def __init__(self, options: DecoderOptions) -> None:
         super().__init__()
@@ -73,25 +75,26 @@ class Block(nn.Module):
             raise RecipeError(f"got norm {options.norm!r}; expected pre or post")
         self.pre = options.norm == "pre"
         width = options.width
-        self.read, self.look = Heads(width, options.heads), Heads(width, options.heads)
-        self.think = nn.Sequential(
+        self.self_attn = MultiHeadAttention(width, options.heads)
+        self.cross_attn = MultiHeadAttention(width, options.heads)
+        self.ffn = nn.Sequential(
             nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(options.dropout)
 
     def forward(
-        self, x: Tensor, past: tuple[Tensor, ...], seen: tuple[Tensor, ...]
+        self, x: Tensor, past: tuple[Tensor, ...], memory: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """x (B,K,T,H) -> the same, attention (B,K,T,N), keys and values with these words'."""
         before = self._before(0, x)
-        new = self.read.remember(before)  # (B,K,heads,T,H/heads)
+        new = self.self_attn.project_kv(before)  # (B,K,heads,T,H/heads)
         keys, values = (torch.cat(both, -2) for both in zip(past, new, strict=True))
-        told, _ = self.read(before, keys, values, causal=True)
-        x = self._after(0, x + self.dropout(told))
-        told, attention = self.look(self._before(1, x).flatten(1, 2), *seen)  # (B,K*T,H)
-        x = self._after(1, x + self.dropout(told.view(x.shape)))
-        x = self._after(2, x + self.dropout(self.think(self._before(2, x))))
+        mixed, _ = self.self_attn(before, keys, values, causal=True)
+        x = self._after(0, x + self.dropout(mixed))
+        context, attention = self.cross_attn(self._before(1, x).flatten(1, 2), *memory)  # (B,K*T,H)
+        x = self._after(1, x + self.dropout(context.view(x.shape)))
+        x = self._after(2, x + self.dropout(self.ffn(self._before(2, x))))
         return x, attention.mean(1).view(*x.shape[:3], -1), (keys, values)
 
     def _before(self, number: int, x: Tensor) -> Tensor:
@@ -101,8 +104,8 @@ class Block(nn.Module):
         return x if self.pre else self.norms[number](x)
 
 
-class Heads(nn.Module):
-    """Several heads of scaled dot-product attention (section 3.2)."""
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention with several heads (section 3.2)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -112,7 +115,7 @@ class Heads(nn.Module):
         self.value = nn.Linear(width, width)
         self.mix = nn.Linear(width, width)
 
-    def remember(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (...,T,H) -> keys and values (...,heads,T,H/heads)."""
         return self._split(self.key(x)), self._split(self.value(x))
 
@@ -121,7 +124,7 @@ class Heads(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """x (...,T,H), S keys and values -> (...,T,H), attention (...,heads,T,S).
 
-        `causal`: of several words, none looks at those after it.
+        With `causal`, a word attends to itself and earlier words only.
         """
         query = self._split(self.query(x))  # (...,heads,T,H/heads)
         energy = query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5  # (...,heads,T,S)
@@ -139,7 +142,7 @@ class Heads(nn.Module):
 
 
 def _positions(first: int, words: Tensor) -> Tensor:
-    """Sinusoids (T,H) for words (...,T,H) that stand from `first` on (section 3.5)."""
+    """Sinusoidal encodings (T,H) of words (...,T,H) at positions from `first` on (section 3.5)."""
     length, width = words.shape[-2:]
     places = torch.arange(first, first + length, device=words.device, dtype=words.dtype)
     rates = 10_000 ** -(torch.arange(0, width, 2, device=words.device, dtype=words.dtype) / width)
