@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cutline.cli.app import THREADS, examples, needing, running, wording
+from cutline.cli.interrupts import interruptible
 from cutline.cli.server_options import (
     DryRun,
     ImagePx,
@@ -24,7 +25,7 @@ from cutline.cli.server_options import (
     upload_check,
 )
 from cutline.cli.site import DEFAULT_STORE, PRIVATE, QUIET, STORE, site
-from cutline.cli.site_messages import Steps, interruptible, next_command
+from cutline.cli.site_messages import Steps, next_command
 
 
 @site.command(
