@@ -17,6 +17,7 @@ from cutline.prompts import parse
 from cutline.search import SearchOptions
 from cutline.site.model import AltVerdict, Purpose
 from cutline.site.pipeline import DraftOptions
+from cutline.site.results.report import report
 from cutline.site.store.store import Store
 
 
@@ -135,6 +136,12 @@ def test_judgements_are_exported(store: Path) -> None:
     by_page = {row["page"]: row for row in json.loads(stream.getvalue())["uses"]}
     assert by_page["wrong.html"]["judgement"] == "change"
     assert by_page["wrong.html"]["judgement_alt"] == "Three alpacas."
+    with Store(store) as opened:
+        found = report(opened)
+    assert found.verdicts == {AltVerdict.GOOD: 2, AltVerdict.CHANGE: 2}
+    assert {each.better for each in found.judged} == {"", "Three alpacas."}
+    assert "They are alpacas." in found.to_html()
+    assert json.loads(found.to_json())["verdicts"] == {"good": 2, "change": 2}
 
 
 # Drafts by a chat model.

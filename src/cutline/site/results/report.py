@@ -22,9 +22,11 @@ from cutline.site.decide.decision_tree import decide
 from cutline.site.decide.lint import lint, says_nothing
 from cutline.site.model import (
     Alt,
+    AltVerdict,
     Draft,
     Finding,
     ImageUse,
+    Judgement,
     Kind,
     Origin,
     Purpose,
@@ -90,6 +92,24 @@ class Problem:
     reference: str
     found: int = 0
     left: int = 0
+
+
+@dataclass
+class JudgedAlt:
+    """An alt in a page that was judged to change, or to be decorative.
+
+    Attributes:
+        alt: the alt in the page; `better` a suggestion, "" if there is none.
+        reason: why; `judge` is a rule or a chat model.
+    """
+
+    page: str
+    source: str
+    alt: str
+    verdict: AltVerdict
+    reason: str
+    better: str
+    judge: str
 
 
 @dataclass
@@ -159,6 +179,8 @@ class Report:
         possible: with the drafts that still wait, too, as they are.
         purposes: what the images are for, the most frequent first.
         problems, pages: lint's findings by rule and by page, the worst first.
+        verdicts: how many alts in the pages are judged good, to change, or to be decorative.
+        judged: those that are not good.
         failures: what could not be had.
         cards: images with their words: asked, unsure, waiting and approved ones.
     """
@@ -174,6 +196,8 @@ class Report:
     purposes: dict[Purpose, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     pages: list[PageProblems] = field(default_factory=list)
+    verdicts: dict[AltVerdict, int] = field(default_factory=dict)
+    judged: list[JudgedAlt] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     cards: list[Card] = field(default_factory=list)
 
@@ -182,8 +206,8 @@ class Report:
 
         Keys: `version` (of this form, 1), `made_at`, `site`, `model`; `counts` as `Counts`;
         `left_out`; `coverage` with `before`, `after`, `possible`, each as `Coverage` with its
-        `share`; `purposes` by name; `problems`, `pages` and `failures` as the classes of these
-        names; and `images`, as `Card`, those without words first.
+        `share`; `purposes` by name; `problems`, `pages`, `judged` and `failures` as the classes
+        of these names; `verdicts` by name; and `images`, as `Card`, those without words first.
         """
         stages = {"before": self.before, "after": self.after, "possible": self.possible}
         images = []
@@ -204,6 +228,8 @@ class Report:
             "purposes": self.purposes,
             "problems": [asdict(each) for each in self.problems],
             "pages": [asdict(each) for each in self.pages],
+            "verdicts": self.verdicts,
+            "judged": [asdict(each) for each in self.judged],
             "failures": [asdict(each) for each in self.failures],
             "images": images,
         }
@@ -277,6 +303,8 @@ def report(store: Store, *, progress: Callable[[int, int], None] | None = None) 
     pages: list[PageProblems] = []
     cards: dict[tuple[object, ...], Card] = {}
     failed: dict[str, tuple[str, dict[str, None]]] = {}
+    verdicts: Counter[AltVerdict] = Counter()
+    judged: list[JudgedAlt] = []
     done = left_out = 0
     for page, group in groupby(store.uses(), key=lambda each: each.use.page):
         uses = list(group)
@@ -297,6 +325,9 @@ def report(store: Store, *, progress: Callable[[int, int], None] | None = None) 
                     None
                 )
             _collect(cards, each, store)
+            if each.judgement is not None:
+                verdicts[each.judgement.verdict] += 1
+                judged += _judged(each, each.judgement, store)
         _lint(uses, about, problems)
         pages.append(about)
         done += len(uses)
@@ -321,6 +352,8 @@ def report(store: Store, *, progress: Callable[[int, int], None] | None = None) 
         purposes=dict(purposes.most_common()),
         problems=sorted(problems.values(), key=lambda each: (_RANKS[each.severity], -each.found)),
         pages=pages,
+        verdicts=dict(verdicts),
+        judged=judged,
         failures=failures,
         cards=sorted(cards.values(), key=lambda card: _ORDER.index(card.status)),
     )
@@ -344,6 +377,23 @@ def _need(stored: StoredUse) -> tuple[Purpose, bool]:
         return decision.purpose, True
     empty = use.alt_state is Alt.EMPTY and decision.purpose is Purpose.KEPT
     return decision.purpose, not empty and decision.purpose not in _UNNEEDED
+
+
+def _judged(stored: StoredUse, judgement: Judgement, store: Store) -> list[JudgedAlt]:
+    """The alt as a row of the report, unless it is good."""
+    if judgement.verdict is AltVerdict.GOOD:
+        return []
+    return [
+        JudgedAlt(
+            stored.use.page,
+            store.named(stored.use.url or stored.use.source),
+            stored.use.alt or "",
+            judgement.verdict,
+            judgement.reason,
+            judgement.alt,
+            judgement.judge,
+        )
+    ]
 
 
 def _alts(stored: StoredUse) -> tuple[str | None, str | None]:
