@@ -149,8 +149,8 @@ def test_failures_say_what_why_and_where(store: Store) -> None:
 def test_json_says_it_all(store: Store) -> None:
     record = json.loads(reports.report(store).to_json())
     assert list(record) == (
-        "version made_at site model counts left_out coverage purposes problems pages failures"
-        " images".split()
+        "version made_at site model counts left_out coverage purposes problems pages verdicts"
+        " judged failures images".split()
     )
     assert record["version"] == 1
     assert record["coverage"]["after"]["share"] == 2 / 6
