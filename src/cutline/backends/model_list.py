@@ -40,7 +40,7 @@ def list_models(server: Server, timeout_s: float = _TIMEOUT_S) -> list[RemoteMod
     """The models of a server, by name.
 
     Asks `GET /models`, and for whether they see images Ollama's `/api/show`, LM Studio's
-    `/api/v0/models` and llama.cpp's `/props`, as far as the server has them.
+    `/api/v1/models` and llama.cpp's `/props`, as far as the server has them.
 
     Raises:
         MissingExtraError: httpx is not installed.
@@ -136,9 +136,10 @@ def _details(client: Any, server: Server, names: list[str]) -> dict[str, Any]:
     base = f"{parts.scheme}://{parts.netloc}"
     found: dict[str, Any] = {}
     try:
-        status, body = _get(client, f"{base}/api/v0/models", server)
-        if status == 200:
-            found.update({str(each["id"]): each for each in _entries(_json(body))})
+        for path in ("/api/v1/models", "/api/v0/models"):
+            status, body = _get(client, f"{base}{path}", server)
+            if status == 200 and not found:
+                found.update({str(each["id"]): each for each in _entries(_json(body))})
         status, body = _get(client, f"{base}/props", server)
         props = _json(body)
         if status == 200 and isinstance(props, Mapping) and "modalities" in props:
