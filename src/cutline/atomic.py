@@ -1,40 +1,50 @@
-"""Files that are there whole or not at all, whatever happens while they are written."""
+"""Atomic file writes: a file is replaced as a whole or not at all."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
+import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from cutline.errors import OptionError, OutputError
 
+_PREFIX, _SUFFIX = ".cutline-", ".tmp"
+
 
 @contextmanager
-def replacing(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
-    """A file's next content, written beside it and put in its place when all went well.
+def replacing(path: Path, *, synced: bool = True, keep_owner: bool = False) -> Iterator[BinaryIO]:
+    """Write a file's next content beside it, and put it in place if the block ends well.
 
-    A link stays one and a file keeps its mode. What is no file, like /dev/null, is written to.
+    A symbolic link stays one, and a file keeps its mode. What is no regular file, such as
+    /dev/null, is written to directly.
 
     Args:
-        path: the file to be; its folder exists.
-        synced: whether it must outlast a power cut; otherwise only the end of the process.
+        path: the file to write; its folder exists.
+        synced: whether it must survive a power cut, and not only the end of the process.
+        keep_owner: also keep the owner and the extended attributes of the file that is there.
 
     Raises:
-        OSError: the folder or the disk refuses; what was there is as it was.
+        OSError: the folder or the disk refuses; the old file is unchanged.
+        OutputError: the owner cannot be kept; the old file is unchanged.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             yield file
         return
     target = path.resolve()
-    temporary = target.with_name(f".cutline-{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f"{_PREFIX}{os.getpid()}-{secrets.token_hex(8)}{_SUFFIX}")
     try:
         with temporary.open("xb") as file:
             yield file
+            if keep_owner and target.exists():
+                _copy_ownership(target, file.fileno())
             if synced:
                 file.flush()
                 os.fsync(file.fileno())
@@ -43,6 +53,81 @@ def replacing(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _copy_ownership(old: Path, descriptor: int) -> None:
+    status = old.stat()
+    try:
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    except PermissionError as error:
+        raise OutputError("it belongs to somebody else; run this as its owner") from error
+    with suppress(OSError, AttributeError):  # not every system has or keeps them
+        for attribute in os.listxattr(old):
+            os.setxattr(descriptor, attribute, os.getxattr(old, attribute))
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete the temporary files that killed processes left in a folder and the folders in it.
+
+    Those of a process that still runs stay; so do those without a process in their name that are
+    less than an hour old.
+
+    Args:
+        folder: hidden folders and node_modules in it are not searched.
+
+    Returns:
+        How many files were deleted.
+    """
+    deleted = 0
+    for current, folders, names in os.walk(folder):
+        folders[:] = [n for n in folders if not n.startswith(".") and n != "node_modules"]
+        for name in names:
+            if not (name.startswith(_PREFIX) and name.endswith(_SUFFIX)):
+                continue
+            file = Path(current, name)
+            with suppress(OSError):
+                if stat.S_ISREG(file.lstat().st_mode) and _is_leftover(file):
+                    file.unlink()
+                    deleted += 1
+    return deleted
+
+
+def _is_leftover(file: Path) -> bool:
+    process, dash, _ = file.name[len(_PREFIX) :].partition("-")
+    if not (dash and process.isdecimal()) or os.name != "posix":
+        return time.time() - file.lstat().st_mtime > 3600
+    if int(process) == os.getpid():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def read_regular(path: Path, *, max_bytes: int | None = None) -> bytes:
+    """Read a regular file, without waiting for a pipe or reading a device without end.
+
+    Args:
+        path: symbolic links are followed.
+        max_bytes: size of the largest file read; None for no limit.
+
+    Raises:
+        OSError: it is missing, unreadable, too large, or no regular file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if max_bytes is not None and status.st_size > max_bytes:
+            raise OSError(
+                errno.EFBIG, f"got {status.st_size} bytes; expected at most {max_bytes}", str(path)
+            )
+        return file.read()
 
 
 def write_whole(path: Path, content: str | bytes, *, synced: bool = True) -> None:

@@ -198,7 +198,7 @@ def test_undo_takes_back_every_run_and_names_what_stands_in_changed_files(home: 
     done = site("undo")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "kept.html: it changed since it was written; put it right by hand",
+        "kept.html: it changed since it was written; restore it by hand",
         '  kept.html:3: alt="Sand"',
         "Undone: 2 alts in 1 file.",
     ]

@@ -106,6 +106,10 @@ class Steps:
             self.problem(f"{path}: {error}")
         where = f"in {several(result.pages, 'file')}"
         self.say(f"{images_found(result.occurrences, result.images, where)}.")
+        if number := sum(result.unread.values()):
+            kinds = ", ".join(several(count, what) for what, count in result.unread.items())
+            verb = "looks like an image and was" if number == 1 else "look like images and were"
+            self.say(f"{several(number, 'more thing')} {verb} not read: {kinds}.")
 
     def imported(self, result: ImportResult) -> None:
         """Print what an import found."""
@@ -184,7 +188,10 @@ def next_command(store: Path, name: str) -> str:
 
 def several(number: int, what: str) -> str:
     """A number and its noun."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    if number == 1:
+        return f"{number:,} {what}"
+    noun, preposition, rest = what.partition(" in ")
+    return f"{number:,} {noun}s{preposition}{rest}"
 
 
 def images_found(images: int, different: int, where: str) -> str:

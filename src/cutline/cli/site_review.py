@@ -231,6 +231,12 @@ def apply(
 
 @site.command(epilog=examples("cutline site undo"))
 def undo(
+    root: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]", help="The folder with the pages. Default: the one given to apply."
+        ),
+    ] = None,
     store: Annotated[Path, STORE] = DEFAULT_STORE,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -244,7 +250,7 @@ def undo(
     from cutline import site as library
 
     with needing("site", "cutline site"), Steps(quiet) as steps:
-        result = library.undo(store, progress=steps.show)
+        result = library.undo(store, root=root, progress=steps.show)
         steps.undone(result)
     raise typer.Exit(1 if result.failed else 0)
 

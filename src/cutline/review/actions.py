@@ -23,8 +23,8 @@ from cutline.errors import CutlineError, StoreError
 from cutline.image import load_image
 from cutline.site.decide.lint import lint
 from cutline.site.model import ImageOccurrence, Purpose, Review, Verdict, new_review
+from cutline.site.pages.alt_markup import current_alt
 from cutline.site.pipeline import is_faulty
-from cutline.site.store.rows import stands
 from cutline.site.store.store import Store, StoredImage, StoredOccurrence
 from cutline.site.url_words import tail
 
@@ -103,7 +103,7 @@ class ReviewActions:
         with self._writing:
             stored = self.occurrence(id)
             review = self._new_review(stored, action.verdict, action.alt or "")
-            if review.verdict in _REPLACING and action.present == stands(stored.occurrence):
+            if review.verdict in _REPLACING and action.present == current_alt(stored.occurrence):
                 review = replace(review, replaces=action.present)
             old = stored.review
             if old is not None and replace(review, who=old.who, when=old.when) == old:
@@ -167,7 +167,7 @@ class ReviewActions:
         occurrence, draft, image = stored.occurrence, stored.draft, stored.image
         known = {name: getattr(occurrence, name) for name in _CONTEXT}
         known["link"] = self.store.named(occurrence.link)
-        known["stands"] = stands(occurrence)
+        known["stands"] = current_alt(occurrence)
         decision = draft.decision if draft else None
         alt = _alt(stored)
         same, candidates = self._candidates(stored)

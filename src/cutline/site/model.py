@@ -119,6 +119,7 @@ class Page:
         sha256: of its bytes; "" if it could not be read.
         status: the HTTP status; 0 for a file, or without a response.
         error: why it could not be read; "" if it was.
+        unread: what looks like an image and was not read, such as ("wiki link", 3).
     """
 
     url: str
@@ -127,6 +128,7 @@ class Page:
     language: str = ""
     status: int = 0
     error: str = ""
+    unread: tuple[tuple[str, int], ...] = ()
 
 
 class Purpose(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -48,12 +48,15 @@ class ScanResult:
         pages: files read, those that failed included.
         occurrences, images: image occurrences in these files, and distinct images.
         problems: path and error of each file that could not be read.
+        unread: how many things look like images and were not read, by what they are, such as
+            "wiki link" or "image in a .rst file".
     """
 
     pages: int
     occurrences: int
     images: int
     problems: tuple[tuple[str, str], ...]
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:

@@ -186,11 +186,15 @@ def apply(
         return ApplyResult(tuple(changes), outcome, opened.count_occurrences(stage="reviewed") > 0)
 
 
-def undo(store: StoreOrPath, *, progress: OnProgress = ignore) -> UndoResult:
+def undo(
+    store: StoreOrPath, *, root: Path | str | None = None, progress: OnProgress = ignore
+) -> UndoResult:
     """Restore every file that `apply` wrote, unless somebody changed it since.
 
     Args:
         store: the site's store.
+        root: the folder that `apply` was given; None for what the store recorded. Only files in it
+            are changed.
         progress: called after every file.
 
     Raises:
@@ -204,7 +208,12 @@ def undo(store: StoreOrPath, *, progress: OnProgress = ignore) -> UndoResult:
         journal = journal_path(opened.path)
         if not journal.is_file():
             return UndoResult(None, {})
-        outcome = restore(opened, journal, progress=of_step("undoing", progress))
+        outcome = restore(
+            opened,
+            journal,
+            root=None if root is None else Path(root),
+            progress=of_step("undoing", progress),
+        )
         remaining = {path: tuple(standing(journal, path)) for path, _ in outcome.failed}
         return UndoResult(outcome, remaining)
 

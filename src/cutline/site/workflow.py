@@ -11,6 +11,7 @@ everything up to the report.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +151,7 @@ def scan(
     from glob import escape
 
     from cutline.site.pages.scan import scan as scan_pages
+    from cutline.site.pages.scan import scan_unread
 
     folder = Path(folder)
     if folder.is_file() and is_page(folder):
@@ -161,6 +163,7 @@ def scan(
     seen: set[str] = set()
     images: set[str] = set()
     problems: list[tuple[str, str]] = []
+    unread: Counter[str] = Counter()
     total = 0
     with open_store(store) as opened:
         check_site(opened, root)
@@ -171,6 +174,7 @@ def scan(
             opened.put_page(page, occurrences)
             seen.add(page.url)
             total += len(occurrences)
+            unread.update(dict(page.unread))
             images.update(each.url or each.source or each.markup for each in occurrences)
             if page.error:
                 problems.append((page.url, page.error))
@@ -180,7 +184,8 @@ def scan(
             raise DataError(f"got {folder}; expected HTML or Markdown files {where}")
         if not (include or exclude):
             opened.retire_pages(seen)
-    return ScanResult(len(seen), total, len(images), tuple(problems))
+    unread.update(scan_unread(folder, include=include, exclude=exclude))
+    return ScanResult(len(seen), total, len(images), tuple(problems), dict(unread.most_common()))
 
 
 def import_export(store: StoreOrPath, file: Path | str) -> ImportResult:

@@ -151,6 +151,10 @@ BOTH_WAYS: dict[str, tuple[set[str], str]] = {
         {"-image-alt"},
         "its role says that it is decorative, and screen readers pass over it; axe wants no space",
     ),
+    "<details><img src=a.jpg></details>": (
+        {"+image-alt"},
+        "a click shows it; axe checks what is shown at the moment",
+    ),
     '<img src=a.jpg role="none presentation">': (
         {"-image-alt"},
         "browsers take the first role they know (WAI-ARIA 1.2, 8.1); axe takes neither of two",

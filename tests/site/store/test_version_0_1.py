@@ -61,7 +61,7 @@ def test_its_journal_is_read_by_undo(store: Path, tmp_path: Path) -> None:
     journal = store.with_name(f"{store.name}-applied.jsonl")
     text = journal.read_text().replace("/tmp/cutline-0.1/pages/index.html", str(page))
     journal.write_text(text)
-    result = site.undo(store)
+    result = site.undo(store, root=tmp_path)
     assert result.outcome is not None
     assert result.outcome.files == ("index.html",)
     assert page.read_text() == PAGE

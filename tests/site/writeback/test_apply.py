@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from justhtml import JustHTML
 
 from cutline.errors import OptionError, OutputError
-from cutline.site.model import ImageUse, Kind, Page, Review, Verdict
+from cutline.site.model import ImageOccurrence, Kind, Page, Review, Verdict
 from cutline.site.pages.alt_markup import clean
 from cutline.site.pages.scan import decode, scan, uses_in_html, uses_in_markdown
-from cutline.site.store.store import Store, StoredUse
+from cutline.site.store.store import Store, StoredOccurrence
 from cutline.site.writeback import apply as writeback
 from cutline.site.writeback import journal as journals
 from cutline.site.writeback import locate as pagefile
@@ -179,11 +179,11 @@ def test_what_somebody_wrote_over_ours_counts_as_found(site: Site) -> None:
 def test_an_alt_that_was_shown_and_replaced_is_replaced(site: Site, there: str) -> None:
     path = one(site, f'<img src=a alt="{there}">', "A dog")
     [stored] = site.store.uses()
-    assert stored.refused
+    assert stored.is_refused(())
     assert len(site.reasons()) == 1
     review = Review(Verdict.EDITED, "A ewe and her lamb", "ann", WHEN, replaces=stored.use.alt)
     site.store.put_review(1, review)
-    assert not site.store.use(1).refused
+    assert not site.store.use(1).is_refused(())
     assert site.reasons() == []
     path.write_text('<img src=a alt="A wolf">')
     assert len(site.reasons()) == 1, "nobody was shown these"
@@ -195,7 +195,7 @@ def test_an_alt_that_was_shown_and_replaced_is_replaced(site: Site, there: str) 
 def test_words_that_somebody_wrote_meanwhile_stay(site: Site) -> None:
     path = one(site, "<img src=a>", "A dog")
     path.write_text('<p>New</p><img src=a alt="A wolf">')
-    assert site.reasons() == ["somebody's words stand there (--overwrite replaces them): 'A wolf'"]
+    assert site.reasons() == ["the page has other words (--overwrite replaces them): 'A wolf'"]
     assert site.apply(overwrite=True).uses == 1
     assert path.read_text() == '<p>New</p><img src=a alt="A dog">'
 
@@ -381,8 +381,8 @@ def test_kill_in_the_middle_leaves_whole_files_and_a_journal_that_tells(
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from cutline.site import pagefile, writeback
-        from cutline.site.store import Store
+        from cutline.site.store.store import Store
+        from cutline.site.writeback import apply as writeback
         store, root, journal = map(Path, sys.argv[1:])
         store = Store(store)
         changes = writeback.plan(store, root)
@@ -454,7 +454,7 @@ def test_markdown_that_would_read_otherwise_is_refused_alone(
     path = one(site, "![](a.png) ![](b.png)", "fine", "trouble", page="zoo.md")
     read = pagefile.uses_in_markdown
 
-    def misread(text: str, **names: str) -> tuple[Page, list[ImageUse]]:
+    def misread(text: str, **names: str) -> tuple[Page, list[ImageOccurrence]]:
         return read(text.replace("trouble", "something else"), **names)
 
     monkeypatch.setattr(pagefile, "uses_in_markdown", misread)
@@ -465,12 +465,15 @@ def test_markdown_that_would_read_otherwise_is_refused_alone(
 
 def test_what_has_no_place_in_a_file_is_refused(site: Site) -> None:
     site.write("a.html", "<img src=a>")
-    uses = [ImageUse("a.html", 0, Kind.ROW, "a"), ImageUse("a.html", 1, Kind.IMG, "b")]
+    uses = [
+        ImageOccurrence("a.html", 0, Kind.ROW, "a"),
+        ImageOccurrence("a.html", 1, Kind.IMG, "b"),
+    ]
     site.store.put_page(Page("a.html"), uses)
     site.approve("a.html", "A dog", "A cat")
     assert site.reasons() == [
         "only an export names it; write it back as a table",
-        "where it stands in the file is not known; change it by hand",
+        "its place in the file is not known; change it by hand",
     ]
 
 
@@ -512,7 +515,7 @@ def test_two_urls_of_one_file_agree_or_are_refused(site: Site) -> None:
         site.store.put_page(page, uses)
     site.approve("https://a.example/", "A dog", "A cat")
     site.approve("https://a.example/index.html", "A dog", "A lion")
-    assert site.reasons() == ["another page leads to this file and wants another alt there"]
+    assert site.reasons() == ["another page has this file, and another alt approved for it"]
     assert site.apply().uses == 2
     assert path.read_text() == '<img src=a alt="A dog"><img src=b alt="A cat">'
     assert [use.applied for use in site.store.uses()] == [True, True, True, False]
@@ -600,20 +603,21 @@ def test_a_root_that_is_no_folder(site: Site) -> None:
 class FakeStore:
     """What a store answers of one page all of whose uses were reviewed."""
 
-    def __init__(self, page: Page, uses: list[ImageUse], alts: list[str]) -> None:
+    def __init__(self, page: Page, uses: list[ImageOccurrence], alts: list[str]) -> None:
         self.page = page
+        self.settings: dict[str, str] = {}
         self.stored = [
-            StoredUse(number, use, review=Review(Verdict.EDITED, alt))
+            StoredOccurrence(number, use, review=Review(Verdict.EDITED, alt))
             for number, (use, alt) in enumerate(zip(uses, alts, strict=False))
         ]
 
     def pages(self) -> list[Page]:
         return [self.page]
 
-    def uses(self, **_: object) -> list[StoredUse]:
+    def uses(self, **_: object) -> list[StoredOccurrence]:
         return self.stored
 
-    def use(self, id: int) -> StoredUse:
+    def use(self, id: int) -> StoredOccurrence:
         return self.stored[id]
 
     def history(self, id: int) -> list[Review]:
@@ -622,6 +626,12 @@ class FakeStore:
     def put_applied(self, *_: object) -> None: ...
 
     def undo_applied(self, *_: object) -> None: ...
+
+    def setting(self, name: str) -> str | None:
+        return self.settings.get(name)
+
+    def put_setting(self, name: str, value: str) -> None:
+        self.settings[name] = value
 
 
 PIECES = st.one_of(

@@ -1,26 +1,28 @@
-r"""One image's markup with another alt, and nothing else in it changed. Pure functions.
+"""The alt in an image's markup: the current one, and the same markup with another.
 
 A start tag is read as the HTML standard's tokenizer reads it (13.2.5, "Tokenization"), but
-strictly: where a template language stands between the attributes, or a quote does not close,
-nobody can say what the tag will be, and it is refused rather than repaired.
+strictly: a tag with template code between its attributes, or with a quote that does not close, is
+refused and not repaired.
 """
 
 from __future__ import annotations
 
 import html
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cutline.errors import OutputError
-from cutline.site.model import Kind
-
-TEMPLATE = re.compile(
-    r"\{\{[^\n]*?\}\}|\{%[^\n]*?%\}|<\?(?:php\b|=|\s).*?(?:\?>|\Z)|<%.*?%>", re.DOTALL
+from cutline.site.model import ImageOccurrence, Kind
+from cutline.site.pages.markdown_dialects import (
+    alt_in_list,
+    split_attribute_list,
+    with_alt_in_list,
+    without_alt_in_list,
 )
-"""What a template language, PHP or ASP puts into a page."""
 
 NAMED = (Kind.SVG, Kind.ROLE_IMG, Kind.OBJECT)
-"""The kinds that have an aria-label for an alt."""
+"""The kinds that take an aria-label: HTML gives them no alt attribute."""
 
 _ALT_KINDS = (Kind.IMG, Kind.INPUT, Kind.AREA)
 _SPACE = r"\t\n\f\r "  # what HTML counts as white space
@@ -30,7 +32,9 @@ _ATTRIBUTE = re.compile(
     rf"""(?:[{_SPACE}]*=[{_SPACE}]*("[^"]*"|'[^']*'|[^{_SPACE}"'<>{{}}]+|(?=>)))?"""
 )
 _TAG_END = re.compile(rf"[{_SPACE}/]*>\Z")
-_MARKERS = (("{{", "}}"), ("{%", "%}"), ("<?", "?>"), ("<%", "%>"), ("${", "}"))
+_COMMENT = ("{#", "#}")  # not "Room {#12}"
+_MARKERS = (("{{", "}}"), ("{%", "%}"), _COMMENT, ("<?", "?>"), ("<%", "%>"), ("${", "}"))
+_TEMPLATE = re.compile(r"\{\{|\{%|\{#|<\?|<%|\$\{")
 _BOUND_ALT = re.compile(r"(?:[:.\[*]|ng-attr-|data-th-)(?:alt|aria-label)\]?\Z")
 _LABEL_PART = re.compile(r"\\.|`+|\[|\]", re.DOTALL)
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+")
@@ -47,12 +51,39 @@ class _Attribute:
 
 
 def clean(alt: str) -> str:
-    """An alt on one line, without what a file cannot carry: controls, lone surrogates."""
+    """An alt on one line, without what a file cannot hold: controls, lone surrogates."""
     return _UNWRITABLE.sub("", _BREAKS.sub(" ", alt))
 
 
+def current_alt(use: ImageOccurrence) -> str | None:
+    """The text that a use has in its page where an alt would be written; None if it has none.
+
+    For an `<svg>`, an `<object>` or an element with role=img this is its accessible name, "" if
+    aria-hidden marks it as decorative.
+    """
+    if use.kind not in NAMED:
+        return use.alt
+    if use.name:
+        return use.name
+    with suppress(OutputError):
+        attributes = {each.name.lower(): each.value for each in _attributes(use.markup)}
+        if (attributes.get("aria-hidden") or "").strip().lower() == "true":
+            return ""
+    return None
+
+
+def has_alt(use: ImageOccurrence, alt: str) -> bool:
+    """Whether a use has this alt in its page already, as `with_alt` would write it."""
+    alt, there = clean(alt), current_alt(use)
+    if use.kind in NAMED:  # white space in names is collapsed
+        return there is not None and there == " ".join(alt.split())
+    if use.kind is Kind.MARKDOWN:
+        return (there or "") == alt
+    return there == alt
+
+
 def alt_in(tag: str, kind: Kind) -> str | None:
-    """The alt (or aria-label) that a start tag carries, the first one; None if it has none.
+    """The alt (or aria-label) of a start tag, the first one; None if it has none.
 
     Raises:
         OutputError: the tag cannot be read safely; the message says why.
@@ -64,46 +95,48 @@ def alt_in(tag: str, kind: Kind) -> str | None:
 
 
 def with_alt(
-    markup: str, kind: Kind, alt: str, *, ascii_only: bool = False, in_markdown: bool = False
+    markup: str,
+    kind: Kind,
+    alt: str,
+    *,
+    ascii_only: bool = False,
+    in_markdown: bool = False,
+    in_quarto: bool = False,
 ) -> str:
     """The same markup with this alt.
 
-    An `<svg>`, an `<object>` or an element with role=img is named by aria-label (SVG accessibility
-    API mappings 1.0), or hidden by aria-hidden for an alt of "".
+    The text is escaped so that HTML, CommonMark, Python-Markdown, MDX and template engines read the
+    same. An `<svg>`, an `<object>` or an element with role=img is named by aria-label (SVG
+    accessibility API mappings 1.0), or hidden by aria-hidden for an alt of "".
 
     Args:
-        markup: a whole start tag, or a whole Markdown image, as it stands in the file.
+        markup: a whole start tag, or a whole Markdown image with its attribute list.
         kind: which element it is.
         alt: on one line; "" for a decorative image.
-        ascii_only: write other characters as numeric references, where the file's encoding is in
-            doubt or has no room for them.
-        in_markdown: the tag stands in a Markdown file, where a pipe could end a table's cell.
+        ascii_only: write other characters as numeric references, where the file's encoding is
+            uncertain or lacks them.
+        in_markdown: the tag is in a Markdown file.
+        in_quarto: the brackets of a Markdown image are its caption; the alt is an attribute.
 
     Raises:
         OutputError: the markup cannot be changed safely; the message says why.
     """
     if kind is Kind.MARKDOWN:
-        end = _label_end(markup)
-        label, rest = markup[2:end], markup[end + 1 :]
-        _refuse_template(label, "alt")
-        if rest in ("", "[]"):  # the alt was the reference, too
-            rest = f"[{label}]"
-        return f"![{_references(_escape_markdown(alt), ascii_only)}]{rest}"
-
-    text = html.escape(alt, quote=False).replace("{{", "{&#123;").replace("{%", "{&#37;")
+        return _markdown_with_alt(markup, alt, ascii_only, in_quarto)
+    text = html.escape(alt, quote=False).replace("{", "&#123;")
     if in_markdown:
-        text = text.replace("|", "&#124;")
+        text = re.sub(r"[`\\\[\]|}~$]", _numeric, text)
     text = _references(text, ascii_only)
     name = _attribute_of(kind)
     if name == "alt":
         return _with_attribute(markup, name, text)
     names = {attribute.name.lower(): attribute.value for attribute in _attributes(markup)}
     if "aria-labelledby" in names:
-        raise OutputError("another element names it (aria-labelledby); change that one by hand")
+        raise OutputError("another element names it (aria-labelledby); change that element by hand")
     if not alt:
         return _with_attribute(markup, "aria-hidden", "true")
     if (names.get("aria-hidden") or "").lower() == "true":
-        raise OutputError("it is hidden from screen readers (aria-hidden); take that away by hand")
+        raise OutputError("it is hidden from screen readers (aria-hidden); remove that by hand")
     if kind is Kind.SVG and (names.get("role") or "") != "img":
         markup = _with_attribute(markup, "role", "img")
     return _with_attribute(markup, name, text)
@@ -121,20 +154,21 @@ def _attribute_of(kind: Kind) -> str:
 def _attributes(markup: str) -> list[_Attribute]:
     attributes: list[_Attribute] = []
     position = _opening(markup).end()
+    markers = [each for each in _MARKERS if each != _COMMENT or each[1] in markup]
     while (match := _ATTRIBUTE.match(markup, position)) is not None:
         raw = match[2]
         quote = raw[0] if raw and raw[0] in "\"'" else ""
         value = raw[1:-1] if raw is not None and quote else raw
         attributes.append(_Attribute(match[1], match.end(), value, match.start(2), quote))
-        if any((value or "").rfind(opens) > (value or "").rfind(ends) for opens, ends in _MARKERS):
-            raise OutputError("template code stands across its quotes, so it cannot be read safely")
+        if any((value or "").rfind(opens) > (value or "").rfind(ends) for opens, ends in markers):
+            raise OutputError("template code crosses its quotes, so it cannot be read safely")
         if _BOUND_ALT.search(match[1].lower()):
-            raise OutputError(f"a program makes its alt ({match[1]}); change that by hand")
+            raise OutputError(f"a program sets its alt ({match[1]}); change that by hand")
         position = match.end()
     if _TAG_END.match(markup, position) is None:
         rest = markup[position:].strip()
-        what = "template code" if TEMPLATE.search(rest) else repr(rest[:20])
-        raise OutputError(f"{what} stands between its attributes, so it cannot be read safely")
+        what = "template code" if _TEMPLATE.search(rest) else repr(rest[:20])
+        raise OutputError(f"{what} is between its attributes, so it cannot be read safely")
     return attributes
 
 
@@ -166,8 +200,9 @@ def _with_attribute(markup: str, name: str, text: str) -> str:
 
 
 def _refuse_template(value: str, name: str) -> None:
-    if any(opens in value for opens, _ in _MARKERS):
-        raise OutputError(f"a template makes its {name}; change the template by hand")
+    markers = [each for each in _MARKERS if each != _COMMENT or each[1] in value]
+    if any(opens in value for opens, _ in markers):
+        raise OutputError(f"a template sets its {name}; change the template by hand")
 
 
 def _quoted(text: str, quote: str) -> str:
@@ -178,15 +213,83 @@ def _references(text: str, ascii_only: bool) -> str:
     return text.encode("ascii", "xmlcharrefreplace").decode("ascii") if ascii_only else text
 
 
+def differs_in_alt_only(one: str, other: str) -> bool:
+    """Whether two markups are the same start tag or Markdown image with different alts.
+
+    Of a tag also aria-label, aria-hidden="true" and role="img" may differ, which name elements that
+    have no alt.
+    """
+    try:
+        if one.startswith("![") and other.startswith("!["):
+            return _images_but_for_alt(one, other)
+        return _tag_but_for_alt(one) == _tag_but_for_alt(other)
+    except OutputError:
+        return False
+
+
+def _tag_but_for_alt(tag: str) -> tuple[str, list[tuple[str, str | None]]]:
+    kept: list[tuple[str, str | None]] = []
+    for each in _attributes(tag):
+        name = each.name.lower()
+        helper = (name, (each.value or "").lower()) in (("aria-hidden", "true"), ("role", "img"))
+        if name not in ("alt", "aria-label") and not helper:
+            kept.append((name, each.value))
+    if not tag.endswith(">"):
+        raise OutputError(f"got {tag[:40]!r}, which is no start tag")
+    return _opening(tag)[0].lower(), kept
+
+
+def _images_but_for_alt(one: str, other: str) -> bool:
+    parts = [split_attribute_list(markup) for markup in (one, other)]
+    if any(alt_in_list(attributes) is not None for _, attributes in parts):
+        bare = [(image, without_alt_in_list(attributes)) for image, attributes in parts]
+        return bare[0] == bare[1]
+    kept = []
+    for image, attributes in parts:
+        end = _label_end(image)
+        rest = image[end + 1 :]  # where it is missing, the label is the reference
+        kept.append((f"[{image[2:end]}]" if rest in ("", "[]") else rest, attributes))
+    return kept[0] == kept[1]
+
+
+def _markdown_with_alt(markup: str, alt: str, ascii_only: bool, in_quarto: bool) -> str:
+    image, attributes = split_attribute_list(markup)
+    end = _label_end(image)
+    if in_quarto or alt_in_list(attributes) is not None:
+        _refuse_template(attributes, "alt")
+        value = _references(_escape_attribute(alt), ascii_only)
+        return image + with_alt_in_list(attributes, value)
+    label, rest = image[2:end], image[end + 1 :]
+    _refuse_template(label, "alt")
+    if rest in ("", "[]"):  # the alt was the reference, too
+        rest = f"[{label}]"
+    return f"![{_references(_escape_markdown(alt), ascii_only)}]{rest}{attributes}"
+
+
 def _escape_markdown(alt: str) -> str:
-    """Plain text as Markdown inline text (CommonMark 0.31, 2.4, 2.5; GFM tables, strikethrough)."""
+    """Plain text as the label of an image.
+
+    Backslashes only where Python-Markdown knows them, too; numeric references for what extensions
+    (tables, strikethrough, superscript, math), MDX and template engines would read.
+    """
     text = re.sub(r"&(?=#?\w+;)", "&amp;", alt).replace("<", "&lt;")
-    text = re.sub(r"([\\`*_\[\]~|])", r"\\\1", text)
-    return text.replace("{{", r"{\{").replace("{%", r"{\%")
+    text = re.sub(r"([\\`*_\[\]])", r"\\\1", text)
+    text = re.sub(r"[|~{}^]|(?<!\w)@(?=\w)", _numeric, text)
+    text = re.sub(r"==|\+\+|::|(?<!\w):(?=[\w+-]+:)", lambda found: _numeric(found), text)
+    return text.replace("$", "&#36;") if text.count("$") > 1 else text
+
+
+def _escape_attribute(alt: str) -> str:
+    """Plain text as a quoted value of an attribute list."""
+    return re.sub(r"[<>\"'`*_\[\]|~{}\\^$]", _numeric, alt.replace("&", "&amp;"))
+
+
+def _numeric(found: re.Match[str]) -> str:
+    return "".join(f"&#{ord(letter)};" for letter in found[0])
 
 
 def _label_end(markup: str) -> int:
-    """Where the bracket closes that `![` opens: escapes and code are passed over, pairs nest."""
+    """The offset of the bracket that closes `![`; escapes and code are skipped, pairs nest."""
     if not markup.startswith("!["):
         raise OutputError(f"got {markup[:40]!r}, which is no Markdown image")
     depth, position = 0, 1

@@ -1,4 +1,4 @@
-"""What one element says by itself: its attributes, its style, what it shows, whether it hides."""
+"""Questions about one element: its attributes, its style, its image, whether it is hidden."""
 
 from __future__ import annotations
 
@@ -13,18 +13,27 @@ _WANTED_WIDTH_PX = 800  # more than a captioner looks at, and small enough to fe
 _UNRENDERED = frozenset(
     "datalist head noembed noframes rp script style template textarea title".split()
 )
+_IMAGE_ELEMENTS = frozenset({"img", "amp-img", "amp-anim"})  # with an alt attribute
+_NO_ADDRESSES = frozenset(
+    "alt class content href id longdesc name rel sizes src srcset style title usemap width height"
+    " aria-label data-caption data-alt data-title data-href data-link data-url onclick".split()
+)
 _IMAGES = frozenset({"img", "image"})  # roles that stand for one picture; "image" is ARIA 1.3's
 _GRAPHICS = _IMAGES | {"graphics-document", "graphics-symbol"}
 _CONTROLS = frozenset({"button", "link", "menuitem", "tab", "switch", "checkbox", "radio"})
 
 _NOT_REMOTE = re.compile(r"(?:data|javascript|about|blob):|.*(?:\{\{|\{%|<[?%]|\$\{)", re.I | re.S)
-_CANDIDATE = re.compile(r"[\s,]*(\S*[^\s,])(?:,|\s++((?:[^,(]|\([^)]*+\)?)*+)(?:,|$)|$)")
+_CANDIDATE = re.compile(r"[\s,]*+(\S*[^\s,])(?:,|\s++((?:[^,(]|\([^)]*+\)?)*+)(?:,|$)|$)")
+_PICTURE_ADDRESS = re.compile(
+    r"[^\s<>\"'{}]+\.(?:apng|avif|bmp|gif|jfif|jpe?g|jxl|png|svg|webp)(?:[?#][^\s{}]*)?",
+    re.IGNORECASE,
+)
 _CSS_URL = re.compile(r"""url\(\s*(?:"([^"]*)"|'([^']*)'|([^"')\s][^)]*+))\s*\)""", re.IGNORECASE)
 _PIXELS = re.compile(r"\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*", re.IGNORECASE)
 
 
 def attribute_of(element: Element, name: str) -> str:
-    """An attribute's value without the blanks around it; "" if there is none."""
+    """An attribute's value without white space around it; "" if there is none."""
     value = element.attrs.get(name)
     return printable(value).strip() if value else ""
 
@@ -35,7 +44,7 @@ def role_of(element: Element) -> str:
 
 
 def language_of(element: Element) -> str | None:
-    """What it says of its language; None if nothing."""
+    """Its lang attribute; None if it has none."""
     for name in ("lang", "xml:lang"):
         if name in element.attrs:
             return attribute_of(element, name)
@@ -43,32 +52,31 @@ def language_of(element: Element) -> str | None:
 
 
 def style_of(element: Element) -> dict[str, str]:
-    """What an inline style declares, without its pictures."""
+    """The declarations of its inline style, without URLs."""
     style = element.attrs.get("style")
     if not style:
         return {}
-    pairs = (one.partition(":") for one in _CSS_URL.sub("", style.lower()).split(";"))
+    head, end, tail = style.lower().rpartition(")")
+    pairs = (one.partition(":") for one in f"{_CSS_URL.sub('', head + end)}{tail}".split(";"))
     return {name.strip(): value.partition("!")[0].strip() for name, _, value in pairs}
 
 
 def backgrounds_of(element: Element) -> list[str]:
-    """The pictures that its inline style names."""
-    style = element.attrs.get("style") or ""
+    """The URLs in its inline style."""
+    head, end, _ = (element.attrs.get("style") or "").rpartition(")")
+    style = head + end  # without it, the search for the end would begin again at each URL
     return ["".join(found.groups(default="")).strip() for found in _CSS_URL.finditer(style)]
 
 
 def is_hidden(element: Element) -> bool:
-    """Whether the element itself hides what is in it, at least from assistive technology."""
+    """Whether the element hides its content, at least from assistive technology.
+
+    What a click reveals is not hidden: closed `<details>` and `<dialog>`, popovers,
+    `hidden=until-found`. Neither is the content of a declarative shadow root.
+    """
     name, attributes = element.name, element.attrs
     if name in _UNRENDERED and element.namespace == "html":
-        return True
-    parent = element.parent
-    if isinstance(parent, Element) and parent.name == "details" and "open" not in parent.attrs:
-        summaries = (one for one in parent.children or [] if one.name == "summary")
-        if next(summaries, None) is not element:
-            return True
-    if (name, "open" in attributes) == ("dialog", False):
-        return True
+        return name != "template" or not is_shadow_root(element)
     if (name, "controls" in attributes) == ("audio", False):
         return True
     if not attributes:
@@ -80,11 +88,17 @@ def is_hidden(element: Element) -> bool:
         return True
     if "display" in declared:
         return declared["display"] == "none"
-    return "hidden" in attributes or "popover" in attributes
+    return "hidden" in attributes and attribute_of(element, "hidden").lower() != "until-found"
+
+
+def is_shadow_root(template: Element) -> bool:
+    """Whether a <template> is a declarative shadow root (HTML Standard, 4.12.3)."""
+    names = ("shadowrootmode", "shadowroot")  # the second is an earlier draft's
+    return any(attribute_of(template, name).lower() in ("open", "closed") for name in names)
 
 
 def is_control(element: Element) -> bool:
-    """Whether it does something when it is clicked: a link or a button."""
+    """Whether it is a link or a button."""
     if element.name == "a" and ("href" in element.attrs or "xlink:href" in element.attrs):
         return True
     return element.name in ("button", "summary") or role_of(element) in _CONTROLS
@@ -98,7 +112,7 @@ def kind_of(element: Element) -> Kind | None:
             isinstance(element.parent, Element) and element.parent.namespace == "svg"
         )
         return Kind.SVG if outermost or role in _GRAPHICS else None
-    if name == "img":
+    if name in _IMAGE_ELEMENTS:
         return Kind.IMG
     if name == "input" and attribute_of(element, "type").lower() == "image":
         return Kind.INPUT
@@ -112,14 +126,14 @@ def kind_of(element: Element) -> Kind | None:
 
 
 def own_name(element: Element) -> str:
-    """The name that an element inside a link adds to the link's."""
+    """The name that an element adds to that of a link around it."""
     if label := one_line(attribute_of(element, "aria-label")):
         return label
     if element.namespace == "svg":
         return next(
             (one_line(c.to_text()) for c in element.children or [] if c.name == "title"), ""
         )
-    if element.name in ("img", "area", "input"):
+    if element.name in _IMAGE_ELEMENTS or element.name in ("area", "input"):
         alt = element.attrs.get("alt")
         return one_line(printable(alt)) if alt is not None else attribute_of(element, "title")
     return ""
@@ -136,15 +150,32 @@ def is_remote(source: str) -> bool:
     return bool(source) and not _NOT_REMOTE.match(source)
 
 
+def is_picture_address(text: str) -> bool:
+    """Whether a text is the URL or path of a picture, by its file name extension."""
+    return _PICTURE_ADDRESS.fullmatch(text) is not None
+
+
+def other_addresses(element: Element) -> list[str]:
+    """Pictures that attributes without a meaning in HTML name, as scripts for lazy loading use."""
+    found = dict.fromkeys(
+        attribute_of(element, name)
+        for name in element.attrs
+        if name not in _NO_ADDRESSES and not name.startswith(("on", "aria-"))
+    )
+    return [one for one in found if is_picture_address(one) and is_remote(one)]
+
+
 def parse_srcset(value: str, width_px: int | None) -> list[tuple[str, int | None]]:
-    """The URLs of a srcset, each with its width in px if it tells (HTML Standard, 4.8.4.2.1).
+    """The URLs of a srcset, each with its width in px if known (HTML Standard, 4.8.4.2.1).
 
     Args:
         value: the attribute.
         width_px: at what width the picture is shown, for densities such as "2x".
     """
     found: list[tuple[str, int | None]] = []
-    for candidate in _CANDIDATE.finditer(value):
+    position = 0
+    while candidate := _CANDIDATE.match(value, position):
+        position = candidate.end()
         url, descriptor = candidate[1], (candidate[2] or "").split()
         width = None
         for one in descriptor:
@@ -165,5 +196,5 @@ def best_of(candidates: list[tuple[str, int | None]]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text with its blanks collapsed, as it is shown."""
+    """Text with its white space collapsed, as a browser shows it."""
     return " ".join(printable(text).split())

@@ -1,8 +1,7 @@
-"""Reading a page: every image use in HTML, with the words around it.
+"""Reading a page: every image use in HTML, with the text around it.
 
-HTML is read by justhtml, which builds the tree a browser builds and still knows where in the file
-each tag began; html.parser knows the places but not the tree, lxml and lexbor the tree but not the
-places.
+justhtml parses the HTML: it builds the tree that a browser builds and records the offset of each
+tag. html.parser records offsets but builds no tree; lxml and lexbor build a tree without offsets.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 import ada_url
 from justhtml import Element, JustHTML, Node, Template, Text
 
-from cutline.site.model import ImageUse, Kind, Page
+from cutline.site.model import ImageOccurrence, Kind, Page
 from cutline.site.pages.dom import (
     attribute_of,
     backgrounds_of,
@@ -29,19 +28,33 @@ from cutline.site.pages.dom import (
     kind_of,
     language_of,
     one_line,
+    other_addresses,
     own_name,
     parse_srcset,
     role_of,
     style_of,
 )
+from cutline.site.pages.templates import (
+    Protected,
+    front_matter_field,
+    resolve_source,
+    template_spans,
+)
+from cutline.site.pages.unread import UnreadCounter, in_element
 from cutline.site.urls import normalise_url, printable
 
 _CONTEXT = 200
 _LONGEST_LABEL = 500
 _MOST_CANDIDATES = 20
+_MOST_NODES = 300  # of which an element's text is made, so that nested labels take linear time
 
 _LAZY = ("data-src", "data-lazy-src", "data-original", "data-lazy", "data-original-src")
 _LAZY_SETS = ("data-srcset", "data-lazy-srcset")
+_PLACEHOLDER = re.compile(
+    r"(?:^|[/_.-])(?:1x1|blank|dot|empty|lazy|lazyload|loader|loading|pixel|placeholder|spacer|"
+    r"spinner|transparent)(?:[/_.-]|$)",
+    re.IGNORECASE,
+)
 _INLINE = frozenset(
     "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q ruby s"
     " samp small span strike strong sub sup time tt u var wbr".split()
@@ -57,8 +70,10 @@ _TAG = (
     r"""(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>"'][^\s>]*+))?+|=)*+>"""
 )
 _START_TAG = re.compile(_TAG)
-_XML_TOKEN = re.compile(rf"<!--.*?-->|<!\[CDATA\[.*?]]>|<\?.*?\?>|{_TAG}", re.DOTALL)
+_XML_OPENER = re.compile(r"<(?:!--|!\[CDATA\[|\?|(?=[a-zA-Z]))")
+_XML_CLOSERS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
 _VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+_WITHOUT_ALT = frozenset({Kind.SVG, Kind.ROLE_IMG, Kind.OBJECT, Kind.CSS})
 _ROOTED = re.compile(r"[/\\](?![/\\])")
 _XML_DECLARATION = re.compile(r"\A(\ufeff?\s*)(<\?xml[^>]*>)")
 _BOGUS = re.compile(r"<[!?][^>]*>")
@@ -66,8 +81,14 @@ _NOSCRIPT_END = re.compile(r"</noscript[\s/>]", re.IGNORECASE)
 
 
 def uses_in_html(
-    html: str, *, page: str, base: str | None = None, root: str = "", xhtml: bool | None = None
-) -> tuple[Page, list[ImageUse]]:
+    html: str,
+    *,
+    page: str,
+    base: str | None = None,
+    root: str = "",
+    xhtml: bool | None = None,
+    template: bool | None = None,
+) -> tuple[Page, list[ImageOccurrence]]:
     """Every image use in a page, in document order.
 
     `hidden` follows axe-core's "hidden for assistive technology" as far as the page alone tells:
@@ -80,6 +101,8 @@ def uses_in_html(
         root: where URLs that begin with a slash start, for pages in a folder; "" for the host.
         xhtml: whether `<a/>` closes itself, as in XHTML that is not served as HTML; None: if the
             page's name ends in ".xhtml".
+        template: whether the page may hold front matter and template code, as source files do;
+            None: if `page` is no http(s) URL.
 
     Returns:
         The page, its checksum that of the text in UTF-8, and its uses. For every use whose offset
@@ -87,8 +110,34 @@ def uses_in_html(
     """
     if xhtml is None:
         xhtml = page.lower().endswith(".xhtml")
-    reader = _Reader(html, page, page if base is None else base, root, xhtml)
-    return reader.page(), reader.uses()
+    if template is None:
+        template = not page.lower().startswith(("http://", "https://"))
+    spans = template_spans(html) if template else []
+    base = page if base is None else base
+    reader = _Reader(html, Protected(html, spans), page, base, root, xhtml)
+    uses = reader.uses()
+    unread = UnreadCounter(reader.unread)
+    unread.add_code(html, spans, uses)
+    found = replace(reader.page(), unread=unread.counts())
+    if spans and spans[0].start == 0 and not found.title:
+        found = replace(found, title=front_matter_field(html[: spans[0].end], "title"))
+    return found, uses
+
+
+def uses_in_rendered(
+    html: str, protected: Protected, *, page: str, base: str | None = None, root: str = ""
+) -> tuple[Page, list[ImageOccurrence]]:
+    """As `uses_in_html`, for HTML rendered from a source text of another format.
+
+    Args:
+        html: what `protected.text` was rendered to.
+        protected: the source text; its template code is put back into what is read.
+        page, base, root: as for `uses_in_html`.
+    """
+    base = page if base is None else base
+    plain = Protected(html, [])
+    reader = _Reader(html, plain, page, base, root, False, protected.restore)
+    return replace(reader.page(), unread=reader.unread.counts()), reader.uses()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +150,7 @@ class _Scope:
     invisible: bool = False  # visibility: hidden, which what is inside may take back
     silent: bool = False  # its text is not shown
     noscript: bool = False
+    nested: bool = False  # in a <noscript> within a <noscript>
     control: Element | None = None  # the link or button around
     link: Element | None = None
     figure: Element | None = None
@@ -121,28 +171,60 @@ class _Found:
 class _Reader:
     """Reads one page: once through for names and places, once for images and text."""
 
-    def __init__(self, source: str, page: str, base: str, root: str, xhtml: bool) -> None:
+    def __init__(
+        self,
+        source: str,
+        protected: Protected,
+        page: str,
+        base: str,
+        root: str,
+        xhtml: bool,
+        restore: Callable[[str], str] | None = None,
+    ) -> None:
         self.source, self.name, self.base, self.root = source, page, base, root
-        self.html, self._shifts = _as_html(source) if xhtml else (source, [(0, 0)])
+        self.unread = UnreadCounter()
+        self._restore = restore or protected.restore
+        self._protected = protected.text  # of the source's length
+        self.html, self._shifts = (
+            _as_html(self._protected) if xhtml else (self._protected, [(0, 0)])
+        )
         self.title = self.language = ""
         self.ids: dict[str, Element] = {}
         self.labels: dict[str, list[Element]] = {}  # by the id that they are for
-        self._pieces: list[str] = []  # the text that is shown, blanks collapsed
+        self._pieces: list[str] = []  # the visible text, white space collapsed
         self._length = 0
-        self._blocks: list[int] = []  # where one begins or ends in the text
+        self._blocks: list[int] = []  # where a block begins or ends in the text
         self._headings: list[list[int]] = []  # where each begins and ends in the text
         self._found: list[_Found] = []
-        self._said: dict[Element, list[tuple[Element | None, str]]] = {}
-        tree = _tree(self.html)
-        self._look_round(tree)
+        self._texts: dict[Element, list[tuple[Element | None, str]]] = {}
+        self._captions: dict[Element, Element] = {}  # by figure
+        self._picture_sources: dict[Element, list[tuple[str, int | None]]] = {}
+        tree = self._tree(self.html)
+        self._collect_references(tree)
         self._read(tree)
 
+    def _tree(self, html: str, *, fragment: bool = False) -> Node:
+        """A parsed tree, with the template code of the source in attributes and text."""
+        tree = _tree(html, fragment=fragment)
+        for node, entering in _walk(tree, _all_children):
+            if not entering:
+                continue
+            if isinstance(node, Text):
+                if node.data:
+                    node.data = self._restore(node.data)
+            elif isinstance(node, Element):
+                for name, value in node.attrs.items():
+                    if value:
+                        node.attrs[name] = self._restore(value)
+        self._collect_captions(tree)
+        return tree
+
     def page(self) -> Page:
-        """What is to be known of the page itself."""
+        """The page's record."""
         checksum = hashlib.sha256(self.source.encode("utf-8", "surrogateescape")).hexdigest()
         return Page(self.name, checksum, self.title, self.language)
 
-    def uses(self) -> list[ImageUse]:
+    def uses(self) -> list[ImageOccurrence]:
         """Its image uses, in document order."""
         text = "".join(self._pieces)
         headings = [""]
@@ -153,8 +235,8 @@ class _Reader:
             for position, found in enumerate(self._found)
         ]
 
-    def _look_round(self, tree: Node) -> None:
-        """What must be known before the first image: ids, labels, base, title, language."""
+    def _collect_references(self, tree: Node) -> None:
+        """Collect what images refer to: ids, labels, base URL, title, language."""
         based = False
         for node, entering in _walk(tree, _shown_children):
             if not entering or not isinstance(node, Element):
@@ -172,16 +254,16 @@ class _Reader:
                 self.labels.setdefault(control, []).append(node)
 
     def _read(self, tree: Node) -> None:
-        """Keep the images, the headings and the text that is shown."""
+        """Collect images, headings and visible text."""
         scopes = [_Scope(int(self.html.startswith(_BOM)), self.language)]
         seen = set()
         for node, entering in _walk(tree, lambda node: self._children(node, scopes[-1])):
             if isinstance(node, Text):
                 if not (scopes[-1].hidden or scopes[-1].silent):
-                    self._say(node.data or "")
+                    self._add_text(node.data or "")
                 continue
             if node.name not in _INLINE:
-                self._say(" ")
+                self._add_text(" ")
                 if node.name not in _WITHIN_LINES and getattr(node, "namespace", "") != "svg":
                     self._blocks.append(self._length)
             if not entering:
@@ -201,18 +283,33 @@ class _Reader:
                         begun = len(self._headings) if scope.heading is None else scope.heading + 1
                         place = (begun, self._length, len(self._blocks))
                         self._found.append(_Found(node, kind, scope, *place))
+                elif not kind:
+                    in_element(self.unread, node, self._is_component(node, scope))
+
+    def _is_component(self, element: Element, scope: _Scope) -> bool:
+        """Whether it is a custom element, or a component of MDX or Vue (a capitalised name)."""
+        if "-" in element.name:
+            return element.namespace == "html"
+        if element.origin_offset is None:
+            return False
+        begin = element.origin_offset + scope.shift + 1
+        name = self.html[begin : begin + len(element.name)]
+        return name[:1].isupper() and not name.isupper()
 
     def _children(self, node: Node, scope: _Scope) -> list[Any]:
-        """What stands in an element; in a <noscript>, what a browser without scripts sees."""
+        """An element's children; in a <noscript>, those for a browser without scripts."""
         if isinstance(node, Template) and node.template_content:
             return [node.template_content]
         if node.name == "noscript" and node.children:
+            if scope.nested:  # one that was not closed: what is in it is read already
+                return []
             end = _NOSCRIPT_END.search(self.html, scope.shift)
-            return [_tree(self.html[scope.shift : end.start() if end else None], fragment=True)]
+            inside = self.html[scope.shift : end.start() if end else None]
+            return [self._tree(inside, fragment=True)]
         return node.children or []
 
     def _scope(self, element: Element, outer: _Scope) -> _Scope:
-        """What holds in an element: what held around it, and what it adds."""
+        """The scope in an element: that around it, with what the element adds."""
         name, attributes = element.name, element.attrs
         changes: dict[str, Any] = {}
         if not outer.hidden and is_hidden(element):
@@ -227,6 +324,7 @@ class _Reader:
             changes["control"] = element
             changes["link"] = element if name == "a" else None
         elif name == "noscript":
+            changes["nested"] = outer.noscript
             changes["noscript"] = changes["silent"] = True
             if element.children:
                 changes["shift"] = outer.shift + (element.children[0].origin_offset or 0)
@@ -242,15 +340,15 @@ class _Reader:
             changes["silent"] = True
         return replace(outer, **changes) if changes else outer
 
-    def _say(self, text: str) -> None:
-        text = _SPACE.sub(" ", _BOGUS.sub(" ", printable(text)))
+    def _add_text(self, text: str) -> None:
+        text = _SPACE.sub(" ", _without_declarations(printable(text)))
         if text.startswith(" ") and (not self._pieces or self._pieces[-1].endswith(" ")):
             text = text[1:]
         if text:
             self._pieces.append(text)
             self._length += len(text)
 
-    def _use(self, position: int, found: _Found, text: str, heading: str) -> ImageUse:
+    def _use(self, position: int, found: _Found, text: str, heading: str) -> ImageOccurrence:
         element, scope = found.element, found.scope
         source, candidates = self._sources(element, found.kind, scope)
         place = (element.origin_offset or 0) + scope.shift
@@ -261,14 +359,14 @@ class _Reader:
         if found.kind is Kind.AREA:
             control = link = element
         button = control is not None and link is None
-        return ImageUse(
+        return ImageOccurrence(
             page=self.name,
             position=position,
             kind=found.kind,
             source=printable(source),
             url=self._absolute(source),
             candidates=candidates,
-            alt=printable(element.attrs["alt"] or "") if "alt" in element.attrs else None,
+            alt=self._alt(element, found.kind),
             name=self._name(element),
             title=attribute_of(element, "title"),
             role=attribute_of(element, "role"),
@@ -285,13 +383,23 @@ class _Reader:
             beside=self._beside(found, text),
             page_title=self.title,
             language=scope.language,
-            markup=_start_tag(self.source, offset),
+            markup=self._start_tag(offset),
             offset=offset,
             noscript=scope.noscript,
         )
 
+    def _start_tag(self, offset: int) -> str:
+        matched = _START_TAG.match(self._protected, offset)
+        return self.source[offset : matched.end()] if matched else ""
+
+    def _alt(self, element: Element, kind: Kind) -> str | None:
+        """The alt attribute, of an element that has one in HTML; None if there is none."""
+        if kind in _WITHOUT_ALT or "alt" not in element.attrs:
+            return None
+        return printable(element.attrs["alt"] or "")
+
     def _beside(self, found: _Found, text: str) -> str:
-        """What stands after an image in its block, else what stands before it."""
+        """The text after an image in its block, else the text before it."""
         at, number = found.at, found.block
         begin = self._blocks[number - 1] if number else 0
         end = self._blocks[number] if number < len(self._blocks) else len(text)
@@ -299,7 +407,7 @@ class _Reader:
         return _first_words(text[at : min(end, at + 2 * _CONTEXT)]) or _last_words(before)
 
     def _sources(self, element: Element, kind: Kind, scope: _Scope) -> tuple[str, tuple[str, ...]]:
-        """What to fetch, as it stands there, and what else there is, made absolute."""
+        """The source to fetch, as the page has it, and the other sources, made absolute."""
         named: list[str] = []
         chosen = ""
         if kind in (Kind.IMG, Kind.INPUT):
@@ -309,18 +417,17 @@ class _Reader:
                 for name in (*_LAZY_SETS, "srcset")
                 for one in parse_srcset(attribute_of(element, name), width)
             ]
-            others = [
-                one
-                for source in (scope.picture.children or [] if scope.picture else [])
-                if isinstance(source, Element) and source.name == "source"
-                for name in (*_LAZY_SETS, "srcset")
-                for one in parse_srcset(attribute_of(source, name), None)
-            ]
+            others = self._sources_of(scope.picture) if scope.picture else []
             lazy = [
-                one for name in _LAZY if (one := attribute_of(element, name)) and is_remote(one)
+                one
+                for name in _LAZY
+                if is_remote(one := attribute_of(element, name)) and "{" not in one  # no pattern
             ]
             src = attribute_of(element, "src")
-            named = [*lazy, src, *(url for url, _ in own + others)]
+            unknown = other_addresses(element)
+            if unknown and (not is_remote(src) or _PLACEHOLDER.search(src)):
+                lazy += unknown
+            named = [*lazy, src, *unknown, *(url for url, _ in own + others)]
             chosen = best_of(own) or (lazy[0] if lazy else "")
             if not chosen and not (is_remote(src) or (src and not own + others)):
                 chosen = best_of(own + others) or next((url for url, _ in own + others), "")
@@ -331,22 +438,35 @@ class _Reader:
             named = [*backgrounds_of(element), attribute_of(element, "src")]
             chosen = next(filter(None, named), "")
         url = self._absolute(chosen)
-        fetchable = (self._absolute(one) for one in named if is_remote(one))
+        fetchable = (self._absolute(one) for one in named)
         candidates = dict.fromkeys(one for one in fetchable if one and one != url)
         return chosen, tuple(candidates)[:_MOST_CANDIDATES]
 
+    def _sources_of(self, picture: Element) -> list[tuple[str, int | None]]:
+        """The sources that a <picture> lists, with their widths."""
+        if picture not in self._picture_sources:
+            self._picture_sources[picture] = [
+                one
+                for source in picture.children or []
+                if isinstance(source, Element) and source.name == "source"
+                for name in (*_LAZY_SETS, "srcset")
+                for one in parse_srcset(attribute_of(source, name), None)
+            ][:_MOST_CANDIDATES]
+        return self._picture_sources[picture]
+
     def _absolute(self, source: str) -> str:
-        source, base = self._based(source.strip())
+        source = resolve_source(source.strip()) if self.root else source.strip()
+        source, base = self._based(source)
         return normalise_url(source, base) if is_remote(source) else ""
 
     def _based(self, url: str) -> tuple[str, str]:
-        """A URL, and what it is relative to."""
+        """A URL, and its base URL."""
         if self.root and _ROOTED.match(url):
             return url[1:], self.root
         return url, self.base
 
     def _destination(self, link: Element) -> str:
-        """Where a link leads: its fragment and any scheme kept, for they tell what it does."""
+        """A link's destination, with its fragment and whatever scheme it has."""
         href = attribute_of(link, "href") or attribute_of(link, "xlink:href")
         try:
             url, base = self._based(href)
@@ -384,27 +504,37 @@ class _Reader:
         return self._name(control) or self._text(control, image) or attribute_of(control, "title")
 
     def _caption(self, figure: Element, image: Element) -> str:
-        for node, entering in _walk(figure, _shown_children):
-            if entering and node.name == "figcaption":
-                return self._text(node, image)
-        return ""
+        caption = self._captions.get(figure)
+        return self._text(caption, image) if caption else ""
+
+    def _collect_captions(self, tree: Node) -> None:
+        """Find the <figcaption> of each figure, the first one that is in no figure within."""
+        figures: list[Element] = []
+        for node, entering in _walk(tree, _all_children):
+            if not isinstance(node, Element):
+                continue
+            if node.name == "figure" or role_of(node) == "figure":
+                figures.append(node) if entering else figures.pop()
+            elif node.name == "figcaption" and entering and figures:
+                self._captions.setdefault(figures[-1], node)
 
     def _text(self, element: Element, without: Element | None = None) -> str:
-        """An element's text with the names of what is in it, but for one image's."""
-        if element not in self._said:
-            self._said[element] = list(self._parts(element))
+        """An element's text with the names of the elements in it, except one image's."""
+        if element not in self._texts:
+            self._texts[element] = list(self._parts(element))
         pieces: list[str] = []
-        for owner, piece in self._said[element]:
+        for owner, piece in self._texts[element]:
             if owner is None or owner is not without:
                 pieces.append(piece)
         return one_line("".join(pieces))[:_LONGEST_LABEL]
 
     def _parts(self, element: Element) -> Iterator[tuple[Element | None, str]]:
-        """The text in an element, piece by piece, and whose name each piece is."""
+        """The text in an element, piece by piece, each with the element that it names, if any."""
         stack: list[Any] = [element]
-        length = 0
-        while stack and length < 4 * _LONGEST_LABEL:
+        length = visited = 0
+        while stack and length < 4 * _LONGEST_LABEL and visited < _MOST_NODES:
             node = stack.pop()
+            visited += 1
             if isinstance(node, str | Text):
                 text = node if isinstance(node, str) else _SPACE.sub(" ", node.data or "")
                 length += len(text)
@@ -420,30 +550,60 @@ class _Reader:
 
 
 def _as_html(xhtml: str) -> tuple[str, list[tuple[int, int]]]:
-    """XHTML with an end tag for whatever closes itself.
+    """XHTML with an end tag for each self-closing element.
 
     Returns:
-        The HTML, and from which place in it on by how much it is ahead of the XHTML.
+        The HTML, and by how much its offsets are ahead of the XHTML's, from which offset on.
     """
     pieces, shifts, reached, ahead = [], [(0, 0)], 0, 0
-    for token in _XML_TOKEN.finditer(xhtml):
-        name = token[1]
-        if name and name not in _VOID and token[0].endswith("/>"):
-            pieces += [xhtml[reached : token.end()], f"</{name}>"]
-            reached = token.end()
-            ahead += len(pieces[-1])
-            shifts.append((reached + ahead, ahead))
+    for name, end in _self_closing(xhtml):
+        pieces += [xhtml[reached:end], f"</{name}>"]
+        reached = end
+        ahead += len(pieces[-1])
+        shifts.append((reached + ahead, ahead))
     return "".join([*pieces, xhtml[reached:]]), shifts
 
 
+def _self_closing(xhtml: str) -> Iterator[tuple[str, int]]:
+    """The name and the end of each tag such as `<a/>`, outside of comments and CDATA sections."""
+    position = 0
+    absent: set[str] = set()
+    while opener := _XML_OPENER.search(xhtml, position):
+        position = opener.end()
+        if closer := _XML_CLOSERS.get(opener[0]):
+            end = -1 if closer in absent else xhtml.find(closer, position)
+            if end < 0:
+                absent.add(closer)
+            else:
+                position = end + len(closer)
+            continue
+        tag = _START_TAG.match(xhtml, opener.start())
+        if tag is None:
+            return  # no tag ends after this one begins
+        position = tag.end()
+        if tag[1] not in _VOID and tag[0].endswith("/>"):
+            yield tag[1], position
+
+
+def _without_declarations(text: str) -> str:
+    """Text without "<!x>" and "<?x>", which a browser takes for comments."""
+    if "<" not in text:
+        return text
+    head, end, tail = text.rpartition(">")
+    return _BOGUS.sub(" ", head + end) + tail
+
+
 def _tree(html: str, *, fragment: bool = False) -> Node:
-    """The tree a browser builds, but for "<!x>" and "<?x>": text where places are kept."""
+    """The tree that a browser builds, except that "<!x>" and "<?x>" are text.
+
+    justhtml keeps them as text when it tracks offsets.
+    """
     html = _XML_DECLARATION.sub(lambda found: found[1] + " " * len(found[2]), html, count=1)
     return JustHTML(html, sanitize=False, track_node_locations=True, fragment=fragment).root
 
 
 def _walk(root: Node, children: Callable[[Node], list[Any]]) -> Iterator[tuple[Any, bool]]:
-    """Every node in document order: with True before what is in it, with False after; text once."""
+    """Every node in document order: with True before its children, with False after; text once."""
     stack: list[tuple[Any, bool]] = [(root, True)]
     while stack:
         node, entering = stack.pop()
@@ -457,9 +617,11 @@ def _shown_children(node: Node) -> list[Any]:
     return node.children or []
 
 
-def _start_tag(html: str, offset: int) -> str:
-    matched = _START_TAG.match(html, offset)
-    return matched[0] if matched else ""
+def _all_children(node: Node) -> list[Any]:
+    """The children of a node, a template's content included."""
+    if isinstance(node, Template) and node.template_content:
+        return [node.template_content]
+    return node.children or []
 
 
 def _last_words(text: str) -> str:

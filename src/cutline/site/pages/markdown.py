@@ -1,7 +1,7 @@
-"""Reading Markdown: through markdown-it into HTML, and that through the reader of HTML.
+"""Reading Markdown: markdown-it renders it to HTML, which the HTML reader reads.
 
-So a Markdown page's images have the headings, links and text around them that they will have on
-the web. Images and pieces of HTML carry a number through, to find their place in the file again.
+So the images of a Markdown page have the headings, links and text around them that they have on the
+web. Images and pieces of HTML carry a number through, by which they are found in the file again.
 """
 
 from __future__ import annotations
@@ -13,56 +13,70 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
 
-from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_inline import StateInline, html_inline, image
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 
-from cutline.site.model import ImageUse, Kind, Page
-from cutline.site.pages.html import uses_in_html
+from cutline.site.model import ImageOccurrence, Kind, Page
+from cutline.site.pages.html import uses_in_rendered
+from cutline.site.pages.markdown_dialects import (
+    alt_in_list,
+    attribute_list_at,
+    dialect_parser,
+    is_mdx,
+)
+from cutline.site.pages.templates import (
+    Protected,
+    SpanKind,
+    front_matter_field,
+    template_spans,
+)
+from cutline.site.pages.unread import UnreadCounter
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_FRONT_MATTER = re.compile(
-    r"\ufeff?(---|\+\+\+)[ \t]*(?:\r\n?|\n)(.*?)(?:\r\n?|\n)\1[ \t]*(?=\r|\n|\Z)", re.DOTALL
-)
-_FIELD = r"""^{}[ \t]*[:=][ \t]*(["']?)(.*?)\1[ \t]*$"""
 
 
 def uses_in_markdown(
     text: str, *, page: str, base: str | None = None, root: str = ""
-) -> tuple[Page, list[ImageUse]]:
-    """Every image use in a Markdown page (CommonMark with tables), in order.
+) -> tuple[Page, list[ImageOccurrence]]:
+    """Every image use in a Markdown page, in order.
 
-    Code and comments hold no images; of front matter only title and language are read. Pieces of
-    HTML are read as HTML. Markdown has no way to leave an alt out, so `![](x.png)` counts as
+    CommonMark with tables, admonitions and tabs of MkDocs, HTML elements with a `markdown`
+    attribute, attribute lists behind images, and MDX where the page's name ends in ".mdx". Code,
+    comments and front matter hold no images; of front matter only title and language are read.
+    Pieces of HTML are read as HTML. Markdown cannot leave an alt out, so `![](x.png)` counts as
     missing: nobody can tell whether it was a decision.
 
     Args:
         text, page, base, root: as for `uses_in_html`.
 
     Returns:
-        As `uses_in_html`; `markup` is all of `![alt](source)`.
+        As `uses_in_html`; `markup` is all of `![alt](source)`, with its attribute list.
     """
-    matter = _FRONT_MATTER.match(text)
-    body = _Body(text, matter.end() if matter else int(text.startswith("\ufeff")))
-    read, uses = uses_in_html(body.html, page=page, base=base, root=root)
-    fields = "\n".join(matter[2].splitlines()) if matter else ""
-    title = _field(fields, "title") or read.title or body.title
-    language = _field(fields, "lang(?:uage)?") or read.language
+    mdx = is_mdx(page)
+    spans = template_spans(text, markdown=True, mdx=mdx)
+    matter_end = spans[0].end if spans and spans[0].kind is SpanKind.FRONT_MATTER else 0
+    protected = Protected(text, spans)
+    body = _Body(text, protected, matter_end or int(text.startswith("\ufeff")), mdx)
+    read, found = uses_in_rendered(body.html, protected, page=page, base=base, root=root)
+    matter = text[:matter_end]
+    title = front_matter_field(matter, "title") or read.title or body.title
+    language = front_matter_field(matter, "lang", "language") or read.language
+    uses = [
+        replace(body.placed(use), page_title=title, language=use.language or language)
+        for use in found
+    ]
+    unread = UnreadCounter()
+    for what, number in read.unread:
+        unread.add(what, number)
+    unread.add_code(text, spans, uses)
+    unread.add_markdown(text, spans, uses, mdx)
     checksum = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-    return (
-        replace(read, sha256=checksum, title=title, language=language),
-        [
-            replace(body.placed(use), page_title=title, language=use.language or language)
-            for use in uses
-        ],
+    page_read = replace(
+        read, sha256=checksum, title=title, language=language, unread=unread.counts()
     )
-
-
-def _field(front_matter: str, name: str) -> str:
-    found = re.search(_FIELD.format(name), front_matter, re.MULTILINE)
-    return found[2] if found else ""
+    return page_read, uses
 
 
 class _Body:
@@ -73,23 +87,24 @@ class _Body:
         title: its first heading of the first level; "" if there is none.
     """
 
-    def __init__(self, text: str, begin: int) -> None:
+    def __init__(self, text: str, protected: Protected, begin: int, mdx: bool) -> None:
         self._text = text
         self._mark = "cutline"
         while self._mark in text:
             self._mark += "x"
-        self._pieces: list[list[int]] = []  # of each: where its characters stand in the text
-        lines = [begin, *(found.end() for found in _LINE_END.finditer(text, begin))]
+        self._pieces: list[list[int]] = []  # of each: where its characters are in the text
+        source = protected.text
+        lines = [begin, *(found.end() for found in _LINE_END.finditer(source, begin))]
         self._lines = [
-            (start, _LINE_END.split(text[start:end], maxsplit=1)[0])
-            for start, end in pairwise([*lines, len(text)])
+            (start, _LINE_END.split(source[start:end], maxsplit=1)[0])
+            for start, end in pairwise([*lines, len(source)])
         ]
-        parser = MarkdownIt("commonmark").enable("table")
+        parser = dialect_parser(mdx=mdx)
         parser.normalizeLink = str  # type: ignore[assignment,method-assign]
         parser.validateLink = bool  # type: ignore[assignment,method-assign]
-        parser.inline.ruler.at("image", _placing(image))
+        parser.inline.ruler.at("image", _placing(image if mdx else _image_with_attributes))
         parser.inline.ruler.at("html_inline", _placing(html_inline))
-        tokens = parser.parse(text[begin:])
+        tokens = parser.parse(source[begin:])
         self._number(tokens)
         renderer = _Renderer(parser)
         self.html = renderer.render(tokens, parser.options, {"mark": self._mark})
@@ -105,12 +120,12 @@ class _Body:
         self._mark_ends = [mark.end() for mark in marks]
         self._mark_numbers = [int(mark[1]) for mark in marks]
 
-    def placed(self, use: ImageUse) -> ImageUse:
-        """A use in the HTML as the use in the Markdown that it came from."""
+    def placed(self, use: ImageOccurrence) -> ImageOccurrence:
+        """The use in the Markdown that a use in the HTML was rendered from."""
         own = re.search(rf'{self._mark}="(\d+)"', use.markup)
         if own:
             offset, markup = self._slice(int(own[1]), 0, None)
-            alt = use.alt or None
+            alt = use.alt if f"{self._mark}-alt=" in use.markup else use.alt or None
             return replace(use, kind=Kind.MARKDOWN, alt=alt, offset=offset, markup=markup)
         mark = bisect_right(self._mark_ends, use.offset) - 1
         if mark < 0:
@@ -126,7 +141,7 @@ class _Body:
         return places[0], self._text[places[0] : places[-1] + 1]
 
     def _number(self, tokens: Sequence[Token]) -> None:
-        """Give each image and piece of HTML a number, and note where it stands in the text."""
+        """Give each image and piece of HTML a number, and record its place in the text."""
         reached: dict[int, int] = {}
         for token in tokens:
             pieces = [one for one in token.children or [] if "place" in one.meta]
@@ -142,10 +157,10 @@ class _Body:
                 self._pieces.append(places[begin:end])
 
     def _places(self, content: str, first: int, reached: dict[int, int]) -> list[int]:
-        """Where each character of a block's content stands in the text; -1 if nobody knows.
+        """The offset in the text of each character of a block's content; -1 if unknown.
 
         Args:
-            content: the block without what marks it as a quote, a list, a heading, a cell.
+            content: the block without the marks of a quote, a list, a heading, a cell.
             first: the number of its first line.
             reached: how far the cells before it in the same line reach; updated.
         """
@@ -168,7 +183,7 @@ class _Body:
 
 
 def _placing(rule: Callable[[StateInline, bool], bool]) -> Callable[[StateInline, bool], bool]:
-    """An inline rule whose token tells where in its block it stands."""
+    """An inline rule whose token records its place in its block."""
 
     def placing(state: StateInline, silent: bool) -> bool:
         begin = state.pos
@@ -180,12 +195,28 @@ def _placing(rule: Callable[[StateInline, bool], bool]) -> Callable[[StateInline
     return placing
 
 
+def _image_with_attributes(state: StateInline, silent: bool) -> bool:
+    """An image, with the attribute list behind it."""
+    if not image(state, silent):
+        return False
+    end = attribute_list_at(state.src, state.pos)
+    if end > 0 and end <= state.posMax:
+        if not silent:
+            state.tokens[-1].meta["alt"] = alt_in_list(state.src[state.pos : end])
+        state.pos = end
+    return True
+
+
 class _Renderer(RendererHTML):
-    """CommonMark's HTML with our marks in it."""
+    """Renders HTML with our marks in it."""
 
     def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         if "number" in tokens[idx].meta:
             tokens[idx].attrSet(env["mark"], str(tokens[idx].meta["number"]))
+        if tokens[idx].meta.get("alt") is not None:
+            tokens[idx].attrSet("alt", tokens[idx].meta["alt"])
+            tokens[idx].attrSet(f"{env['mark']}-alt", "")
+            return self.renderToken(tokens, idx, options, env)
         return super().image(tokens, idx, options, env)
 
     def html_block(

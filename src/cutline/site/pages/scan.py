@@ -1,37 +1,55 @@
-"""Finding images in a folder of pages, and in any one page.
+"""Reading a folder of HTML and Markdown files, or one of them.
 
-`uses_in_html` and `uses_in_markdown` read one page, `scan` a folder of them.
+`uses_in_html` and `uses_in_markdown` read the text of a page.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from w3lib.encoding import html_body_declared_encoding, read_bom, resolve_encoding
 
+from cutline.atomic import read_regular
 from cutline.errors import DataError
-from cutline.site.model import ImageUse, Page
+from cutline.site.model import ImageOccurrence, Page
 from cutline.site.pages.html import uses_in_html
 from cutline.site.pages.markdown import uses_in_markdown
+from cutline.site.pages.markdown_dialects import MARKDOWN_SUFFIXES
+from cutline.site.pages.unread import OTHER_SUFFIXES, in_other_format
 from cutline.site.urls import normalise_url
 
-__all__ = ["decode", "normalise_url", "read_file", "scan", "uses_in_html", "uses_in_markdown"]
+__all__ = [
+    "MARKDOWN_SUFFIXES",
+    "decode",
+    "normalise_url",
+    "read_file",
+    "scan",
+    "uses_in_html",
+    "uses_in_markdown",
+]
 
 HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml"})
-MARKDOWN_SUFFIXES = frozenset({".md", ".markdown"})
 _LARGEST_FILE_BYTES = 64 << 20
+_STATIC = (
+    "static public source assets src content docs site www web website htdocs resources theme"
+    " src/assets src/static src/public static/public assets/static overrides theme/static"
+).split()
 
 
 def decode(content: bytes, declared: str = "") -> tuple[str, str]:
-    """A page's bytes as text that encodes back into the very same bytes.
+    """Decode a page's bytes to text that encodes back to the same bytes.
 
-    A byte order mark (kept in the text) wins, then what was declared, then the page's own word,
-    then UTF-8 if it is that, else Windows-1252 (HTML Standard, 13.2.3).
+    A byte order mark (kept in the text) wins, then what was declared, then the page's own
+    declaration, then UTF-8 if it is valid, else Windows-1252 (HTML Standard, 13.2.3).
 
     Args:
         content: the page.
@@ -42,7 +60,7 @@ def decode(content: bytes, declared: str = "") -> tuple[str, str]:
     """
     marked, _ = read_bom(content)
     own = html_body_declared_encoding(content)
-    own = "utf-8" if own and own.startswith("utf-16") else own  # it could not have been read
+    own = "utf-8" if own and own.startswith("utf-16") else own  # else it could not be read
     for encoding in (marked, resolve_encoding(declared) if declared else None, own):
         if encoding and (text := _exactly(content, encoding)) is not None:
             return text, encoding
@@ -64,18 +82,19 @@ def _exactly(content: bytes, encoding: str) -> str | None:
 
 def scan(
     folder: Path, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> Iterator[tuple[Page, list[ImageUse]]]:
-    """Every HTML and Markdown file in a folder and the folders in it, by name, with its image uses.
+) -> Iterator[tuple[Page, list[ImageOccurrence]]]:
+    """Read every HTML and Markdown file in a folder and its subfolders, ordered by name.
 
     Args:
-        folder: the site's root: a source such as "/logo.png" is looked for from here.
+        folder: the site's root: a source such as "/logo.png" is sought here, else in the folders
+            for static files of site generators ("static", "public", "source", ...).
         include: patterns of paths relative to the folder, such as "blog/*"; none means all.
         exclude: patterns of what to leave out; they win. Hidden folders and node_modules are
-            left out anyhow.
+            always left out.
 
-    Returns:
-        A page and its uses at a time. `page` is the path relative to the folder, with slashes;
-        `url` of a local source is a file URL. A file that cannot be read is a page with an error.
+    Yields:
+        A page and its uses. `page` is the path relative to the folder, with slashes; `url` of a
+        local source is a file URL. A file that cannot be read is a page with an error.
 
     Raises:
         DataError: there is no such folder.
@@ -83,47 +102,129 @@ def scan(
     if not folder.is_dir():
         raise DataError(f"got {folder}; expected a folder with HTML or Markdown files")
     top = folder.resolve()
-    for path in _files(top):
-        page = path.relative_to(top).as_posix()
-        if (include and not _matches(page, include)) or _matches(page, exclude):
-            continue
-        found, uses, _ = read_file(path, top)
+    for path, page in _files(top, HTML_SUFFIXES | MARKDOWN_SUFFIXES, include, exclude):
+        found, uses, _ = read_file(path, top, page=page)
         yield found, uses
 
 
-def read_file(path: Path, top: Path) -> tuple[Page, list[ImageUse], str]:
-    """One HTML or Markdown file as it is now.
+def scan_unread(
+    folder: Path, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> dict[str, int]:
+    """How many things look like images in files of formats that are not read, by format.
+
+    Args:
+        folder, include, exclude: as for `scan`.
+    """
+    counts: Counter[str] = Counter()
+    for path, _ in _files(folder.resolve(), OTHER_SUFFIXES, include, exclude):
+        with suppress(OSError):
+            content = read_regular(path, max_bytes=_LARGEST_FILE_BYTES)
+            for what, number in in_other_format(decode(content, "utf-8")[0], path.suffix):
+                counts[what] += number
+    return dict(counts.most_common())
+
+
+def read_file(
+    path: Path, top: Path, *, page: str | None = None
+) -> tuple[Page, list[ImageOccurrence], str]:
+    """Read one HTML or Markdown file as it is now.
 
     Args:
         path: the file, in `top`.
         top: the site's root, absolute.
+        page: its name; None for the path relative to `top`.
 
     Returns:
         The page, its uses as `scan` gives them, and its text. A file that cannot be read is a page
         with an error.
     """
-    page = path.relative_to(top).as_posix()
+    if page is None:
+        page = path.relative_to(top).as_posix()
     try:
-        if (size := path.stat().st_size) > _LARGEST_FILE_BYTES:
-            wrong = f"got {size} bytes; expected at most {_LARGEST_FILE_BYTES}"
-            return Page(page, error=wrong), [], ""
-        content = path.read_bytes()
+        content = read_regular(path, max_bytes=_LARGEST_FILE_BYTES)
     except OSError as error:
         return Page(page, error=error.strerror or str(error)), [], ""
     markdown = path.suffix.lower() in MARKDOWN_SUFFIXES
     text, _ = decode(content, "utf-8" if markdown else "")
     read = uses_in_markdown if markdown else uses_in_html
     found, uses = read(text, page=page, base=path.as_uri(), root=f"{top.as_uri()}/")
+    static = StaticFolders(path, top, markdown)
+    uses = [replace(use, url=static.locate(use.url)) for use in uses]
     return replace(found, sha256=hashlib.sha256(content).hexdigest()), uses, text
 
 
-def _files(top: Path) -> Iterator[Path]:
+class StaticFolders:
+    """Where site generators keep the files that pages name by root-relative paths.
+
+    Args:
+        path: the page's file.
+        top: the site's root.
+        markdown: whether the page is Markdown, which a generator may publish as a folder.
+    """
+
+    def __init__(self, path: Path, top: Path, markdown: bool) -> None:
+        self._path, self._top, self._markdown = path, top, markdown
+
+    def locate(self, url: str) -> str:
+        """The URL of the file that a file URL means: itself, unless only another one exists."""
+        if not url.startswith("file:"):
+            return url
+        target = _path_of(url)
+        if target is None or _exists(target):
+            return url
+        try:
+            relative = target.relative_to(self._top)
+        except ValueError:
+            return url
+        for folder in _static_folders(self._path.parent, self._top):
+            if _exists(file := folder / relative):
+                return file.as_uri()
+        if self._markdown:  # "a.md" is published as "a/index.html"
+            rest = os.path.relpath(target, self._path.parent)
+            file = Path(os.path.normpath(self._path.with_suffix("") / rest))
+            if file.is_relative_to(self._top) and _exists(file):
+                return file.as_uri()
+        return url
+
+
+def _path_of(url: str) -> Path | None:
+    path = unquote(urlsplit(url).path, errors="surrogateescape")
+    return None if "\0" in path else Path(path)
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+@lru_cache(maxsize=4096)
+def _static_folders(folder: Path, top: Path) -> tuple[Path, ...]:
+    """The folders for static files: next to a folder or its ancestors, then one level below top."""
+    near = [folder, *folder.parents]
+    near = near[: near.index(top) + 1] if top in near else [top]
+    found = [each / name for each in near for name in _STATIC] + near[:-1]
+    with suppress(OSError):
+        for child in sorted(top.iterdir()):
+            if child.is_dir() and not child.name.startswith(".") and child.name != "node_modules":
+                found += [child, *(child / name for name in _STATIC)]
+    return tuple(each for each in dict.fromkeys(found) if each.is_dir())
+
+
+def _files(
+    top: Path, suffixes: Set[str], include: Sequence[str], exclude: Sequence[str]
+) -> Iterator[tuple[Path, str]]:
+    """The files with these suffixes, and their paths relative to the root."""
     for folder, folders, names in os.walk(top):
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n != "node_modules")
         for name in sorted(names):
             path = Path(folder, name)
-            if path.suffix.lower() in HTML_SUFFIXES | MARKDOWN_SUFFIXES:
-                yield path
+            if path.suffix.lower() not in suffixes:
+                continue
+            page = path.relative_to(top).as_posix()
+            if (not include or _matches(page, include)) and not _matches(page, exclude):
+                yield path, page
 
 
 def _matches(page: str, patterns: Sequence[str]) -> bool:

@@ -309,10 +309,11 @@ def report(store: Store, *, progress: Callable[[int, int], None] | None = None) 
     for page, group in groupby(store.uses(), key=lambda each: each.use.page):
         uses = list(group)
         about = PageProblems(page, uses[0].use.page_title, len(uses))
+        refused = {each.id for each in uses if _is_refused(each, store)}
         for each in uses:
-            purpose, needs = _need(each)
+            purpose, needs = _need(each, each.id in refused)
             purposes[purpose] += 1
-            found, (approved, drafted) = each.as_found, _alts(each)
+            found, (approved, drafted) = each.as_found, _alts(each, each.id in refused)
             if not _is_left_out(found):
                 _count(before, _state(found, None), purpose, needs)
                 _count(after, _state(each.use, approved), purpose, needs)
@@ -328,7 +329,7 @@ def report(store: Store, *, progress: Callable[[int, int], None] | None = None) 
             if each.judgement is not None:
                 verdicts[each.judgement.verdict] += 1
                 judged += _judged(each, each.judgement, store)
-        _lint(uses, about, problems)
+        _lint(uses, refused, about, problems)
         pages.append(about)
         done += len(uses)
         if progress:
@@ -366,12 +367,12 @@ _ORDER = ("asked", "unsure", "waiting", "approved", "edited")
 # Coverage
 
 
-def _need(stored: StoredUse) -> tuple[Purpose, bool]:
+def _need(stored: StoredUse, refused: bool) -> tuple[Purpose, bool]:
     """What a use is for, and whether it needs words, by the best we know today."""
     use, review = stored.as_found, stored.review
     pixels = stored.image.pixels if stored.image else None
     decision = stored.draft.decision if stored.draft else decide(use, pixels)
-    if review is not None and review.alt is not None and not stored.refused:
+    if review is not None and review.alt is not None and not refused:
         return decision.purpose, bool(review.alt)
     if use.alt_state is Alt.PRESENT or use.name or use.title:
         return decision.purpose, True
@@ -396,9 +397,14 @@ def _judged(stored: StoredUse, judgement: Judgement, store: Store) -> list[Judge
     ]
 
 
-def _alts(stored: StoredUse) -> tuple[str | None, str | None]:
+def _is_refused(stored: StoredUse, store: Store) -> bool:
+    """Whether `apply` would leave the page's text instead of the approved alt."""
+    return stored.is_refused(()) and stored.is_refused(store.history(stored.id))
+
+
+def _alts(stored: StoredUse, refused: bool) -> tuple[str | None, str | None]:
     """What is written over the use: what was approved, and that or else what is drafted."""
-    approved = stored.review.alt if stored.review and not stored.refused else None
+    approved = stored.review.alt if stored.review and not refused else None
     drafted = stored.draft.alt if stored.draft and not stored.review else None
     return approved, drafted if approved is None else approved
 
@@ -434,11 +440,13 @@ def _count(coverage: Coverage, state: str, purpose: Purpose, needs: bool) -> Non
 # Problems
 
 
-def _lint(uses: list[StoredUse], about: PageProblems, problems: dict[str, Problem]) -> None:
+def _lint(
+    uses: list[StoredUse], refused: set[int], about: PageProblems, problems: dict[str, Problem]
+) -> None:
     """Count what lint finds on a page, and what it would with all that was approved."""
     found = list(lint([each.as_found for each in uses]))
     changed = any(each.review or each.original for each in uses)
-    left = list(lint([_approved(each) for each in uses])) if changed else found
+    left = list(lint([_approved(each, each.id in refused) for each in uses])) if changed else found
     about.errors, about.warnings, about.notes = (
         sum(each.severity is severity for each in found) for severity in Severity
     )
@@ -454,9 +462,9 @@ def _problem(problems: dict[str, Problem], found: Finding) -> Problem:
     return problems.setdefault(found.rule, new)
 
 
-def _approved(stored: StoredUse) -> ImageUse:
+def _approved(stored: StoredUse, refused: bool) -> ImageUse:
     """The use as it is with its approved alt."""
-    use, (alt, _) = stored.use, _alts(stored)
+    use, (alt, _) = stored.use, _alts(stored, refused)
     if alt is None or use.kind is Kind.CSS:
         return use
     if use.kind in (Kind.MARKDOWN, Kind.ROW):

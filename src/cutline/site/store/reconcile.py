@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cutline.site.model import ImageOccurrence, Kind
-from cutline.site.pages.alt_markup import NAMED, clean
+from cutline.site.pages.alt_markup import has_alt
 from cutline.site.store.rows import decode, digest, encode, non_defaults, plain
 
 _SURROUNDINGS = (
@@ -56,7 +56,7 @@ def replace_occurrences(
             )
         elif rows[id]["gone"] or rows[id]["record"] != record or rows[id]["line"] != line:
             image = _image_id(connection, occurrence)
-            ours = rows[id]["written"] is not None and _says(occurrence, rows[id]["written"])
+            ours = rows[id]["written"] is not None and has_alt(occurrence, rows[id]["written"])
             original = (rows[id]["original"] or rows[id]["record"]) if ours else None
             connection.execute(
                 """UPDATE uses SET line = ?, key = ?, place = ?, seen = ?, position = ?,
@@ -90,15 +90,6 @@ def restore_occurrence(connection: sqlite3.Connection, occurrence_id: int) -> No
             occurrence_id,
         ),
     )
-
-
-def _says(occurrence: ImageOccurrence, alt: str) -> bool:
-    """Whether a page has the alt that Cutline wrote into it."""
-    words = clean(alt)
-    if occurrence.kind in NAMED:
-        return occurrence.name == words if words else occurrence.hidden
-    there = occurrence.alt or "" if occurrence.kind is Kind.MARKDOWN else occurrence.alt
-    return there == words
 
 
 def _image_id(connection: sqlite3.Connection, occurrence: ImageOccurrence) -> int | None:

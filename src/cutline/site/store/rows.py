@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -24,7 +24,7 @@ from cutline.site.model import (
     Review,
     Verdict,
 )
-from cutline.site.pages.alt_markup import NAMED, clean
+from cutline.site.pages.write_rules import may_write
 
 T = TypeVar("T")
 
@@ -118,14 +118,16 @@ class StoredOccurrence:
         """The occurrence without the alt that Cutline wrote into its page."""
         return self.original or self.occurrence
 
-    @property
-    def refused(self) -> bool:
-        """Whether `apply` leaves the present alt in place, because somebody else wrote it."""
-        review, there = self.review, stands(self.occurrence)
+    def is_refused(self, reviews: Sequence[Review]) -> bool:
+        """Whether `apply` without options leaves the page's text and refuses the approved alt.
+
+        Args:
+            reviews: all that the occurrence ever had, oldest first, as `Store.history` gives them.
+        """
+        review = self.review
         if review is None or review.alt is None or self.applied or self.original or self.origin:
             return False
-        blank = there is None or (there != "" and not there.strip())
-        return not blank and there not in (clean(review.alt), review.replaces)
+        return not may_write(self.occurrence, [*reviews, review]).allowed
 
 
 StoredUse = StoredOccurrence
@@ -182,11 +184,6 @@ class Content:
     size_bytes: int
     pixels: Pixels = field(default_factory=Pixels)
     signature: bytes = b""
-
-
-def stands(use: ImageOccurrence) -> str | None:
-    """The text that is now where an alt would be written; None if there is none."""
-    return use.name or None if use.alt is None and use.kind in NAMED else use.alt
 
 
 def now() -> str:

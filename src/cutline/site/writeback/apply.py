@@ -1,35 +1,37 @@
-"""Approved alts into the files they belong to, and nothing else in those files touched.
+"""Writes approved alts into the files of pages, and changes nothing else in them.
 
-`plan` reads and decides, `apply` writes, `undo` takes back. Only what a person approved is written,
-and where the page says something else than it did when that person looked, the use is refused with
-a reason and the others go on. A file is replaced as a whole, under its name or not at all; the
-journal, a line of JSON a file, is on the disk before its file is, so after a kill the files' own
-digests tell which of its lines came true.
+`plan` reads and decides, `apply` writes, `undo` takes back. Only what a person approved is written;
+where a page says something else than when that person saw it, the use is refused with a reason, and
+the others go on. Each file is replaced atomically, after its entry in the journal is on the disk.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
+from cutline.atomic import read_regular, remove_leftovers, replacing
 from cutline.errors import CutlineError, OptionError, OutputError, StoreError
 from cutline.site.model import Page
-from cutline.site.pages.alt_markup import clean
-from cutline.site.store.store import Store, StoredUse, now
-from cutline.site.writeback.journal import Journal, JournalError, replacing
-from cutline.site.writeback.locate import PageFiles, PageText, Wish
+from cutline.site.pages.alt_markup import clean, differs_in_alt_only, has_alt
+from cutline.site.pages.write_rules import WriteOptions, may_write
+from cutline.site.store.store import Store, StoredOccurrence, now
+from cutline.site.writeback.journal import Journal, JournalEdit, JournalEntry, JournalError
+from cutline.site.writeback.locate import Change, PageFiles, PageText, is_url
 from cutline.site.writeback.patch import Edit, edited, header, hunks, shown
 
 Progress = Callable[[int, int], None]
 
+_FOLDERS = "applied_to"  # the setting with the folders that `apply` wrote into
+
 
 @dataclass(frozen=True)
 class FileChange:
-    """What is to become of one file; nothing, where all of its uses were refused or stand.
+    """The planned change of one file; none, where all uses are refused or have their alt already.
 
     Attributes:
         path: relative to the root, with slashes; the page's URL if there is no file for it.
@@ -46,7 +48,7 @@ class FileChange:
     sha256: str = ""
     encoding: str = "utf-8"
     edits: tuple[Edit, ...] = ()
-    refused: tuple[tuple[StoredUse, str], ...] = ()
+    refused: tuple[tuple[StoredOccurrence, str], ...] = ()
     standing: tuple[int, ...] = ()
 
     @property
@@ -65,11 +67,16 @@ class FileChange:
 
     @property
     def after(self) -> bytes:
-        """The file as it is to be; raises as `before` does."""
+        """The file as it will be; raises as `before` does."""
         return edited(self.before, self.edits)
 
+    @property
+    def root(self) -> Path | None:
+        """The folder that `path` is relative to; None if there is no file."""
+        return self.file and self.file.parents[len(PurePosixPath(self.path).parts) - 1]
+
     def diff(self) -> str:
-        """What changes, as a unified diff for people, long lines cut; raises as `before` does.
+        """The change as a unified diff for people, long lines cut; raises as `before` does.
 
         `patch` gives one for programs.
         """
@@ -102,17 +109,16 @@ def plan(
     fill_empty: bool = False,
     progress: Progress | None = None,
 ) -> list[FileChange]:
-    """What writing the approved alts into a folder would change; nothing is written.
+    """Plan how to write the approved alts into the files of a folder; nothing is written.
 
-    A missing or blank alt is a gap and is filled. `alt=""` is somebody's decision, and any words
-    are somebody's words: both stay unless told otherwise, unless they are an earlier review's, or
-    unless a person was shown them and put others in their place.
+    What may be replaced is decided by `write_rules.may_write`. A page that was crawled is written
+    only into a file with the content that was crawled.
 
     Args:
         store: the site's record.
         root: the folder that was scanned, or a local copy of the site that was crawled.
-        overwrite: replace also words that stand there.
-        fill_empty: replace also an empty alt.
+        overwrite: also replace text that somebody wrote.
+        fill_empty: also replace an empty alt.
         progress: called with the pages done and all pages.
 
     Returns:
@@ -124,30 +130,21 @@ def plan(
     if not root.is_dir():
         raise OptionError(f"got {root}, which is no folder; expected the folder with the pages")
     root = root.resolve()
-    pages: dict[str, Page] = {}
-    for page in store.pages():
-        if page.sha256 or page.url not in pages:
-            pages[page.url] = page
-    approved: dict[str, list[StoredUse]] = {}
-    for stored in store.uses(stage="reviewed"):
-        if stored.review is not None and stored.review.alt is not None:
-            approved.setdefault(stored.use.page, []).append(stored)
-
+    planner = _Planner(store, root, WriteOptions(overwrite, fill_empty))
     changes: list[FileChange] = []
-    by_file: dict[Path, list[StoredUse]] = {}
-    finder = PageFiles(root, list(approved))
-    for url, uses in approved.items():
+    by_file: dict[Path, list[StoredOccurrence]] = {}
+    for url, uses in planner.approved.items():
         try:
-            by_file.setdefault(finder.file(url), []).extend(uses)
-        except OutputError as error:
+            by_file.setdefault(planner.file(url), []).extend(uses)
+        except (CutlineError, UnicodeError) as error:
             changes.append(FileChange(url, refused=tuple((each, str(error)) for each in uses)))
     for number, (file, uses) in enumerate(by_file.items()):
         if progress:
             progress(number, len(by_file))
         path = file.relative_to(root).as_posix()
         try:
-            change = _plan_file(store, path, file, uses, pages, overwrite, fill_empty)
-        except CutlineError as error:
+            change = planner.change(path, file, uses)
+        except (CutlineError, UnicodeError) as error:
             change = FileChange(path, refused=tuple((each, str(error)) for each in uses))
         changes.append(change)
     if progress:
@@ -164,15 +161,17 @@ def apply(
 ) -> Outcome:
     """Write the files of a plan, one whole file after the other.
 
+    Temporary files that a killed `apply` left in the folder are deleted first.
+
     Args:
-        store: takes down what was applied.
+        store: records what was applied.
         changes: as `plan` gives them.
         journal: the file that `undo` reads; added to if it is there.
         progress: called with the files done and all files.
 
     Returns:
         What was written. A file that cannot be written, or that changed since the plan, is left
-        as it was and does not keep the others from being written.
+        as it was, and the others are written all the same.
 
     Raises:
         OptionError: the journal is some other file.
@@ -183,15 +182,19 @@ def apply(
     failed: list[tuple[str, str]] = []
     uses = 0
     with Journal(journal) as lines:
+        folders = {change.root for change in changes if change.root and change.edits}
+        _remember_folders(store, folders)
+        for folder in folders:
+            remove_leftovers(folder)
         for number, change in enumerate(changes):
             if progress:
                 progress(number, len(changes))
             if change.file is not None and change.edits:
                 try:
                     after = change.after
-                    with replacing(change.file, after) as put_in_place:
-                        lines.add(_entry(change, after, when))
-                        put_in_place()
+                    with replacing(change.file, keep_owner=True) as file:
+                        file.write(after)
+                        lines.add_entry(_entry(change, after), when)
                 except JournalError:
                     raise
                 except OSError as error:
@@ -210,12 +213,19 @@ def apply(
     return Outcome(tuple(written), uses, tuple(failed))
 
 
-def undo(store: Store, journal: Path, *, progress: Progress | None = None) -> Outcome:
+def undo(
+    store: Store, journal: Path, *, root: Path | None = None, progress: Progress | None = None
+) -> Outcome:
     """Take back what a journal says was written, the newest first.
 
+    A journal is data: only regular files within the folder that `apply` was given are changed, and
+    in them only alts.
+
     Args:
-        store: takes down that it was taken back.
+        store: records what was taken back, and knows the folders that `apply` was given.
         journal: as `apply` wrote it.
+        root: the folder that `apply` was given, where the store does not know it: one that an
+            earlier version of Cutline wrote.
         progress: called with the entries done and all entries.
 
     Returns:
@@ -227,38 +237,29 @@ def undo(store: Store, journal: Path, *, progress: Progress | None = None) -> Ou
     """
     if not journal.is_file():
         raise OptionError(f"got {journal}, which is not there; expected what apply wrote")
+    folders = [root.resolve()] if root else _known_folders(store)
     when = now()
     restored: list[str] = []
     failed: list[tuple[str, str]] = []
     uses = 0
     with Journal(journal) as lines:
-        undone = {line["undone"] for line in lines.lines if "undone" in line}
-        entries = [
-            (number, line)
-            for number, line in enumerate(lines.lines)
-            if "edits" in line and number not in undone
-        ]
-        for done, (number, entry) in enumerate(reversed(entries)):
+        for folder in folders:
+            remove_leftovers(folder)
+        entries = list(lines.entries())
+        for done, entry in enumerate(reversed(entries)):
             if progress:
                 progress(done, len(entries))
-            path, file = entry["path"], Path(entry["file"])
-            edits = _reversed(entry)
             try:
-                content = _read(file)
-                if _sha256(content) == entry["after"]:
-                    with replacing(file, edited(content, edits)) as put_in_place:
-                        put_in_place()
-                    restored.append(path)
-                    uses += len(edits)
-                elif _sha256(content) != entry["before"]:
-                    raise OutputError("it changed since it was written; put it right by hand")
-            except OSError as error:
-                failed.append((path, _reason(error)))
+                if _take_back(entry, folders):
+                    restored.append(entry.path)
+                    uses += len(entry.edits)
+            except (OSError, ValueError) as error:
+                failed.append((entry.path or journal.name, _reason(error)))
                 continue
-            for edit in edits:
-                with suppress(StoreError):  # the record may have been begun anew meanwhile
+            for edit in entry.edits:
+                with suppress(StoreError, OverflowError):  # another record than apply's
                     store.undo_applied(edit.use, when)
-            lines.add({"undone": number, "path": path, "when": when})
+            lines.add_undone(entry, when)
         if progress:
             progress(len(entries), len(entries))
     return Outcome(tuple(restored), uses, tuple(failed))
@@ -286,108 +287,211 @@ def patch(changes: Iterable[FileChange]) -> bytes:
 # Planning
 
 
-def _plan_file(
-    store: Store,
-    path: str,
-    file: Path,
-    uses: Sequence[StoredUse],
-    pages: dict[str, Page],
-    overwrite: bool,
-    fill_empty: bool,
-) -> FileChange:
-    content = _read(file)
-    source = PageText(content, file)
-    wishes: dict[int, Wish] = {}
-    refused: list[tuple[StoredUse, str]] = []
-    standing: list[int] = []
-    for stored in uses:
-        use, approved = stored.use, stored.review.alt if stored.review else None
-        if approved is None:
-            continue
-        same = use.page in pages and pages[use.page].sha256 in source.digests
-        alt = clean(approved)
-        ours: set[str | None] = {
-            clean(each.alt) for each in store.history(stored.id) if each.alt is not None
-        }
-        try:
-            there = source.locate(store, use, same)
-            present = source.alt(there)
-            after = source.with_alt(there.markup, use.kind, alt)
-            if after == there.markup or present == alt:
-                standing.append(stored.id)
-                continue
-            ours.add(stored.review.replaces if stored.review else None)
-            if present is not None and present not in ours and not overwrite:
-                if present.strip():
-                    raise OutputError(
-                        f"somebody's words stand there (--overwrite replaces them): {present!r}"
-                    )
-                if not present and not fill_empty:
-                    raise OutputError(
-                        'alt="" stands there (--fill-empty fills it): somebody decided it is '
-                        "decorative"
-                    )
-            wish = Wish(stored.id, approved, there.markup, after)
-            if wishes.setdefault(there.offset, wish).after != after:
-                raise OutputError("another page leads to this file and wants another alt there")
-            if wishes[there.offset] is not wish:
-                standing.append(stored.id)
-        except OutputError as error:
-            refused.append((stored, str(error)))
-    try:
-        edits = source.edits(wishes)
-    except OutputError:  # some of them cannot be written: find out which
-        by_id = {stored.id: stored for stored in uses}
-        for offset, wish in list(wishes.items()):
+class _Planner:
+    """Plans the changes of one folder's files.
+
+    Attributes:
+        approved: the uses with an approved alt, by page.
+    """
+
+    def __init__(self, store: Store, root: Path, options: WriteOptions) -> None:
+        self._store, self._options = store, options
+        self._pages: dict[str, Page] = {}
+        for page in store.pages():
+            if page.sha256 or page.url not in self._pages:
+                self._pages[page.url] = page
+        self.approved: dict[str, list[StoredOccurrence]] = {}
+        for stored in store.uses(stage="reviewed"):
+            if stored.review is not None and stored.review.alt is not None:
+                self.approved.setdefault(stored.use.page, []).append(stored)
+        self._finder = PageFiles(root, list(self.approved))
+
+    def file(self, url: str) -> Path:
+        """The file of a page.
+
+        Raises:
+            OutputError: there is none; or, of a page that was crawled, none with its content.
+        """
+        files = self._finder.files(url)
+        if not is_url(url):
+            return files[0]
+        page = self._pages.get(url, Page(url))
+        if not page.sha256:
+            return files[0]  # only an export names it: each use is refused
+        for file in files:
+            if PageText(_read(file), file).is_page(page, self._store):
+                return file
+        raise OutputError(
+            f"{files[0].name} does not have the content that was crawled; copy the site again "
+            "without converting its links, or scan the folder instead"
+        )
+
+    def change(self, path: str, file: Path, uses: Sequence[StoredOccurrence]) -> FileChange:
+        """The change of one file."""
+        content = _read(file)
+        source = PageText(content, file)
+        changes: dict[int, Change] = {}
+        refused: list[tuple[StoredOccurrence, str]] = []
+        standing: list[int] = []
+        for stored in uses:
             try:
-                source.edits({offset: wish})
+                found = self._wanted(source, stored)
+                if found is None:
+                    standing.append(stored.id)
+                    continue
+                offset, change = found
+                if changes.setdefault(offset, change).after != change.after:
+                    raise OutputError("another page has this file, and another alt approved for it")
+                if changes[offset] is not change:
+                    standing.append(stored.id)
             except OutputError as error:
-                refused.append((by_id[wish.use], str(error)))
-                del wishes[offset]
-        edits = source.edits(wishes)
-    return FileChange(
-        path,
-        file,
-        source.digests[0],
-        source.encoding,
-        edits,
-        tuple(refused),
-        tuple(standing),
-    )
+                refused.append((stored, str(error)))
+        edits = self._edits(source, changes, uses, refused)
+        return FileChange(
+            path,
+            file,
+            source.digests[0],
+            source.encoding,
+            edits,
+            tuple(refused),
+            tuple(standing),
+        )
+
+    def _wanted(self, source: PageText, stored: StoredOccurrence) -> tuple[int, Change] | None:
+        """The offset and the change of a use; None if it has its alt already.
+
+        Raises:
+            OutputError: it may not or cannot be written.
+        """
+        use, review = stored.use, stored.review
+        if review is None or review.alt is None:
+            return None
+        same = use.page in self._pages and self._pages[use.page].sha256 in source.digests
+        there = source.locate(self._store, use, same)
+        if has_alt(there, review.alt):
+            return None
+        after = source.with_alt(there.markup, use.kind, clean(review.alt))
+        if after == there.markup:
+            return None
+        reviews = [*self._store.history(stored.id), review]
+        decision = may_write(there, reviews, self._options)
+        if not decision.allowed:
+            raise OutputError(decision.reason)
+        return there.offset, Change(stored.id, review.alt, there.markup, after)
+
+    def _edits(
+        self,
+        source: PageText,
+        changes: dict[int, Change],
+        uses: Sequence[StoredOccurrence],
+        refused: list[tuple[StoredOccurrence, str]],
+    ) -> tuple[Edit, ...]:
+        """The edits of a file; a change that it does not allow is moved to those refused."""
+        try:
+            return source.edits(changes)
+        except OutputError:  # find out which
+            by_id = {stored.id: stored for stored in uses}
+        for offset, change in list(changes.items()):
+            try:
+                source.edits({offset: change})
+            except OutputError as error:
+                refused.append((by_id[change.use], str(error)))
+                del changes[offset]
+        return source.edits(changes)
 
 
-# The journal's lines
+# Taking back
 
 
-def _reversed(entry: dict[str, Any]) -> list[Edit]:
-    """The edits that take a journal's entry back; they begin where the written ones ended up."""
+def _take_back(entry: JournalEntry, folders: Sequence[Path]) -> bool:
+    """Restore the file of a journal's entry; False if it is as it was before already.
+
+    Raises:
+        OutputError: it changed since, or the entry is not one that `apply` may have written.
+        OSError: it cannot be read or written.
+    """
+    if entry.problem:
+        raise OutputError(entry.problem)
+    file = _file_of(entry, folders)
+    content = read_regular(file)
+    if _sha256(content) == entry.before:
+        return False
+    if _sha256(content) != entry.after:
+        raise OutputError("it changed since it was written; restore it by hand")
+    source = PageText(content, file)
     edits: list[Edit] = []
     grown = 0
-    for each in entry["edits"]:
-        before, after = (each[name].encode("utf-8", "surrogateescape") for name in ("was", "is"))
-        edits.append(Edit(each["use"], each["at"] + grown, after, before, each["alt"]))
-        grown += len(after) - len(before)
-    return edits
+    for each in entry.edits:
+        texts = [
+            part.decode(source.encoding, "surrogateescape") for part in (each.before, each.after)
+        ]
+        if not differs_in_alt_only(*texts):
+            raise OutputError("the journal asks to change more than alts; restore it by hand")
+        edits.append(Edit(each.use, each.start + grown, each.after, each.before, each.alt))
+        grown += len(each.after) - len(each.before)
+    restored = edited(content, edits)
+    if _sha256(restored) != entry.before:
+        raise OutputError("the journal does not fit the file; restore it by hand")
+    with replacing(file, keep_owner=True) as new:
+        new.write(restored)
+    return True
 
 
-def _entry(change: FileChange, after: bytes, when: str) -> dict[str, Any]:
-    edits = [
-        {
-            "use": edit.use,
-            "at": edit.start,
-            "alt": edit.alt,
-            "was": edit.before.decode("utf-8", "surrogateescape"),
-            "is": edit.after.decode("utf-8", "surrogateescape"),
-        }
-        for edit in change.edits
-    ]
-    digests = {"before": change.sha256, "after": _sha256(after)}
-    return {"file": str(change.file), "path": change.path, "when": when, **digests, "edits": edits}
+def _file_of(entry: JournalEntry, folders: Sequence[Path]) -> Path:
+    """The file of a journal's entry.
+
+    Raises:
+        OutputError: it is not within a folder that `apply` was given.
+    """
+    file = Path(entry.file)
+    if not folders:
+        raise OutputError("the record does not say which folder apply was given; name the folder")
+    if ".." in file.parts or not file.is_absolute():
+        raise OutputError("its path in the journal is not absolute; restore it by hand")
+    resolved = file.resolve()
+    if not any(resolved.is_relative_to(folder) for folder in folders):
+        raise OutputError("it is not in the folder that apply was given; restore it by hand")
+    return resolved
+
+
+def _remember_folders(store: Store, folders: Iterable[Path]) -> None:
+    known = _known_folders(store) if store.setting(_FOLDERS) else []
+    new = [each for each in sorted(folders) if each not in known]
+    if new:
+        store.put_setting(_FOLDERS, json.dumps([str(each) for each in (*known, *new)]))
+
+
+def _known_folders(store: Store) -> list[Path]:
+    """The folders that `apply` was given; of version 0.1 only the one scanned is known."""
+    recorded = store.setting(_FOLDERS)
+    if recorded is None:
+        scanned = store.setting("root")
+        return [Path(scanned)] if scanned else []
+    try:
+        known = json.loads(recorded)
+    except (ValueError, RecursionError):
+        return []
+    known = known if isinstance(known, list) else []
+    return [Path(each) for each in known if isinstance(each, str)]
+
+
+def _entry(change: FileChange, after: bytes) -> JournalEntry:
+    return JournalEntry(
+        0,
+        path=change.path,
+        file=str(change.file),
+        before=change.sha256,
+        after=_sha256(after),
+        edits=tuple(
+            JournalEdit(edit.use, edit.start, edit.before, edit.after, edit.alt)
+            for edit in change.edits
+        ),
+    )
 
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_regular(file)
     except OSError as error:
         raise OutputError(f"it cannot be read: {error.strerror}") from error
 

@@ -1,28 +1,72 @@
-"""Files replaced as a whole, and a journal from which that can be taken back.
+"""The journal of what `apply` writes, from which `undo` takes it back.
 
-A journal is lines of JSON. The line of a file is on the disk before the file is, so after a kill
-the file's own digest tells whether the line came true.
+Lines of JSON: a header, an entry for each file written, and a note for each entry taken back. The
+entry of a file is on the disk before the file is replaced, so after a kill the file's own digest
+tells whether it was.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cutline.atomic import read_regular
 from cutline.errors import OptionError, OutputError
 
 _HEADER = {"journal": "cutline site apply", "version": 1}
+_LARGEST_BYTES = 1 << 30
+_WRONG_FILE = "which is no journal of cutline site apply; name another file"
 
 
 class JournalError(OutputError):
-    """The journal cannot be written, so nothing that it should tell of may be done."""
+    """The journal cannot be written, so nothing that it should record may be done."""
+
+
+@dataclass(frozen=True)
+class JournalEdit:
+    """One use's markup in one file.
+
+    Attributes:
+        use: its id in the store.
+        start: where `before` began in the file, in bytes.
+        before, after: the markup as it was and as it was written.
+        alt: what was approved.
+    """
+
+    use: int
+    start: int
+    before: bytes
+    after: bytes
+    alt: str
+
+
+@dataclass(frozen=True)
+class JournalEntry:
+    """One file that was written, or was about to be.
+
+    Attributes:
+        number: of the line, 0-based.
+        path: of the file, relative to the folder that `apply` was given.
+        file: its absolute path.
+        before, after: the SHA-256 of its content.
+        edits: in the order of the file.
+        problem: why the line cannot be used; "" if it can.
+    """
+
+    number: int
+    path: str = ""
+    file: str = ""
+    before: str = ""
+    after: str = ""
+    edits: tuple[JournalEdit, ...] = ()
+    problem: str = ""
 
 
 class Journal:
@@ -38,27 +82,31 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
         try:
-            self._file = path.open("a+b", buffering=0)
-            self._file.seek(0)
-            content = self._file.read()
+            if path.exists() and not path.is_file():
+                raise OptionError(f"got {path}, {_WRONG_FILE}")
+            descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
+            self._file = os.fdopen(descriptor, "a+b", buffering=0)
+            status = os.fstat(descriptor)
+            content = b""
+            if stat.S_ISREG(status.st_mode) and status.st_size <= _LARGEST_BYTES:
+                content = read_regular(path, max_bytes=_LARGEST_BYTES)
+            else:
+                self._file.close()
+                raise OptionError(f"got {path}, {_WRONG_FILE}")
         except OSError as error:
             raise JournalError(f"{path}: {error.strerror}; expected a place to write") from error
         whole = content[: content.rfind(b"\n") + 1]
-        try:
-            self.lines: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines()]
-        except ValueError:
-            self.lines = [{}]
+        self.lines: list[Any] = [_parsed(line) for line in whole.splitlines()]
         if (self.lines[:1] or [_HEADER]) != [_HEADER] or (content and not whole):
             self._file.close()
-            raise OptionError(
-                f"got {path}, which is no journal of cutline site apply; name another"
-            )
+            raise OptionError(f"got {path}, {_WRONG_FILE}")
         self._whole_bytes = len(whole)
         self._file.truncate(self._whole_bytes)
 
     def __enter__(self) -> Self:
-        """Nothing: it is open."""
+        """Return the journal, which is open."""
         return self
 
     def __exit__(
@@ -67,8 +115,20 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it."""
+        """Close the file."""
         self._file.close()
+
+    def entries(self) -> Iterator[JournalEntry]:
+        """The entries that were not taken back, oldest first; damaged lines with their problem."""
+        undone = set()
+        for line in self.lines:
+            number = line.get("undone") if isinstance(line, dict) else None
+            if type(number) is int:
+                undone.add(number)
+        for number, line in enumerate(self.lines[1:], 1):
+            if number in undone or (isinstance(line, dict) and "undone" in line):
+                continue
+            yield _entry(number, line)
 
     def add(self, line: dict[str, Any]) -> None:
         """Add a line and bring it to the disk.
@@ -80,7 +140,7 @@ class Journal:
         content = "".join(json.dumps(each) + "\n" for each in added).encode()
         try:
             if self._file.write(content) != len(content):
-                raise OSError(None, "the disk took a part of a line only")
+                raise OSError(None, "the disk took only a part of a line")
             os.fsync(self._file.fileno())
         except OSError as error:
             with suppress(OSError):
@@ -89,73 +149,85 @@ class Journal:
         self.lines += added
         self._whole_bytes += len(content)
 
+    def add_entry(self, entry: JournalEntry, when: str) -> None:
+        """Add the entry of a file that is about to be written; raises as `add` does.
+
+        Args:
+            entry: its number does not count.
+            when: ISO 8601 in UTC.
+        """
+        edits = [
+            {
+                "use": edit.use,
+                "at": edit.start,
+                "alt": edit.alt,
+                "was": edit.before.decode("utf-8", "surrogateescape"),
+                "is": edit.after.decode("utf-8", "surrogateescape"),
+            }
+            for edit in entry.edits
+        ]
+        digests = {"before": entry.before, "after": entry.after}
+        self.add({"file": entry.file, "path": entry.path, "when": when, **digests, "edits": edits})
+
+    def add_undone(self, entry: JournalEntry, when: str) -> None:
+        """Add that an entry was taken back; raises as `add` does."""
+        self.add({"undone": entry.number, "path": entry.path, "when": when})
+
 
 def standing(journal: Path, path: str) -> list[tuple[int, str]]:
-    """What a journal's entries put into a file, as far as it still stands there.
+    """The alts that a journal's entries put into a file and that are still there.
 
     Args:
         journal: as `Journal` keeps it.
-        path: the file's, as the entries have it.
+        path: of the file, as in the entries.
 
     Returns:
         The line, from 1, and the alt of each, in the file's order; none if it cannot be read.
     """
     with Journal(journal) as lines:
-        undone = {line["undone"] for line in lines.lines if "undone" in line}
-        entries = [
-            line
-            for number, line in enumerate(lines.lines)
-            if line.get("path") == path and "edits" in line and number not in undone
-        ]
+        entries = [each for each in lines.entries() if each.path == path and not each.problem]
     found: dict[int, str] = {}
+    content = b""
     for entry in entries:
         try:
-            content = Path(entry["file"]).read_bytes()
+            content = read_regular(Path(entry.file))
         except OSError:
             return []
         behind = 0
-        for edit in entry["edits"]:
-            written = edit["is"].encode("utf-8", "surrogateescape")
-            at = content.find(written, behind)
+        for edit in entry.edits:
+            at = content.find(edit.after, behind)
             if at >= 0:
-                behind = at + len(written)
-                found[at] = edit["alt"]
+                behind = at + len(edit.after)
+                found[at] = edit.alt
     return [(content.count(b"\n", 0, at) + 1, alt) for at, alt in sorted(found.items())]
 
 
-@contextmanager
-def replacing(file: Path, content: bytes) -> Iterator[Callable[[], object]]:
-    """A file's next content, on the disk under a temporary name beside it.
-
-    Args:
-        file: what is to be replaced; no symbolic link.
-        content: what it is to hold.
-
-    Yields:
-        What puts the new file in place at once, with the mode, the owner and the extended
-        attributes of the old one. Without a call to it, all is as it was.
-
-    Raises:
-        OutputError: the file's owner cannot be kept.
-        OSError: the folder or the disk refuses.
-    """
-    old = file.stat()
-    descriptor, name = tempfile.mkstemp(prefix=".cutline-", suffix=".tmp", dir=file.parent)
-    temporary = Path(name)
+def _parsed(line: bytes) -> Any:
+    """A line's JSON; None if it is damaged."""
     try:
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            try:
-                os.fchown(descriptor, old.st_uid, old.st_gid)
-            except PermissionError as error:
-                raise OutputError("it belongs to somebody else; run this as its owner") from error
-            os.fchmod(descriptor, old.st_mode & 0o7777)
-            with suppress(OSError, AttributeError):  # not every system has or keeps them
-                for attribute in os.listxattr(file):
-                    os.setxattr(descriptor, attribute, os.getxattr(file, attribute))
-            os.fsync(descriptor)
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
-        yield partial(temporary.replace, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+def _entry(number: int, line: Any) -> JournalEntry:
+    try:
+        texts = {name: line[name] for name in ("path", "file", "before", "after")}
+        for each in texts.values():
+            if not isinstance(each, str) or "\0" in each:
+                raise TypeError
+            os.fsencode(each)
+        edits = tuple(_edit(each) for each in line["edits"])
+    except (TypeError, KeyError, AttributeError, UnicodeError):
+        return JournalEntry(
+            number, problem=f"line {number + 1} of the journal is damaged; it was left out"
+        )
+    return JournalEntry(number, **texts, edits=edits)
+
+
+def _edit(record: Any) -> JournalEdit:
+    use, start, alt = record["use"], record["at"], record["alt"]
+    if type(use) is not int or type(start) is not int or not isinstance(alt, str) or start < 0:
+        raise TypeError
+    before, after = (record[name].encode("utf-8", "surrogateescape") for name in ("was", "is"))
+    return JournalEdit(use, start, before, after, alt)

@@ -1,35 +1,39 @@
-"""A page's file: where it is, where the uses of images stand in it, and how they are written."""
+"""A page's file: where it is, where image uses are in it, and how their alts are written."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from bisect import bisect_left
 from codecs import getincrementalencoder
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from cutline.errors import OutputError
-from cutline.site.model import ImageUse, Kind
-from cutline.site.pages.alt_markup import NAMED, TEMPLATE, alt_in, clean, with_alt
+from cutline.site.model import ImageOccurrence, Kind, Page
+from cutline.site.pages.alt_markup import clean, has_alt, with_alt
+from cutline.site.pages.markdown_dialects import is_mdx, is_quarto
 from cutline.site.pages.scan import MARKDOWN_SUFFIXES, decode, uses_in_html, uses_in_markdown
+from cutline.site.pages.templates import SpanKind, template_spans
 from cutline.site.store.store import Store
 from cutline.site.writeback.patch import Edit
 
-_NEAR = 30  # so many characters on either side tell twins apart
+_NEAR = 30  # so many characters on either side tell equal images apart
 _INDEXES = ("index.html", "index.htm", "index.xhtml", "index.md")
+_SAMPLE = 100  # pages by which the layout of a mirror is found
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is to become of one use's markup.
+class Change:
+    """The change of one use's markup.
 
     Attributes:
         use: its id in the store.
         alt: as it was approved.
-        markup, after: as it stands in the text, and as it is to be.
+        markup, after: as it is in the text, and as it will be.
     """
 
     use: int
@@ -38,36 +42,44 @@ class Wish:
     after: str
 
 
+def is_url(page: str) -> bool:
+    """Whether a page was crawled; else it is a path in the folder scanned."""
+    return urlsplit(page).scheme in ("http", "https")
+
+
 class PageFiles:
-    """The file of a page: a path under the root, or a URL's path under a copy of its site."""
+    """The files of pages: paths under the root, or those of a mirror of their site."""
 
     def __init__(self, root: Path, urls: Sequence[str]) -> None:
         self._root = root
-        sites = [url for url in urls if urlsplit(url).scheme in ("http", "https")]
+        sites = [url for url in urls if is_url(url)]
         folders = [PurePosixPath(_path(url)).parent for url in sites]
         common = PurePosixPath(os.path.commonpath(folders)) if folders else PurePosixPath()
         layouts = [(PurePosixPath(), False), (PurePosixPath(), True)]
         layouts += [(each, False) for each in (common, *common.parents) if each.parts]
-        sample = sites[:: max(1, len(sites) // 100)]
+        sample = sites[:: max(1, len(sites) // _SAMPLE)]
         self._layout = max(layouts, key=lambda layout: self._hits(sample, layout))
 
-    def file(self, url: str) -> Path:
-        """Where a page's file is, links followed.
+    def files(self, url: str) -> list[Path]:
+        """The files that may be a page's, likeliest first, symbolic links followed.
 
         Raises:
-            OutputError: it is nowhere, or outside the root.
+            OutputError: there is none, or it is outside of the root.
         """
-        names = self._names(url, self._layout)
+        names = list(dict.fromkeys(self._names(url, self._layout)))
+        found: list[Path] = []
         for name in names:
             try:
                 file = (self._root / name).resolve(strict=True)
-            except (OSError, ValueError):
+            except (OSError, ValueError, RuntimeError):
                 continue
             if file.is_file() and not file.is_relative_to(self._root):
                 raise OutputError(f"{name} leads out of {self._root}")
-            if file.is_file():
-                return file
-        raise OutputError(f"there is no {names[0] if names else url} in {self._root}")
+            if file.is_file() and file not in found:
+                found.append(file)
+        if not found:
+            raise OutputError(f"there is no {names[0] if names else url} in {self._root}")
+        return found
 
     def _hits(self, urls: Sequence[str], layout: tuple[PurePosixPath, bool]) -> int:
         hits = 0
@@ -77,9 +89,9 @@ class PageFiles:
         return hits
 
     def _names(self, url: str, layout: tuple[PurePosixPath, bool]) -> list[str]:
-        """The names a page may have under the root, likeliest first."""
+        """The names that a page may have under the root, likeliest first."""
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https"):
+        if not is_url(url):
             return [url]
         left_out, with_host = layout
         path = _path(url)
@@ -89,11 +101,36 @@ class PageFiles:
             path = path[len(f"{left_out}/") :]
         if with_host:
             path = f"{parts.netloc}/{path}"
-        names = [f"{path}?{parts.query}"] if parts.query else []
+        names = list(_names_with_query(path, parts.query)) if parts.query else []
         if path and not path.endswith("/"):
             names += [path, f"{path}.html"]
         folder = f"{path.rstrip('/')}/" if path else ""
         return names + [folder + index for index in _INDEXES]
+
+
+def _names_with_query(path: str, query: str) -> Iterator[str]:
+    """The names that mirroring tools give a page with a query string.
+
+    wget writes "list?page=2", with --adjust-extension "list?page=2.html", on Windows "list@page=2";
+    HTTrack adds four digits of the query's MD5 to the name; static exports write "?" as "%3F", "_"
+    or "-".
+    """
+    folder, slash, name = path.rpartition("/")
+    decoded = unquote(query, errors="surrogateescape")
+    names = [path] if name else [f"{path}index.html", path]
+    for base in names:
+        for text in dict.fromkeys((decoded.replace("/", "%2F"), query)):
+            for mark in ("?", "@", "%3F", "_", "-"):
+                yield f"{base}{mark}{text}"
+                yield f"{base}{mark}{text}.html"
+        yield f"{base}{quote(f'?{query}', safe='')}.html"
+    stem, dot, extension = (name or "index.html").rpartition(".")
+    stem, extension = (stem, extension) if dot else (name, "html")
+    if extension not in ("html", "htm", "xhtml"):
+        extension = "html"
+    for text in (query, f"?{query}"):
+        digest = hashlib.md5(text.encode("utf-8", "surrogateescape"), usedforsecurity=False)
+        yield f"{folder}{slash}{stem}{digest.hexdigest()[:4]}.{extension}"
 
 
 def _path(url: str) -> str:
@@ -101,7 +138,15 @@ def _path(url: str) -> str:
 
 
 class PageText:
-    """A file's text, where its images stand in it, and how they are written there."""
+    """A file's text, where its image uses are, and how they are written there.
+
+    Args:
+        content: the file's bytes.
+        file: its path, for its format.
+
+    Raises:
+        OutputError: its encoding cannot be written back unchanged.
+    """
 
     def __init__(self, content: bytes, file: Path) -> None:
         self.is_markdown = file.suffix.lower() in MARKDOWN_SUFFIXES
@@ -110,12 +155,18 @@ class PageText:
             raise OutputError(f"its encoding ({self.encoding}) cannot be written back unchanged")
         known_by = (content, self.text.encode("utf-8", "surrogateescape"))
         self.digests = tuple(hashlib.sha256(each).hexdigest() for each in known_by)
+        self._name = file.name
         self._ascii_only = not self._is_unicode(file)
-        self._code = [] if self.is_markdown else [m.span() for m in TEMPLATE.finditer(self.text)]
-        self._now: list[ImageUse] | None = None
+        spans = template_spans(
+            self.text, markdown=self.is_markdown, mdx=is_mdx(file.name), front_matter=True
+        )
+        self._code = [each for each in spans if each.kind is not SpanKind.MARKDOWN_CODE]
+        self._now: dict[str, list[ImageOccurrence]] = {}
 
     def _is_unicode(self, file: Path) -> bool:
-        """Whether others, too, will read it as Unicode: a browser may not, without a word on it."""
+        """Whether every reader takes the file for Unicode; a browser may not, if undeclared."""
+        if not self.encoding.startswith("utf"):
+            return False
         try:
             self.text.encode()
         except UnicodeEncodeError:
@@ -123,28 +174,65 @@ class PageText:
         if self.is_markdown or file.suffix.lower() == ".xhtml":
             return True
         head = self.text[:1024].lower()
-        told = head.startswith(("\ufeff", "<?xml")) or "charset" in head
-        return self.encoding.startswith("utf") and (told or not self.text.isascii())
+        declared = head.startswith(("\ufeff", "<?xml")) or "charset" in head
+        return declared or not self.text.isascii()
 
-    def uses(self, text: str, page: str) -> list[ImageUse]:
-        """The uses in a text of this file's kind."""
-        return (uses_in_markdown if self.is_markdown else uses_in_html)(text, page=page)[1]
+    def uses(self, text: str, page: str) -> list[ImageOccurrence]:
+        """The uses in a text of this file's format."""
+        if not self.is_markdown:
+            return uses_in_html(text, page=page)[1]
+        return uses_in_markdown(text, page=page if not is_url(page) else self._name)[1]
+
+    def current_uses(self, page: str) -> list[ImageOccurrence]:
+        """The uses in the file as it is, read under a page's name."""
+        if page not in self._now:
+            self._now[page] = self.uses(self.text, page)
+        return self._now[page]
+
+    def is_page(self, page: Page, store: Store) -> bool:
+        """Whether the file is a page as it was read, apart from the alts that we wrote.
+
+        Args:
+            page: as it was read.
+            store: knows its uses and their reviews.
+        """
+        if not page.sha256 or page.sha256 in self.digests:
+            return bool(page.sha256)
+        current = self.current_uses(page.url)
+        known = (each for each in store.uses(page=page.url) if not each.origin)
+        earlier = sorted(known, key=lambda stored: stored.use.position)
+        if [_what(each) for each in current] != [_what(each.use) for each in earlier]:
+            return False
+        pieces, position = [], 0
+        for now, stored in zip(current, earlier, strict=True):
+            if now.offset < position:
+                return False
+            alts = (review.alt for review in store.history(stored.id))
+            ours = any(alt is not None and has_alt(now, alt) for alt in alts)
+            markup = stored.use.markup if ours else now.markup
+            pieces += [self.text[position : now.offset], markup]
+            position = now.offset + len(now.markup)
+        text = "".join([*pieces, self.text[position:]])
+        for encoding in (self.encoding, "utf-8"):
+            with suppress(UnicodeError):
+                content = text.encode(encoding, "surrogateescape")
+                if hashlib.sha256(content).hexdigest() == page.sha256:
+                    return True
+        return False
 
     def with_alt(self, markup: str, kind: Kind, alt: str) -> str:
-        """`markup.with_alt`, as this file needs it."""
+        """`alt_markup.with_alt`, as this file needs it."""
         return with_alt(
-            markup, kind, alt, ascii_only=self._ascii_only, in_markdown=self.is_markdown
+            markup,
+            kind,
+            alt,
+            ascii_only=self._ascii_only,
+            in_markdown=self.is_markdown,
+            in_quarto=is_quarto(self._name),
         )
 
-    def alt(self, use: ImageUse) -> str | None:
-        """The words that stand for a use of this file; None if there are none."""
-        if use.kind is Kind.MARKDOWN:
-            return use.alt or None  # Markdown has no way to leave it out
-        there = alt_in(use.markup, use.kind)
-        return use.name or None if there is None and use.kind in NAMED else there
-
-    def locate(self, store: Store, use: ImageUse, same: bool) -> ImageUse:
-        """A use as it stands here now: in the same tag, whatever its alt has become.
+    def locate(self, store: Store, use: ImageOccurrence, same: bool) -> ImageOccurrence:
+        """A use as it is in the file now: in the same tag, whatever its alt has become.
 
         Args:
             store: knows the page's other uses.
@@ -152,40 +240,53 @@ class PageText:
             same: the file is as it was then.
 
         Raises:
-            OutputError: it is not there, or might be one of several.
+            OutputError: it is not there, or might be one of several, or is within template code.
         """
         if use.kind is Kind.ROW:
             raise OutputError("only an export names it; write it back as a table")
         if not use.markup:
-            raise OutputError("where it stands in the file is not known; change it by hand")
+            raise OutputError("its place in the file is not known; change it by hand")
         if not (same and self.text.startswith(use.markup, use.offset)) or use.offset < 0:
             use = self._moved(store, use)
-        if any(start < use.offset < end for start, end in self._code):
-            raise OutputError("it stands within template code, which a quote could break")
+        self._refuse_code(use)
         return use
 
-    def _moved(self, store: Store, use: ImageUse) -> ImageUse:
-        if self._now is None:
-            self._now = self.uses(self.text, use.page)
-        alike = [each for each in self._now if self._is_but_for_alt(use, each)]
+    def _refuse_code(self, use: ImageOccurrence) -> None:
+        """Refuse a use that is part of something that is not page content."""
+        at = bisect_left(self._code, use.offset + 1, key=lambda span: span.start) - 1
+        if at < 0 or self._code[at].end <= use.offset or self._code[at].start == use.offset:
+            return
+        kind = self._code[at].kind
+        if kind is SpanKind.CODE:
+            raise OutputError("it is within template code, which a quote could break")
+        if is_url(use.page):
+            return  # what a server sent is no source file
+        what = kind if kind is SpanKind.FRONT_MATTER else f"a {kind}"
+        raise OutputError(f"it is in {what}, which is not page content; scan the page again")
+
+    def _moved(self, store: Store, use: ImageOccurrence) -> ImageOccurrence:
+        now = self.current_uses(use.page)
+        alike = [each for each in now if self._is_but_for_alt(use, each)]
         if not alike:
             raise OutputError("it changed since the scan, or is gone; scan the page again")
         near = [each for each in alike if _surroundings(each) == _surroundings(use)]
         if len(near) == 1:
             return near[0]
         known = [stored.use for stored in store.uses(page=use.page)]
-        if [_what(each) for each in known] == [_what(each) for each in self._now]:
-            there = self._now[[each.position for each in known].index(use.position)]
+        if [_what(each) for each in known] == [_what(each) for each in now]:
+            there = now[[each.position for each in known].index(use.position)]
             if there in alike:
                 return there
         if len(alike) > 1 or [_what(each) for each in known].count(_what(use)) > 1:
-            raise OutputError("the page changed and shows several like it; scan the page again")
+            raise OutputError("the page changed and has several like it; scan the page again")
         return alike[0]
 
-    def _is_but_for_alt(self, use: ImageUse, other: ImageUse) -> bool:
-        """Whether both are the same once they are named alike, or marked as decorative alike."""
+    def _is_but_for_alt(self, use: ImageOccurrence, other: ImageOccurrence) -> bool:
+        """Whether both are the same once they have the same alt, or are decorative alike."""
         if _what(other) != _what(use):
             return False
+        if other.markup == use.markup:  # also of a tag that cannot be read safely
+            return True
         for alt in ("-", ""):
             with suppress(OutputError):
                 named = self.with_alt(use.markup, use.kind, alt)
@@ -193,40 +294,57 @@ class PageText:
                     return True
         return False
 
-    def edits(self, wishes: Mapping[int, Wish]) -> tuple[Edit, ...]:
-        """The changes in bytes, each such that it leaves all others as they are."""
+    def edits(self, changes: Mapping[int, Change]) -> tuple[Edit, ...]:
+        """The changes in bytes, each such that it leaves all others as they are.
+
+        Args:
+            changes: by their offsets in the text.
+
+        Raises:
+            OutputError: the file's encoding or its Markdown does not allow one of them.
+        """
         old, new = (getincrementalencoder(self.encoding)("surrogateescape") for _ in range(2))
         edits: list[Edit] = []
         text, position, start = "", 0, 0
-        for offset, wish in sorted(wishes.items()):
-            gap = self.text[position:offset]
-            text += gap + wish.after
-            between = old.encode(gap)
-            if new.encode(gap) != between:
-                raise OutputError(f"its encoding ({self.encoding}) does not allow a change here")
-            start += len(between)
-            before = old.encode(wish.markup)
-            edits.append(Edit(wish.use, start, before, new.encode(wish.after), wish.alt))
-            start += len(before)
-            position = offset + len(wish.markup)
+        try:
+            for offset, change in sorted(changes.items()):
+                gap = self.text[position:offset]
+                text += gap + change.after
+                between = old.encode(gap)
+                if new.encode(gap) != between:
+                    raise OutputError(f"its encoding ({self.encoding}) allows no change here")
+                start += len(between)
+                before = old.encode(change.markup)
+                edits.append(Edit(change.use, start, before, new.encode(change.after), change.alt))
+                start += len(before)
+                position = offset + len(change.markup)
+        except UnicodeError as error:
+            raise OutputError(
+                f"its encoding ({self.encoding}) lacks a character of the alt"
+            ) from error
         if self.is_markdown and edits:
-            self._check(text + self.text[position:], wishes)
+            self._check(text + self.text[position:], changes)
         return tuple(edits)
 
-    def _check(self, text: str, wishes: Mapping[int, Wish]) -> None:
-        """Read the Markdown again: what it means hangs on what stands around it."""
-        before = self.uses(self.text, "")
+    def _check(self, text: str, changes: Mapping[int, Change]) -> None:
+        """Read the Markdown again: what it means depends on what is around it."""
+        before = self.current_uses(self._name)
         expected = [
-            clean(wishes[each.offset].alt) if each.offset in wishes else each.alt or ""
+            clean(changes[each.offset].alt) if each.offset in changes else each.alt or ""
             for each in before
         ]
-        if [each.alt or "" for each in self.uses(text, "")] != expected:
+        after = self.uses(text, self._name)
+        ours = [
+            has_alt(each, alt) if was.offset in changes else (each.alt or "") == alt
+            for each, was, alt in zip(after, before, expected, strict=False)
+        ]
+        if len(after) != len(before) or not all(ours):
             raise OutputError("its Markdown would not read as approved; change it by hand")
 
 
-def _surroundings(use: ImageUse) -> tuple[str, ...]:
+def _surroundings(use: ImageOccurrence) -> tuple[str, ...]:
     return (use.link_text, use.caption, use.heading, use.before[-_NEAR:], use.after[:_NEAR])
 
 
-def _what(use: ImageUse) -> tuple[Kind, str]:
+def _what(use: ImageOccurrence) -> tuple[Kind, str]:
     return (use.kind, use.source)

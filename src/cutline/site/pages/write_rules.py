@@ -1,0 +1,72 @@
+"""Whether an approved alt may replace what a page has: one rule for `apply` and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cutline.site.model import ImageOccurrence, Review
+from cutline.site.pages.alt_markup import clean, current_alt, has_alt
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """What an approved alt may replace, besides a missing or blank alt.
+
+    Attributes:
+        overwrite: text that somebody wrote.
+        fill_empty: `alt=""`.
+    """
+
+    overwrite: bool = False
+    fill_empty: bool = False
+
+
+@dataclass(frozen=True)
+class WriteDecision:
+    """Whether an alt may be written.
+
+    Attributes:
+        allowed: whether it may.
+        reason: why not; "" if it may.
+    """
+
+    allowed: bool
+    reason: str = ""
+
+
+_DEFAULT = WriteOptions()
+
+
+def may_write(
+    use: ImageOccurrence, reviews: Sequence[Review], options: WriteOptions = _DEFAULT
+) -> WriteDecision:
+    """Whether the newest review's alt may be written over what a use has in its page.
+
+    A missing or blank alt is a gap and may be filled. `alt=""` is a decision and text is somebody's
+    work: both stay, unless the options say otherwise, unless they are from one of the reviews, or
+    unless the newest review was made by a person who was shown them.
+
+    Args:
+        use: as it is in its page.
+        reviews: all reviews that the use ever had, the newest last.
+        options: what else may be replaced.
+    """
+    newest = reviews[-1] if reviews else None
+    if newest is None or newest.alt is None:
+        return WriteDecision(False, "nothing is approved for it")
+    present = current_alt(use)
+    if present is None or has_alt(use, newest.alt) or present == newest.replaces:
+        return WriteDecision(True)
+    if any(each.alt is not None and has_alt(use, each.alt) for each in reviews):
+        return WriteDecision(True)
+    if present.strip() and not options.overwrite:
+        present = clean(present)
+        return WriteDecision(
+            False, f"the page has other words (--overwrite replaces them): {present!r}"
+        )
+    if not present and not (options.fill_empty or options.overwrite):
+        return WriteDecision(
+            False, 'the page has alt="", which marks it as decorative (--fill-empty fills it)'
+        )
+    return WriteDecision(True)
