@@ -349,3 +349,7 @@ def test_a_journal_of_version_0_1_still_opens(tmp_path: Path) -> None:
         (tmp_path / f"{seed}.jpg").unlink()
     report = made(source, tmp_path / "set")
     assert (report.images, report.repaired) == (2, 0)
+    other = table(tmp_path, "image,caption\n5.jpg,Five\n", "other.csv")
+    journal.write_text("".join(json.dumps(row) + "\n" for row in old))
+    with pytest.raises(DataError, match=r"an earlier version built from another source"):
+        made(other, tmp_path / "set")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +48,9 @@ def test_files_are_written_and_drawn_by_seed(colours: Collection, tmp_path: Path
     assert show(colours, tmp_path / "other", count=4, seed=1)[0].read_bytes() != first
     with pytest.raises(DataError, match="without images"):
         show(Collection("empty", "none", {"train": ()}), tmp_path / "none")
+
+
+def test_captions_in_other_scripts_are_counted(colours: Collection, tmp_path: Path) -> None:
+    chinese = tuple(replace(each, captions=("红色的墙",)) for each in colours.splits["dev"])
+    files = show(replace(colours, splits={"train": chinese}), tmp_path / "look", count=1)
+    assert all(file.stat().st_size for file in files)

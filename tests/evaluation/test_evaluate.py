@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +256,10 @@ def test_progress_is_reported_for_each_caption() -> None:
     assert [(each.step, each.done, each.total) for each in seen] == [
         ("captioning", done, len(DEV)) for done in range(1, len(DEV) + 1)
     ]
+
+
+def test_another_language_is_said_not_to_fit_the_metrics() -> None:
+    assert "comparison with published scores" not in judge(baselines=False).skipped
+    german = [replace(each, captions=("Ein weißer Hund läuft über die Straße.",)) for each in DEV]
+    report = judge(examples=german, baselines=False)
+    assert "does not fit the language" in report.skipped["comparison with published scores"]

@@ -137,7 +137,7 @@ def test_graphs_that_differ_are_refused(eyes: Path, tmp_path: Path) -> None:
         check_parity(trained, runtime, pixels(2))
     with pytest.raises(ParityError, match="got features"):
         check_parity(replace(trained, encoder=Eye().eval()), runtime, pixels(2))
-    with pytest.raises(BundleError, match=r"without telling which weights are decoder\.bias"):
+    with pytest.raises(BundleError, match=r"without a name for the weights decoder\.bias"):
         _matched(trained.decoder.state_dict(), {}, "decoder.", runtime.bundle)
 
 

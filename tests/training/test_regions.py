@@ -139,3 +139,9 @@ def test_without_weights_it_says_what_to_do(
     torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match=r"weights\.pth, which does not fit fasterrcnn"):
         load_detector(tmp_path / "weights.pth")
+
+
+def test_an_empty_split_is_said(tmp_path: Path) -> None:
+    (tmp_path / "regions").mkdir()
+    with pytest.raises(DataError, match="got no images for the regions"):
+        regions(tmp_path / "regions", [], tmp_path / "kept")

@@ -129,7 +129,7 @@ def build(
         OutputError: a file cannot be written.
     """
     edits = Edits.read(output) if output.is_dir() else Edits({}, {}, frozenset())
-    journal = Journal(output, planned.source, options, force=force)
+    journal = Journal(output, planned.source, options, names=planned.images, force=force)
     known = {key: made for key, made in journal.made.items() if key in planned.images}
     progress(len(known))
     maker = _ImageMaker(planned, output / "images", options, fetch)

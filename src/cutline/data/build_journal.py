@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,13 @@ class Made:
 class Journal:
     """Appends a line for each image that is done; damaged lines are ignored.
 
+    Args:
+        output: the set's folder.
+        source: what the set is built from.
+        options: how images are written.
+        names: identifiers of the images to build.
+        force: whether a set of another source, or with other options, is replaced.
+
     Attributes:
         made: the images that an earlier, interrupted build made and that are still sound.
         damaged: how many lines or images were damaged, and are made again.
@@ -51,7 +58,15 @@ class Journal:
             begun with other picture options; `force` allows the latter two.
     """
 
-    def __init__(self, output: Path, source: Path, options: BuildOptions, *, force: bool) -> None:
+    def __init__(
+        self,
+        output: Path,
+        source: Path,
+        options: BuildOptions,
+        *,
+        names: Container[str] = (),
+        force: bool = False,
+    ) -> None:
         self.made: dict[str, Made] = {}
         self.damaged = 0
         self.earlier: set[str] = set()
@@ -65,7 +80,15 @@ class Journal:
         header_now = header | {"from": str(source.resolve())}
         if self._path.is_file():
             header_then, rows = self._read()
-            self._refuse(output, header_then, header_now, force)
+            if not force and header_then is not None:
+                _refuse_other(output, header_then, header_now)
+                known = [row for row in rows if row.get("source") in names]
+                if "from" not in header_then and rows and not known:
+                    raise DataError(
+                        f"got {output}, which an earlier version built from another source; "
+                        "expected the same source, another folder, or --force, which replaces its "
+                        "images"
+                    )
             if header_then is not None and {k: header_then.get(k) for k in header} == header:
                 self._take(rows, output)
         elif any(output.iterdir()):
@@ -88,24 +111,6 @@ class Journal:
             else:
                 rows.append(row)
         return header, rows
-
-    def _refuse(
-        self, output: Path, then: dict[str, Any] | None, now: dict[str, Any], force: bool
-    ) -> None:
-        if force or then is None:
-            return
-        options = {name: then.get(name) for name in ("side_px", "quality")}
-        wanted = {name: now[name] for name in options}
-        if options != wanted:
-            raise DataError(
-                f"got {wanted} for {output}, begun with {options}; expected the same, another "
-                "folder, or --force to build it again"
-            )
-        if "from" in then and then["from"] != now["from"]:
-            raise DataError(
-                f"got {output}, which was built from {then['from']}; expected the same source, "
-                "another folder, or --force, which replaces its images"
-            )
 
     def _take(self, rows: list[dict[str, Any]], output: Path) -> None:
         for row in rows:
@@ -131,6 +136,26 @@ class Journal:
         """Bring the journal to the disk."""
         os.fsync(self._file.fileno())
         self._file.close()
+
+
+def _refuse_other(output: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to continue a set that was begun with other options or from another source.
+
+    Raises:
+        DataError: it was.
+    """
+    before = {name: then.get(name) for name in ("side_px", "quality")}
+    wanted = {name: now[name] for name in before}
+    if before != wanted:
+        raise DataError(
+            f"got {wanted} for {output}, begun with {before}; expected the same, another folder, "
+            "or --force to build it again"
+        )
+    if "from" in then and then["from"] != now["from"]:
+        raise DataError(
+            f"got {output}, which was built from {then['from']}; expected the same source, another "
+            "folder, or --force, which replaces its images"
+        )
 
 
 def _line(row: Mapping[str, Any]) -> str:

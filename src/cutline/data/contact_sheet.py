@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cutline.data import Collection, Example
 from cutline.errors import DataError, ImageError
 from cutline.image import load_image
-from cutline.text import normalise
+from cutline.text import CleanUp, choose_clean_up
 
 _COLUMNS, _WIDTH, _HEIGHT = 4, 380, 285
 _MARGIN, _GAP, _PADDING, _LINE, _SPACE = 40, 24, 16, 20, 8
@@ -47,13 +48,17 @@ def show(collection: Collection, folder: Path, *, count: int = 24, seed: int = 0
     title = f"{collection.name}: {len(drawn)} of {images}"
     files = [folder / name for name in ("contact-sheet.jpg", "caption-lengths.png", "words.png")]
     contact_sheet(drawn, title).save(files[0], quality=88)
+    chosen = choose_clean_up(text for _, example in members for text in example.captions)
+    clean_up = CleanUp.named(chosen)
     words = {
-        split: [normalise(caption) for example in some for caption in example.captions]
+        split: [clean_up.words(caption) for example in some for caption in example.captions]
         for split, some in collection.splits.items()
         if some
     }
-    _lengths(words).savefig(files[1], dpi=120)
-    _words([caption for some in words.values() for caption in some]).savefig(files[2], dpi=120)
+    with warnings.catch_warnings():  # a font without the letters of a script draws boxes
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        _lengths(words).savefig(files[1], dpi=120)
+        _words([caption for some in words.values() for caption in some]).savefig(files[2], dpi=120)
     return files
 
 

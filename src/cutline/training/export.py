@@ -373,7 +373,7 @@ def export(
 
     Raises:
         ParityError: torch and the exported graphs disagree.
-        BundleError: the name is taken, or the bundle too heavy.
+        OutputError: the folder is there already, or cannot be written.
         RecipeError: there is no such run, or it was trained over regions.
         DataError: the dev split is not there, or none of its pictures can be read.
     """
