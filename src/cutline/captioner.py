@@ -12,9 +12,8 @@ from __future__ import annotations
 import math
 import threading
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from cutline.errors import BundleError, ImageError, OptionError
 from cutline.image import ImageSource, decode_image, describe
 from cutline.image_kind import softmax
 from cutline.options import SearchOptions
+from cutline.parallel import map_in_order
 from cutline.regions.describe import RegionCaptioner
 from cutline.runtime import Runtime
 from cutline.search import Hypothesis, search
@@ -103,18 +103,15 @@ class BundleCaptioner(RegionCaptioner):
         options = options or CaptionOptions()
         threads = self.runtime.threads
         stop = threading.Event()
-        pending: deque[Future[list[Caption]]] = deque()
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="cutline")
+        work = partial(self._caption, options=options, stop=stop)
+        batches = _batches(images, options.batch_size, threads)
+        captions = map_in_order(work, batches, threads=threads, ahead=2 * threads)
         try:
-            for batch in _batches(images, options.batch_size, threads):
-                pending.append(pool.submit(self._caption, batch, options, stop))
-                if len(pending) == 2 * threads:
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
+            for batch in captions:
+                yield from batch
         finally:
             stop.set()
-            pool.shutdown(cancel_futures=True)
+            captions.close()
 
     def _caption(
         self, images: list[Picture], options: CaptionOptions, stop: threading.Event

@@ -37,7 +37,13 @@ from __future__ import annotations
 
 
 class CutlineError(Exception):
-    """The root of the tree: catch this to catch them all."""
+    """The root of the tree: catch this to catch them all.
+
+    Attributes:
+        code: a short, stable name of the kind of error, for programs.
+    """
+
+    code = "error"
 
 
 class ImageError(CutlineError, ValueError):
@@ -46,6 +52,8 @@ class ImageError(CutlineError, ValueError):
     Attributes:
         source: the path, or a short description of the bytes or array, that was refused.
     """
+
+    code = "image"
 
     def __init__(self, source: str, reason: str) -> None:
         super().__init__(f"{source}: {reason}")
@@ -56,21 +64,31 @@ class ImageError(CutlineError, ValueError):
 class ImageNotFoundError(ImageError, FileNotFoundError):
     """No file stands at the path, or a link leads nowhere."""
 
+    code = "image-not-found"
+
 
 class ImageUnreadableError(ImageError, PermissionError):
     """The file is there, but the system refuses to open or read it."""
+
+    code = "image-unreadable"
 
 
 class ImageFormatError(ImageError):
     """The bytes are no picture, or one of a format that has no reader here."""
 
+    code = "image-format"
+
 
 class ImageCorruptError(ImageError):
     """The picture is cut short or damaged, or the file is empty."""
 
+    code = "image-corrupt"
+
 
 class ImageTooLargeError(ImageError):
     """The header declares more pixels than allowed."""
+
+    code = "image-too-large"
 
 
 class VideoError(CutlineError, ValueError):
@@ -81,6 +99,8 @@ class VideoError(CutlineError, ValueError):
         reason: the message without the source.
     """
 
+    code = "video"
+
     def __init__(self, source: str, reason: str) -> None:
         super().__init__(f"{source}: {reason}")
         self.source = source
@@ -90,45 +110,67 @@ class VideoError(CutlineError, ValueError):
 class VideoNotFoundError(VideoError, FileNotFoundError):
     """There is no such file."""
 
+    code = "video-not-found"
+
 
 class VideoFormatError(VideoError):
     """The file is no video, or its codec has no decoder."""
+
+    code = "video-format"
 
 
 class VideoCorruptError(VideoError):
     """The video is cut short or damaged."""
 
+    code = "video-corrupt"
+
 
 class VideoTooLargeError(VideoError):
     """The video has more bytes, pixels or seconds than allowed."""
+
+    code = "video-too-large"
 
 
 class OptionError(CutlineError, ValueError):
     """An option is out of its range."""
 
+    code = "option"
+
 
 class BundleError(CutlineError, ValueError):
     """A model bundle is damaged, incomplete or of an unknown kind."""
+
+    code = "bundle"
 
 
 class BundleNotFoundError(BundleError, LookupError):
     """No bundle has that name, and none stands at that path."""
 
+    code = "bundle-not-found"
+
 
 class DataError(CutlineError, ValueError):
     """A caption collection is missing or inconsistent."""
+
+    code = "data"
 
 
 class RecipeError(CutlineError, ValueError):
     """A training recipe is unreadable or says something impossible."""
 
+    code = "recipe"
+
 
 class WeightsError(CutlineError, LookupError):
     """The pretrained weights of a backbone cannot be had, or do not fit it."""
 
+    code = "weights"
+
 
 class OutputError(CutlineError, OSError):
     """Results cannot be written: a full disk, a missing folder, a foreign file."""
+
+    code = "output"
 
 
 class MetadataError(CutlineError, ValueError):
@@ -138,6 +180,8 @@ class MetadataError(CutlineError, ValueError):
         source: the path of the file.
         reason: why, as a sentence without the path.
     """
+
+    code = "metadata"
 
     def __init__(self, source: str, reason: str) -> None:
         super().__init__(f"{source}: {reason}")
@@ -168,9 +212,13 @@ class FetchError(CutlineError, OSError):
 class StoreError(CutlineError, OSError):
     """A site's record is some other file, of a newer Cutline, damaged, in use, or out of room."""
 
+    code = "store"
+
 
 class EngineError(CutlineError, RuntimeError):
     """An inference engine is missing, or failed on a model."""
+
+    code = "engine"
 
 
 class ServerError(EngineError):
@@ -182,6 +230,8 @@ class ServerError(EngineError):
         retry_after_s: how long the server asks clients to wait, seconds; None if it does not say.
     """
 
+    code = "server"
+
     def __init__(self, message: str, status: int = 0, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.status = status
@@ -191,29 +241,43 @@ class ServerError(EngineError):
 class RefusalError(ServerError):
     """The model, or its server's content filter, declines to describe an image."""
 
+    code = "refusal"
+
 
 class ServerStoppedError(ServerError):
     """No further request of this run can succeed; captions received so far are kept."""
+
+    code = "server-stopped"
 
 
 class ServerAccessError(ServerStoppedError):
     """The server rejects the key or the model, or the model does not accept images."""
 
+    code = "server-access"
+
 
 class ServerBusyError(ServerStoppedError):
     """The server is overloaded, limits the rate or cannot be reached, for longer than we wait."""
+
+    code = "server-busy"
 
 
 class BudgetError(ServerStoppedError):
     """The run reached its limit of requests or tokens."""
 
+    code = "budget"
+
 
 class ParityError(CutlineError, RuntimeError):
     """An exported model disagrees with the one that was trained."""
 
+    code = "parity"
+
 
 class MissingExtraError(CutlineError, ImportError):
     """An optional part of Cutline is not installed."""
+
+    code = "missing-extra"
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f'{what} needs an extra: pip install "cutline[{extra}]"')

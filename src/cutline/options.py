@@ -34,30 +34,30 @@ class SearchOptions:
         OptionError: an option is out of its range.
     """
 
-    beam_size: int = _option(5, "Hypotheses kept alive at every step; 1 is greedy search.")
-    n_best: int = _option(1, "Captions returned for each image, best first.")
+    beam_size: int = _option(5, "Hypotheses that the beam search keeps; 1 is greedy search.")
+    n_best: int = _option(1, "Captions for each image, best first.")
     length_penalty: float = _option(
         1.0,
-        "Captions rank by their log-probability over their length to this power: "
-        "0 favours short ones, 1 takes the mean, more favours long ones.",
+        "Captions rank by their log-probability divided by their length to this power: "
+        "0 favors short captions, 1 takes the mean, more favors long captions.",
     )
     min_tokens: int = _option(1, "Fewest words of a caption.")
-    max_tokens: int = _option(20, "Most words of a caption; one that goes on is cut off there.")
+    max_tokens: int = _option(20, "Most words of a caption; longer ones are cut.")
     early_stop: bool = _option(
         False,
         "Stop when the captions found rank above every unfinished one as it stands, instead of "
         "when no unfinished one can still rank among them.",
     )
     no_repeat_ngram: int = _option(
-        3, "No run of this many words occurs twice in a caption; 0 allows any."
+        3, "No sequence of this many words occurs twice in a caption; 0 allows all."
     )
     temperature: float | None = _option(
-        None, "Draw captions at random instead of searching: below 1 safer, above 1 wilder."
+        None, "Sample captions instead of searching; higher is more random."
     )
     top_p: float = _option(
-        1.0, "When drawing, only from the likeliest words that hold this much probability."
+        1.0, "When sampling, use only the most likely words with this total probability."
     )
-    seed: int = _option(0, "When drawing, the same seed gives the same captions.")
+    seed: int = _option(0, "When sampling, the same seed gives the same captions.")
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""

@@ -1,13 +1,15 @@
-"""HTML from templates: every page and report has one look and needs nothing from elsewhere."""
+"""HTML pages from templates: one style for all, and no files but the page itself."""
 
 from __future__ import annotations
 
 import base64
+import io
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
+from PIL import Image
 
 from cutline.terminal import printable
 
@@ -22,7 +24,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         finalize=_visible,
     )
-    environment.globals["look"] = Markup(asset("look.css"))  # our own file, never a stranger's
+    environment.globals["look"] = Markup(asset("look.css"))  # trusted: part of the package
     return environment
 
 
@@ -34,24 +36,42 @@ def _visible(value: Any) -> Any:
 
 
 def asset(name: str) -> str:
-    """A file beside the templates as text, such as the style sheet "look.css"."""
+    """Read a file beside the templates, such as the style sheet "look.css"."""
     loader = PackageLoader("cutline")
     source, _, _ = loader.get_source(Environment(), name)
     return source
 
 
 def render(template: str, **content: Any) -> str:
-    """The page that a template of `templates/` gives, whatever is put in escaped.
+    """Render a template of `templates/`; all content is escaped.
 
-    `look` is there for a page that carries its style: `<style>{{ look }}</style>`.
+    The variable `look` holds the style sheet: `<style>{{ look }}</style>`.
 
     Args:
         template: the file's name, such as "report.html".
-        content: what the template asks for; one it asks for in vain is an error.
+        content: the template's variables; a missing one is an error.
     """
     return _templates().get_template(template).render(**content)
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """Bytes as a URI that carries them, for pages that are one file."""
+    """Encode bytes as a data URI (RFC 2397), for pages that are one file."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def thumbnail(image: Image.Image, side_px: int, *, quality: int = 85) -> tuple[bytes, Image.Image]:
+    """Scale an image down for a page.
+
+    Args:
+        image: RGB; it is not changed.
+        side_px: the longer side of the result; a smaller image keeps its size.
+        quality: of the JPEG, 1 to 95.
+
+    Returns:
+        A JPEG file, and the scaled image.
+    """
+    small = image.copy()
+    small.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=quality)
+    return file.getvalue(), small

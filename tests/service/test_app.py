@@ -67,6 +67,7 @@ def test_a_form_and_json_get_what_the_captioner_says(
             "source": f"{number}.png",
             **{name: told[name] for name in ("status", "caption", "score", "alternatives")},
             "labels": told["labels"],
+            "kind": told["kind"],
         }
         assert len(result["alternatives"]) == 2
         assert len(result["labels"]) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -297,7 +296,5 @@ def _thumbnail(path: Path | None) -> str:
         picture = load_image(path, around_px=320)
     except ImageError:
         return ""
-    picture.thumbnail((320, 320))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    return page.data_uri(buffer.getvalue(), "image/jpeg")
+    content, _ = page.thumbnail(picture, 320, quality=80)
+    return page.data_uri(content, "image/jpeg")

@@ -101,8 +101,7 @@ def explanation(picture: Image.Image, caption: Caption, *, side_px: int = 900) -
         OptionError: the captioner has no attention to show.
     """
     attention = _attention(caption)
-    small = picture.copy()
-    small.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    jpeg, small = page.thumbnail(picture, side_px)
     rows, columns = attention.grid
     size = (6 * columns, 6 * rows)  # the browser smooths the rest
     words = [
@@ -112,7 +111,7 @@ def explanation(picture: Image.Image, caption: Caption, *, side_px: int = 900) -
     return page.render(
         "explain.html",
         caption=caption,
-        picture=page.data_uri(_jpeg(small), "image/jpeg"),
+        picture=page.data_uri(jpeg, "image/jpeg"),
         width=small.width,
         height=small.height,
         words=words,
@@ -147,12 +146,6 @@ def _sentence(words: tuple[str, ...]) -> list[str]:
     *others, last = words
     first, *rest = [*others, f"{last}."]
     return [first[:1].upper() + first[1:], *rest]
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
 
 
 def _wrap(

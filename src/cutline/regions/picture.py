@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-
 from PIL import Image, ImageDraw, ImageFont
 
 from cutline.regions.model import ImageRegions
-from cutline.templating import data_uri, render
+from cutline.templating import data_uri, render, thumbnail
 
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#b3121d",
@@ -71,10 +69,7 @@ def regions_page(picture: Image.Image, found: ImageRegions, *, side_px: int = 12
         found: its regions.
         side_px: the longer side of the image within the page.
     """
-    small = picture.copy()
-    small.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-    jpeg = io.BytesIO()
-    small.save(jpeg, "JPEG", quality=85)
+    jpeg, small = thumbnail(picture, side_px)
     across, down = 100 / found.width, 100 / found.height
     boxes = [
         {
@@ -90,7 +85,7 @@ def regions_page(picture: Image.Image, found: ImageRegions, *, side_px: int = 12
     return render(
         "regions.html",
         found=found,
-        picture=data_uri(jpeg.getvalue(), "image/jpeg"),
+        picture=data_uri(jpeg, "image/jpeg"),
         width=small.width,
         height=small.height,
         boxes=boxes,

@@ -1,4 +1,4 @@
-"""What goes over the wire, as the OpenAPI document describes it."""
+"""Requests and responses of the REST API, as the OpenAPI document describes them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cutline.fetch import MAX_URL_CHARS
+from cutline.options import SearchOptions, help_of
 from cutline.site.decide.alt_text import WordingOptions
 from cutline.site.model import Kind, Origin, Purpose
 
@@ -18,7 +19,7 @@ MAX_NAME = 255
 
 
 def _flag(value: Any) -> Any:
-    """In a form or a query only the two words that the document has, not `0`, `on` or `yes`."""
+    """Accept only `true` and `false` in a form or a query, not `0`, `on` or `yes`."""
     if isinstance(value, str) and value not in ("true", "false"):
         raise ValueError("expected true or false")
     return value
@@ -39,41 +40,41 @@ class _Model(BaseModel):
 
 
 class Options(_Model):
-    """How pictures are captioned; what is left out is the model's own way."""
+    """How images are captioned; omitted options take the model's defaults."""
 
     beam: Annotated[
         int | None,
-        Field(ge=1, le=MAX_BEAM, description="Hypotheses kept alive; 1 is greedy search."),
+        Field(ge=1, le=MAX_BEAM, description=help_of(SearchOptions, "beam_size")),
     ] = None
     n_best: Annotated[
         int,
         Field(
             ge=1,
             le=MAX_BEAM,
-            description="Captions for each picture, best first; at most `beam` unless drawing.",
+            description=help_of(SearchOptions, "n_best") + " At most `beam` unless sampling.",
         ),
     ] = 1
     length_penalty: Annotated[
         float | None,
-        Field(ge=0, le=10, description="Less than 1 favours short captions, more long ones."),
+        Field(ge=0, le=10, description=help_of(SearchOptions, "length_penalty")),
     ] = None
     temperature: Annotated[
         float | None,
-        Field(ge=0.01, le=10, description="Draw at random instead: below 1 safer, above 1 wilder."),
+        Field(ge=0.01, le=10, description=help_of(SearchOptions, "temperature")),
     ] = None
     top_p: Annotated[
         float | None,
-        Field(gt=0, le=1, description="Draw from the likeliest words of this much probability."),
+        Field(gt=0, le=1, description=help_of(SearchOptions, "top_p")),
     ] = None
     seed: Annotated[
         int | None,
-        Field(ge=0, le=2**53 - 1, description="The same seed draws the same captions."),
+        Field(ge=0, le=2**53 - 1, description=help_of(SearchOptions, "seed")),
     ] = None
     labels: Annotated[
-        int, Field(ge=0, le=MAX_LABELS, description="ImageNet labels for each picture.")
+        int, Field(ge=0, le=MAX_LABELS, description="ImageNet labels for each image.")
     ] = 5
     attention: Annotated[
-        Flag, Field(description="Also tell where the model looked as it chose each word.")
+        Flag, Field(description="Also return the attention of the model for each word.")
     ] = False
     alt: Annotated[
         Flag, Field(description="Also draft an alt text, as POST /v1/alt does without a page.")
@@ -82,20 +83,20 @@ class Options(_Model):
         str,
         Field(
             max_length=MAX_CONTEXT,
-            description="Words that stand near every picture; those the model knows are favoured.",
+            description="Text near every image; its words that the model knows are favored.",
             examples=["Our dog Rex at the lake"],
         ),
     ] = ""
 
 
 class UrlQuery(Options):
-    """One picture by URL, with its options beside it."""
+    """One image by URL, with the options."""
 
     url: Annotated[str, Field(**_A_URL)]
 
 
 class ImageSource(_Model):
-    """One picture: by URL or as Base64."""
+    """One image: by URL or as Base64."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -114,12 +115,13 @@ class ImageSource(_Model):
         str | None, Field(min_length=1, description="The file's bytes, Base64 (RFC 4648, 4).")
     ] = None
     name: Annotated[
-        str | None, Field(max_length=MAX_NAME, description="What the answer calls it.")
+        str | None, Field(max_length=MAX_NAME, description="The name of the image in the response.")
     ] = None
     context: Annotated[
         str | None,
         Field(
-            max_length=MAX_CONTEXT, description="Words near this picture, instead of `options`'."
+            max_length=MAX_CONTEXT,
+            description="Text near this image; replaces `context` of `options`.",
         ),
     ] = None
 
@@ -131,18 +133,21 @@ class ImageSource(_Model):
 
 
 class CaptionRequest(_Model):
-    """Pictures to caption."""
+    """Images to caption."""
 
     images: Annotated[list[ImageSource], Field(min_length=1)]
     options: Options = Options()
 
 
 class PageContext(_Model):
-    """Where a picture stands on a page, as far as one knows; every field may be left out."""
+    """The context of an image on a page; every field is optional."""
 
     page: Annotated[str, Field(max_length=MAX_URL, description="The page's URL.")] = ""
     kind: Annotated[
-        Kind, Field(description=f"What shows the picture: {', '.join(Kind)}.", examples=["img"])
+        Kind,
+        Field(
+            description=f"The element that shows the image: {', '.join(Kind)}.", examples=["img"]
+        ),
     ] = Kind.IMG
     source: Annotated[
         str, Field(max_length=MAX_URL, description="What `src` says.", examples=["/img/rex.jpg"])
@@ -226,25 +231,25 @@ class AltOptions(_Model):
 
 
 class AltRequest(_Model):
-    """A picture and where it stands."""
+    """An image and its context on a page."""
 
     image: Annotated[
         ImageSource | None,
-        Field(description="Without it only what the page says is decided on."),
+        Field(description="If omitted, only the page's content decides."),
     ] = None
     use: PageContext = PageContext()
     options: AltOptions = AltOptions()
 
 
 class FieldError(BaseModel):
-    """One field that does not fit."""
+    """One invalid field."""
 
     where: str
     message: str
 
 
 class ProblemDetails(BaseModel):
-    """A problem as RFC 9457 has it."""
+    """A problem in the form of RFC 9457."""
 
     type: Annotated[str, Field(description="Where the kind of problem is described.")]
     title: str
@@ -255,7 +260,7 @@ class ProblemDetails(BaseModel):
 
 
 class Alternative(BaseModel):
-    """Another caption of the same picture."""
+    """Another caption of the same image."""
 
     caption: str
     score: float
@@ -276,7 +281,7 @@ class ImageKind(BaseModel):
 
 
 class Attention(BaseModel):
-    """Where the model looked as it chose each word."""
+    """Attention of the model for each word."""
 
     grid: Annotated[
         list[int] | None, Field(description="Rows and columns of regions; null if it has none.")
@@ -288,35 +293,39 @@ class Attention(BaseModel):
 
 
 class Word(BaseModel):
-    """A word of a draft, with where it came from."""
+    """A word of a draft and its origin."""
 
     word: str
     origin: Origin
 
 
 class AltDraft(BaseModel):
-    """What a picture is for and what alt it should have."""
+    """The purpose of an image and a suggestion for its alt."""
 
     purpose: Annotated[Purpose, Field(description="The leaf reached in the W3C decision tree.")]
-    rule: Annotated[str, Field(description="Which of our rules decided; a stable name.")]
-    evidence: Annotated[str, Field(description="On what grounds, for a person to check.")]
+    rule: Annotated[str, Field(description="The rule that decided; a stable name.")]
+    evidence: Annotated[str, Field(description="The reasons, for review by a person.")]
     alt: Annotated[
         str | None,
         Field(description='The suggestion; "" is decorative; null: a person must write it.'),
     ]
     confidence: Annotated[
-        float | None, Field(description="Measured share of captions this sure that fit.")
+        float | None,
+        Field(description="Measured share of correct captions among those with this score."),
     ]
-    abstained: Annotated[bool, Field(description="A caption was there, but too unsure.")]
+    abstained: Annotated[
+        bool,
+        Field(description="Whether a caption was discarded because its confidence was too low."),
+    ]
     words: list[Word]
     alternatives: list[str]
-    notes: Annotated[list[str], Field(description="What else a reviewer should know.")]
+    notes: Annotated[list[str], Field(description="Further notes for a reviewer.")]
 
 
 class Result(BaseModel):
-    """What is said of one picture, or why nothing is."""
+    """The caption of one image, or a problem."""
 
-    index: Annotated[int, Field(description="Its place in the request, from 0.")]
+    index: Annotated[int, Field(description="Index in the request, from 0.")]
     source: Annotated[str, Field(description="The file's name, the URL, or the name given.")]
     status: Literal["ok", "error"]
     caption: str | None
@@ -333,8 +342,8 @@ class Result(BaseModel):
         ImageKind | None,
         Field(description="Photograph, screenshot, chart and so on; null if the model has none."),
     ] = None
-    attention: Annotated[Attention | None, Field(description="Only if asked for.")] = None
-    alt: Annotated[AltDraft | None, Field(description="Only if asked for.")] = None
+    attention: Annotated[Attention | None, Field(description="Only if requested.")] = None
+    alt: Annotated[AltDraft | None, Field(description="Only if requested.")] = None
     error: ProblemDetails | None = None
 
 
@@ -344,15 +353,19 @@ class AltResponse(AltDraft):
     caption: str | None
     labels: list[str]
     model: Annotated[str, Field(description='Which model captioned; "" if none did.')]
-    took_ms: Annotated[float, Field(description="From the request's headers to this answer.")]
+    took_ms: Annotated[
+        float, Field(description="Milliseconds from the request's headers to this response.")
+    ]
 
 
 class CaptionResponse(BaseModel):
-    """An answer for each picture, in order."""
+    """A result for each image, in order."""
 
     model: str
     results: list[Result]
-    took_ms: Annotated[float, Field(description="From the request's headers to this answer.")]
+    took_ms: Annotated[
+        float, Field(description="Milliseconds from the request's headers to this response.")
+    ]
 
 
 class ProblemKind(BaseModel):
@@ -371,7 +384,7 @@ class ProblemsResponse(BaseModel):
 
 
 class WowmeResponse(BaseModel):
-    """The tutorial's answer."""
+    """The response in the tutorial's form."""
 
     image: str
     caption: str
@@ -397,7 +410,7 @@ class ModelsResponse(BaseModel):
 
 
 class Health(BaseModel):
-    """How the service is."""
+    """The state of the service."""
 
     status: Literal["ok"]
 
