@@ -661,3 +661,19 @@ def test_the_command_says_where_keeps_all_and_ends_by_ctrl_c(store: Store) -> No
 def test_a_port_that_is_taken_is_refused(store: Store) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OptionError, match="port"):
         review.serve(store, port=taken.getsockname()[1], browser=False)
+
+
+def test_what_a_page_holds_cannot_reorder_the_review_page(
+    client: httpx.Client, store: Store
+) -> None:
+    odd = "a\u202egpj.exe\x1b"
+    use = replace(shown("odd", 0, f"{odd}.jpg", title=odd, caption=odd, alt=odd), heading=odd)
+    store.put_page(Page(SITE + "odd"), [use])
+    [stored] = store.occurrences(page=SITE + "odd")
+    store.put_draft(stored.id, Draft(Decision(Purpose.UNKNOWN, "logo", odd), None, notes=(odd,)))
+    detail = client.get(f"/secret/uses/{stored.id}").json()
+    assert detail["context"]["alt"] == odd  # edited as it is
+    displayed = [detail["evidence"], detail["name"], *detail["notes"]]
+    displayed += [detail["context"][name] for name in ("title", "caption", "heading", "markup")]
+    assert all("\\u202egpj" in text for text in displayed)
+    assert not set("".join(displayed)) & set("\u202e\x1b")

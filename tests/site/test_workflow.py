@@ -236,6 +236,23 @@ def test_the_tree_is_asked_once_for_each_occurrence(
     assert draft_site  # the same function that the commands call
 
 
+def test_the_report_and_apply_agree_on_what_may_be_written(folder: Path, path: Path) -> None:
+    site.scan(path, folder)
+    for text in ("First words", "Second words"):
+        site.review(path, 1, "edited", text)
+    (folder / "index.html").write_text(PAGE.replace('"1.png"', '"1.png" alt="First words"'))
+    site.scan(path, folder)
+    with Store(path) as store:
+        assert not store.occurrence(1).is_refused(store.history(1))
+    planned = site.apply(path, folder)
+    assert (planned.alts, planned.refused) == (1, ())
+    (folder / "index.html").write_text(PAGE.replace('"1.png"', '"1.png" alt="Other words"'))
+    site.scan(path, folder)
+    with Store(path) as store:
+        assert store.occurrence(1).is_refused(store.history(1))
+    assert len(site.apply(path, folder).refused) == 1
+
+
 # Which site a store belongs to
 
 

@@ -27,6 +27,7 @@ from cutline.site.pages.alt_markup import current_alt
 from cutline.site.pipeline import is_faulty
 from cutline.site.store.store import Store, StoredImage, StoredOccurrence
 from cutline.site.url_words import tail
+from cutline.terminal import printable
 
 MAX_CANDIDATES = 9  # one key each
 _OTHERS = 60  # occurrences of the same image whose texts are candidates
@@ -165,8 +166,8 @@ class ReviewActions:
     def detail(self, stored: StoredOccurrence) -> dict[str, Any]:
         """Everything that the page shows of one occurrence, as JSON."""
         occurrence, draft, image = stored.occurrence, stored.draft, stored.image
-        known = {name: getattr(occurrence, name) for name in _CONTEXT}
-        known["link"] = self.store.named(occurrence.link)
+        known = {name: _visible(name, getattr(occurrence, name)) for name in _CONTEXT}
+        known["link"] = printable(self.store.named(occurrence.link))
         known["stands"] = current_alt(occurrence)
         decision = draft.decision if draft else None
         alt = _alt(stored)
@@ -174,16 +175,16 @@ class ReviewActions:
         return row(stored) | {
             "context": known,
             "size": [image.width_px, image.height_px, image.bytes] if image and image.bytes else [],
-            "error": self.store.named(image.error) if image else "",
+            "error": printable(self.store.named(image.error)) if image else "",
             "draft": draft.alt if draft else None,
             "words": draft.words if draft else (),
             "purpose": decision.purpose if decision else "",
             "rule": decision.rule if decision else "",
-            "evidence": self.store.named(decision.evidence) if decision else "",
+            "evidence": printable(self.store.named(decision.evidence)) if decision else "",
             "abstained": bool(draft and draft.abstained),
             "labels": draft.labels if draft else (),
             "model": draft.model if draft else "",
-            "notes": [self.store.named(note) for note in _notes(stored)],
+            "notes": [printable(self.store.named(note)) for note in _notes(stored)],
             "review": stored.review and vars(stored.review),
             "same": same,
             "candidates": candidates,
@@ -245,6 +246,13 @@ _CONTEXT = """page position kind source alt alt_state name title role hidden lin
     caption heading before after page_title language markup noscript""".split()
 
 
+def _visible(name: str, value: Any) -> Any:
+    """A field as the page shows it: only what is sent back stays as it is."""
+    if isinstance(value, str) and name not in ("alt", "alt_state", "kind", "page"):
+        return printable(value, keep="\t\n\r")
+    return value
+
+
 def row(stored: StoredOccurrence) -> dict[str, Any]:
     """What a row of the list shows of an occurrence, as JSON."""
     occurrence, draft, review, image = stored.occurrence, stored.draft, stored.review, stored.image
@@ -257,7 +265,7 @@ def row(stored: StoredOccurrence) -> dict[str, Any]:
         state = "asked" if draft.alt is None else "drafted"
     return {
         "id": stored.id,
-        "name": tail(occurrence.url or occurrence.source)[:120]
+        "name": printable(tail(occurrence.url or occurrence.source))[:120]
         or f"{occurrence.kind} {occurrence.position + 1}",
         "page": occurrence.page,
         "picture": image.id if image is not None and image.status == "ok" else None,
