@@ -40,6 +40,7 @@ ONE_EACH = {"a.jpg": ("A dog, running",), "b.jpg": ("Two men",)}
     [
         ("x.csv", 'a.jpg,"A dog, running"\nb.jpg,Two men\n'),
         ("x.tsv", "a.jpg\tA dog, running\nb.jpg\tTwo men\n"),
+        ("x.csv", "a.jpg;A dog, running\nb.jpg;Two men\n"),
         ("x.csv", "sep=;\nimage;caption\na.jpg;A dog, running\nb.jpg;Two men\n"),
         ("x.csv", 'image_id,caption\na,"A dog, running"\nb,Two men\n'),
         ("x.csv", 'Image Name;Comment\na.jpg;"A dog, running"\nb.jpg;Two men\n'),
@@ -56,6 +57,11 @@ ONE_EACH = {"a.jpg": ("A dog, running",), "b.jpg": ("Two men",)}
 def test_small_differences_of_form_do_not_matter(pictures: Path, file: str, text: Any) -> None:
     assert captions(write(pictures / file, text)) == ONE_EACH
     assert captions(pictures) == ONE_EACH
+
+
+def test_commas_in_every_caption_are_no_delimiter(pictures: Path) -> None:
+    write(pictures / "x.csv", "a.jpg;A dog, running\nb.jpg;Two men, again\n")
+    assert captions(pictures) == {"a.jpg": ("A dog, running",), "b.jpg": ("Two men, again",)}
 
 
 def test_numbered_captions_and_lists_in_cells_are_several(pictures: Path) -> None:

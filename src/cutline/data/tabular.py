@@ -270,7 +270,15 @@ def open_table(path: Path) -> Table:
         DataError: it is no UTF-8 or UTF-16 text.
     """
     try:
-        return read_table(path)
+        table = read_table(path)
+        named = column_named(table.header, IMAGE_COLUMNS) or any(map(is_image_name, table.header))
+        if not named or len(table.header) == 1:  # the delimiter may be another one
+            first = next((record.raw for record in table if record.cells), "")
+            for delimiter in "\t;|,":
+                name, found, rest = first.partition(delimiter)
+                if found and rest.strip() and is_image_name(name):
+                    return read_table(path, delimiter=delimiter)
+        return table
     except DataError as error:
         if "text; expected" in str(error):
             raise DataError(
