@@ -353,7 +353,8 @@ def refusals(refused: Sequence[tuple[StoredOccurrence, str]]) -> Iterator[str]:
     """What was not written and why: each one, or if there are many the first for each reason."""
     groups: dict[str, list[str]] = {}
     for each, why in refused:
-        line = f"{each.occurrence.page}: {(each.occurrence.source or 'svg')[:80]}: {why}"
+        shown_as = each.occurrence.source or each.occurrence.kind
+        line = f"{each.occurrence.page}: {shown_as[:80]}: {why}"
         groups.setdefault(why.partition(": ")[0], []).append(line)
     for lines in groups.values():
         shown = lines if len(refused) <= 20 else lines[:1]

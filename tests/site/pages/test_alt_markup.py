@@ -4,7 +4,8 @@ import pytest
 
 from cutline.errors import OutputError
 from cutline.site.model import Kind
-from cutline.site.pages.alt_markup import alt_in, clean, with_alt
+from cutline.site.pages.alt_markup import alt_in, clean, current_alt, has_alt, with_alt
+from cutline.site.pages.scan import uses_in_html
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,8 @@ def test_what_is_named_elsewhere_or_not_at_all_is_refused(tag: str, kind: Kind) 
 def test_text_is_escaped_for_its_quotes() -> None:
     alt = """Tom's "5 < 6" & <b> {{ x }} {% y %} café"""
     assert with_alt('<img src="a">', Kind.IMG, alt).endswith(
-        """alt="Tom's &quot;5 &lt; 6&quot; &amp; &lt;b&gt; &#123;&#123; x }} &#123;% y %} café">"""
+        """alt="Tom's &quot;5 &lt; 6&quot; &amp; &lt;b&gt; """
+        """&#123;&#123; x &#125;&#125; &#123;% y %&#125; café">"""
     )
     assert "alt='Tom&#39;s \"5" in with_alt("<img src='a'>", Kind.IMG, alt)
     assert "caf&#233;" in with_alt("<img>", Kind.IMG, alt, ascii_only=True)
@@ -146,3 +148,24 @@ def test_markdown_that_cannot_be_read_safely_is_refused(image: str) -> None:
 
 def test_an_alt_is_one_line_that_a_file_can_carry() -> None:
     assert clean("two\r\n  lines\x00\x1b[1m \udcff\ufffe\u2028x") == "two lines[1m  x"
+
+
+@pytest.mark.parametrize(
+    ("html", "alt"),
+    [
+        ("<img src=a>", None),
+        ("<img src=a alt>", ""),
+        ("<img src=a alt='A  dog'>", "A  dog"),
+        ("<svg aria-label='A  dog'></svg>", "A dog"),
+        ("<svg><title>Dog</title></svg>", "Dog"),
+        ("<svg aria-hidden=true></svg>", ""),
+        ("<svg alt=Dog></svg>", None),
+        ("<div role=img alt=Dog></div>", None),
+        ("<object data=a alt=Dog></object>", None),
+    ],
+)
+def test_the_current_alt(html: str, alt: str | None) -> None:
+    [use] = uses_in_html(html, page="a.html")[1]
+    assert current_alt(use) == alt
+    assert alt is None or has_alt(use, alt)
+    assert not has_alt(use, "Another")

@@ -375,3 +375,13 @@ def test_a_text_sitemap_is_followed_and_a_late_base_counts_for_links(
     assert found[f"{site.url}/"][1][0].url == f"{site.url}/deep/x.png"
     assert (summary.dead, summary.hosts) == (0, (site.url.removeprefix("http://"),))
     assert "/deep/a.pdf" not in site.asked
+
+
+def test_the_pages_of_frames_are_read(site: Site) -> None:
+    site.pages = {
+        "/": page("<iframe src=inner></iframe><iframe src=https://other.example/></iframe>"),
+        "/inner": page("inner", "<frameset><frame src=/frame></frameset>"),
+        "/frame": page("<img src=x.png>"),
+    }
+    _, found = run(f"{site.url}/")
+    assert {"/", "/inner"} <= {url.removeprefix(site.url) for url in found}

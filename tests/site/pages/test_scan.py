@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from cutline.errors import DataError
 from cutline.site.model import Alt, ImageUse, Kind
-from cutline.site.pages.scan import decode, normalise_url, scan, uses_in_html, uses_in_markdown
+from cutline.site.pages.scan import (
+    decode,
+    normalise_url,
+    scan,
+    scan_unread,
+    uses_in_html,
+    uses_in_markdown,
+)
 
 PAGE = "https://example.org/a/b.html"
 
@@ -526,3 +533,60 @@ def test_a_folder_is_scanned(tmp_path: Path) -> None:
     assert [page.url for page, _ in scan(tmp_path, include=["blog/*.md"])] == ["blog/one.md"]
     with pytest.raises(DataError, match="expected a folder"):
         list(scan(tmp_path / "index.html"))
+
+
+@pytest.mark.parametrize(
+    ("page", "folder", "file"),
+    [
+        ("content/a.md", "static", "img/a.png"),
+        ("a.html", "public", "img/a.png"),
+        ("_posts/a.md", "assets", "img/a.png"),
+        ("source/_posts/a.md", "source", "img/a.png"),
+        ("website/docs/a.md", "website/static", "img/a.png"),
+        ("docs/a.md", "website/static", "img/a.png"),
+        ("docs/en/a.md", "docs", "img/a.png"),
+    ],
+)
+def test_root_relative_pictures_of_generators(
+    tmp_path: Path, page: str, folder: str, file: str
+) -> None:
+    for path in (tmp_path / page, tmp_path / folder / file):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / folder / file).write_bytes(b"x")
+    image = "<img src=/{}>" if page.endswith("html") else "![](/{})"
+    (tmp_path / page).write_text(f"{image.format(file)}\n\n{image.format('no.png')}")
+    [(_, uses)] = scan(tmp_path)
+    root = tmp_path.resolve()
+    assert [use.url for use in uses] == [
+        (root / folder / file).as_uri(),
+        (root / "no.png").as_uri(),
+    ]
+
+
+def test_a_picture_of_a_page_that_is_published_as_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "page.md").write_text("<img src=../a.png>")
+    [(_, [use])] = scan(tmp_path)
+    assert use.url == (tmp_path.resolve() / "a.png").as_uri()
+
+
+def test_what_looks_like_an_image_and_is_not_read_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(
+        '{{< figure src="a.jpg" >}}\n\n{% include figure.html src="b.jpg" %}\n\n![[c.png]]\n\n'
+        "`![[code.png]]`\n\n```{figure} d.png\n```\n\n<Hero image='e.png' />\n\n![](own.png)\n"
+    )
+    (tmp_path / "b.html").write_text("<iframe srcdoc='<img src=a><img src=b>'></iframe>")
+    (tmp_path / "c.rst").write_text(".. image:: a.png\n\n.. |x| image:: b.png\n")
+    (tmp_path / "d.njk").write_text("<img src=a>")
+    pages = {page.url: dict(page.unread) for page, _ in scan(tmp_path)}
+    assert pages == {
+        "a.md": {
+            "shortcode or template tag": 2,
+            "wiki link": 1,
+            "directive": 1,
+            "component": 1,
+        },
+        "b.html": {"image in an iframe's srcdoc": 2},
+    }
+    assert scan_unread(tmp_path) == {"image in a .rst file": 2, "image in a .njk file": 1}
+    assert scan_unread(tmp_path, exclude=["*.rst"]) == {"image in a .njk file": 1}

@@ -32,6 +32,8 @@ MISSING = frozenset(
 )
 """The rules by which an image lacks a name that it needs."""
 
+_ALT_ATTRIBUTE = re.compile(r"""\salt\s*=\s*["']?[^\s"'>]""", re.IGNORECASE)
+
 MAX_CHARS = 125  # a convention of authors, not a rule of WCAG
 
 _REDUNDANT_PREFIX = re.compile(
@@ -163,6 +165,14 @@ def _without_alt(use: ImageUse) -> Iterator[Finding]:
             "role-img-alt",
             Severity.ERROR,
             "role=img without a name; give it an aria-label",
+            "WCAG 1.1.1, ARIA6",
+        )
+    elif use.kind is Kind.SVG and _ALT_ATTRIBUTE.search(use.markup):
+        yield Finding(
+            "svg-img-alt",
+            Severity.ERROR,
+            "an SVG has no alt attribute, so nothing reads this one; give it role=img and an "
+            "aria-label",
             "WCAG 1.1.1, ARIA6",
         )
     elif use.kind is Kind.SVG and use.role.strip():

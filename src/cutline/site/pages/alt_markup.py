@@ -123,9 +123,9 @@ def with_alt(
     """
     if kind is Kind.MARKDOWN:
         return _markdown_with_alt(markup, alt, ascii_only, in_quarto)
-    text = html.escape(alt, quote=False).replace("{", "&#123;")
+    text = re.sub(r"[{}]", _numeric, html.escape(alt, quote=False))
     if in_markdown:
-        text = re.sub(r"[`\\\[\]|}~$]", _numeric, text)
+        text = re.sub(r"[`\\\[\]|~$]", _numeric, text)
     text = _references(text, ascii_only)
     name = _attribute_of(kind)
     if name == "alt":
@@ -168,6 +168,7 @@ def _attributes(markup: str) -> list[_Attribute]:
     if _TAG_END.match(markup, position) is None:
         rest = markup[position:].strip()
         what = "template code" if _TEMPLATE.search(rest) else repr(rest[:20])
+        what = "a JSX expression" if rest.startswith(("={", "{")) and what[0] == "'" else what
         raise OutputError(f"{what} is between its attributes, so it cannot be read safely")
     return attributes
 

@@ -172,13 +172,10 @@ class StaticFolders:
         target = _path_of(url)
         if target is None or _exists(target):
             return url
-        try:
-            relative = target.relative_to(self._top)
-        except ValueError:
-            return url
-        for folder in _static_folders(self._path.parent, self._top):
-            if _exists(file := folder / relative):
-                return file.as_uri()
+        if target.is_relative_to(self._top):
+            for folder in _static_folders(self._path.parent, self._top):
+                if _exists(file := folder / target.relative_to(self._top)):
+                    return file.as_uri()
         if self._markdown:  # "a.md" is published as "a/index.html"
             rest = os.path.relpath(target, self._path.parent)
             file = Path(os.path.normpath(self._path.with_suffix("") / rest))

@@ -55,6 +55,7 @@ from cutline.site.pages.crawl_types import (
 from cutline.site.pages.scan import decode, uses_in_html
 from cutline.site.urls import normalise_url
 
+_LINKS = "//a/@href | //area/@href | //iframe/@src | //frame/@src"
 _NO_PAGES = frozenset(f".{suffix}" for suffix in IGNORED_EXTENSIONS)
 
 
@@ -213,7 +214,7 @@ class _Spider(scrapy.Spider):
 
     def _links_of(self, response: HtmlResponse, base: str) -> Iterator[str]:
         """The pages of the site that a page links to."""
-        for href in response.xpath("//a/@href | //area/@href").getall():
+        for href in response.xpath(_LINKS).getall():
             url = ""
             with suppress(ValueError):
                 url = normalise_url(safe_url_string(href.strip(), response.encoding), base)
