@@ -245,7 +245,7 @@ def deliver(
 
     Args:
         results: captions, or other results with a source and an error.
-        rows: how results become rows.
+        rows: how results become rows; a `footer` it may have is written last.
         writer: where rows go; it is closed at the end, whatever happens.
         sidecars: how captions are written beside their images, if they are.
         summary: counts what is done.
@@ -257,6 +257,7 @@ def deliver(
         BrokenPipeError: the reader of a pipe is gone.
     """
     began_s = time.monotonic()
+    writable = True
     try:
         for result in results:
             with uninterrupted():
@@ -268,8 +269,13 @@ def deliver(
                 summary.done += 1
                 summary.failed += result.error is not None
                 summary.elapsed_s = time.monotonic() - began_s
+    except (BrokenPipeError, OutputError):
+        writable = False
+        raise
     finally:
         if writer is not None:
+            if writable and (footer := getattr(rows, "footer", b"")):
+                writer.write(footer)
             writer.close()
 
 
