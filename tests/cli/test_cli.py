@@ -671,3 +671,41 @@ def test_training_without_its_extra_says_which(collection: Path, tmp_path: Path)
         assert done.returncode == 1
         assert b'pip install "cutline[train]"' in done.stderr
         assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_a_list_may_begin_with_a_byte_order_mark(folder: Path, encoding: str) -> None:
+    names = "\r\n".join(str(folder / f"{number}.png") for number in (1, 2)) + "\r\n"
+    done = cutline("caption", "-", stdin=names.encode(encoding))
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_a_folder_says_what_it_passed_over(tmp_path: Path) -> None:
+    scene().save(tmp_path / "a.png")
+    for name in ("a.txt", "b.cr2", "c.cr2", "notes.txt"):
+        (tmp_path / name).write_bytes(b"words")
+    done = cutline("caption", tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == b"Passed over 3 files: 2 .cr2, 1 .txt.\n"
+    assert cutline("caption", tmp_path, "--quiet").stderr == b""
+    (tmp_path / "a.png").unlink()
+    assert b"no image in" in (none := cutline("caption", tmp_path)).stderr
+    assert b"passed over 4 files: 2 .cr2, 2 .txt" in none.stderr
+
+
+def test_a_url_is_no_missing_file() -> None:
+    done = cutline("caption", "https://example.org/a.jpg?size=[1]")
+    assert done.returncode == 1
+    assert b"is a URL; expected a file: download it first" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["caption", "--help"], ["models"]])
+def test_a_full_disk_behind_standard_output_is_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cutline", *words], stdout=full, stderr=-1, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"cutline: standard output: No space left on device\n"
