@@ -51,6 +51,7 @@ class Reply:
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     drop: bool = False  # close the connection within the body
+    piece_bytes: int = 0  # send the body in pieces of this size
     wait: threading.Event | None = None
 
 
@@ -135,7 +136,10 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in reply.headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(raw)
+            step = reply.piece_bytes or max(1, len(raw))
+            for start in range(0, len(raw), step):
+                self.wfile.write(raw[start : start + step])
+                self.wfile.flush()
         except OSError:
             self.close_connection = True
         if reply.drop:

@@ -165,6 +165,9 @@ ANSWERS: dict[str, tuple[Reply, str]] = {
     "surrogate": (chat("A dog runs \ud83d across the grass."), DOG),
     "invisible": (chat("A dog\u200b runs\u202e across\x1b[1m the\u2066 grass.\U000e0041"), DOG),
     "list-of-one": (Reply(body=[chat().body]), DOG),
+    "in-pieces": (Reply(body=chat().body, piece_bytes=7), DOG),
+    "several-choices": (Reply(body={"choices": chat(DOG).body["choices"] * 3}), DOG),
+    "reasoning-and-box": (chat(f"<think>x</think><|begin_of_box|>{DOG}<|end_of_box|>"), DOG),
     "null-finish": (chat(DOG, None), DOG),
 }
 
@@ -222,6 +225,26 @@ PROBLEMS: dict[str, tuple[Reply, type[Exception], str]] = {
         Reply(raw=b'data: {"error": {"message": "stream broke"}}\n\n'),
         ServerError,
         "stream broke",
+    ),
+    "empty-body": (Reply(raw=b""), ServerError, "empty response"),
+    "json-null": (Reply(body=None), ServerError, "another form.*null"),
+    "choices-null": (Reply(body={"choices": None}), ServerError, "no choices"),
+    "choices-empty": (Reply(body={"choices": []}), ServerError, "no choices"),
+    "content-object": (chat({"text": DOG}), ServerError, "no text.*dict"),
+    "content-number": (chat(1.5), ServerError, "no text.*1.5"),
+    "error-in-a-choice": (
+        Reply(
+            body={
+                "choices": [{"error": {"code": 400, "message": "Upstream said no"}, "message": {}}]
+            }
+        ),
+        ServerError,
+        "HTTP 400: Upstream said no",
+    ),
+    "daily-quota-inside-200": (
+        Reply(body={"error": {"code": 429, "message": "Limit: requests per day"}}),
+        ServerBusyError,
+        "per day",
     ),
     "choices-empty-object": (Reply(body={}), ServerError, "no choices"),
     "number": (Reply(body=7), ServerError, "another form"),

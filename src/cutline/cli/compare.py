@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cutline.cli.app import ENGINE, THREADS, app, examples, writing
+from cutline.cli.server_options import Yes, confirm_upload
 from cutline.errors import DataError
 from cutline.terminal import printable
 
@@ -60,6 +61,7 @@ def compare(
     ] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
+    yes: Yes = False,
 ) -> None:
     """Judge captioners on the same images, side by side, on one page with pictures."""
     from cutline.atomic import refuse_existing, write_whole
@@ -74,7 +76,7 @@ def compare(
             refuse_existing(path)
     collection = read(data)
     examples, train = collection.split(split), collection.splits.get("train", ())
-    contenders = [_contender(model, engine, threads) for model in models]
+    contenders = [_contender(model, engine, threads, yes) for model in models]
     refuse_namesakes([each.name for each in contenders])
 
     entries: list[Entry] = []
@@ -135,7 +137,7 @@ def model_and_run(spec: str) -> tuple[str, str]:
     return spec[: places[-1]], spec[places[-1] + 1 :]
 
 
-def _contender(spec: str, engine: str, threads: int | None) -> _Contender:
+def _contender(spec: str, engine: str, threads: int | None, yes: bool) -> _Contender:
     from cutline.backends import load
     from cutline.captioner import BundleCaptioner
     from cutline.cli.progress import ProgressBar
@@ -161,5 +163,6 @@ def _contender(spec: str, engine: str, threads: int | None) -> _Contender:
 
         return _Contender(model, told, rival)
     loaded = load(model, engine=engine, threads=threads)
+    confirm_upload(loaded, None, yes=yes)
     known = loaded.runtime.bundle.manifest if isinstance(loaded, BundleCaptioner) else None
     return _Contender(loaded.name, told, lambda _: loaded, known)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cutline.cli.app import ENGINE, MODEL, THREADS, app, examples, given, wording, writing
+from cutline.cli.server_options import Yes, confirm_upload
 from cutline.errors import OptionError
 from cutline.terminal import printable
 
@@ -40,6 +41,7 @@ def explain(
     model: Annotated[str | None, MODEL] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
+    yes: Yes = False,
 ) -> None:
     """Show where the model looked for each word, and which captions it ranked."""
     from dataclasses import replace
@@ -58,6 +60,7 @@ def explain(
             refuse_existing(target)
 
     captioner = load(model, engine=engine, threads=threads)
+    confirm_upload(captioner, 1, yes=yes)
     width = max(n_best, beam or captioner.search.beam_size)
     search = replace(captioner.search, n_best=n_best, **given(beam_size=beam or width))
     caption = captioner.caption(picture, CaptionOptions(search))

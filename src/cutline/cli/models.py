@@ -20,7 +20,7 @@ from cutline.cli.app import (
     running,
     writing,
 )
-from cutline.cli.server_options import KeyFile, read_key
+from cutline.cli.server_options import KeyFile, Yes, confirm_upload, read_key
 from cutline.errors import BundleError, BundleNotFoundError
 from cutline.terminal import printable
 
@@ -201,6 +201,7 @@ def evaluate(
     ] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
+    yes: Yes = False,
 ) -> None:
     """Caption a split, score the captions, and print the table beside its baselines.
 
@@ -213,7 +214,9 @@ def evaluate(
         if not force:
             refuse_existing(path)
     if regions:
-        _evaluate_regions(load_model(model, engine, threads), data, images, split, limit, markdown)
+        described = load_model(model, engine, threads)
+        confirm_upload(described, None, yes=yes)
+        _evaluate_regions(described, data, images, split, limit, markdown)
         return
     collection = read(data)
     examples = collection.split(split)
@@ -224,6 +227,7 @@ def evaluate(
     from cutline.evaluation.evaluate import evaluate as judge
 
     captioner = load(model, engine=engine, threads=threads)
+    confirm_upload(captioner, len(examples[:limit]), yes=yes)
     with ProgressBar() as bar:
         report = judge(
             captioner,

@@ -10,6 +10,7 @@ import typer
 
 from cutline.cli.app import ENGINE, MODEL, THREADS, app, examples, wording, writing
 from cutline.cli.batch import Format
+from cutline.cli.server_options import Yes, confirm_upload
 from cutline.errors import OptionError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def regions(
     model: Annotated[str | None, MODEL] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
+    yes: Yes = False,
 ) -> None:
     """Describe regions of images: boxes with a phrase, a label and a confidence, best first.
 
@@ -119,6 +121,7 @@ def regions(
 
     captioner: Any = load(model, engine=engine, threads=threads)
     batch.check_model(captioner.name)
+    confirm_upload(captioner, None, yes=yes)
     finder = load_detector(detector, threads=threads) if detector else None
     found = captioner.stream_regions(waiting, boxes, options, finder)
     code = batch.deliver(map(drawings.draw, found), doing="describing", readable=_readable)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cutline.cli.app import ENGINE, MODEL, THREADS, app, examples, wording, writing
+from cutline.cli.server_options import Yes, confirm_upload
 from cutline.errors import OptionError
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def video(
     model: Annotated[str | None, MODEL] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
+    yes: Yes = False,
 ) -> None:
     """Describe videos over time: a sentence for each shot, with start and end in seconds.
 
@@ -122,6 +124,7 @@ def video(
 
     captioner = load(model, engine=engine, threads=threads)
     batch.check_model(captioner.name)
+    confirm_upload(captioner, None, yes=yes)
     found = stream_videos(captioner, waiting, options)
     code = batch.deliver(map(boards.write, found), doing="describing", readable=_readable)
     raise typer.Exit(code)

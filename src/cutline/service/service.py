@@ -188,6 +188,11 @@ class Service:
             self._captioner = captioner
             self._results.clear()
             log.info("model loaded", extra={"model": captioner.name})
+            if not getattr(captioner, "is_local", True):
+                log.warning(
+                    "images are sent to another machine",
+                    extra={"host": getattr(captioner, "host", "")},
+                )
 
     def _load(self) -> Captioner:
         """The captioner that the settings name; a model behind a server is not waited for long."""
