@@ -22,6 +22,7 @@ from cutline.fetch import (
     private_host,
     sniff,
 )
+from cutline.media_type import XML_PROLOG_BYTES, may_be_svg
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(600)
 PUBLIC = "93.184.216.34"
@@ -364,6 +365,10 @@ def test_what_is_no_picture_is_refused_whatever_it_is_called(server: Server) -> 
         (b"\0\0\0\x20ftypheic", "image/heic"),
         (b"<?xml version='1.0'?>\n<!-- x -->\n<svg xmlns='a'>", "image/svg+xml"),
         (b"  <svg>", "image/svg+xml"),
+        (b"<!--" + b" licence" * 400 + b"-->\n<!-- b -->\n<svg:svg>", "image/svg+xml"),
+        (b"<?xml version='1.0'?><!DOCTYPE svg [<!ENTITY a 'b'>]>\n<svg/>", "image/svg+xml"),
+        (b"<!-- <svg> -->\n<p>about svg </p>", ""),
+        (b"<note>an svg </note>", ""),
         (b"<html><svg>", "text/html"),
         (b"PK\x03\x04", "application/zip"),
         (b"text", ""),
@@ -558,3 +563,16 @@ def test_proxies_of_the_environment_are_ignored(
     server.routes["/a.png"] = reply()
     with Fetcher() as fetcher:
         assert fetcher.fetch(f"{server.url}/a.png").content == PNG
+
+
+def test_an_svg_behind_a_long_comment_is_waited_for() -> None:
+    comment = b"<?xml version='1.0'?>\n<!--" + b" licence - " * 3000 + b"-->"
+    for size in (1, 5, 22, 30, 512, 5000, len(comment) - 1, len(comment)):
+        assert may_be_svg(comment[:size]), size
+    assert not may_be_svg(comment + b"<html>")
+    assert not may_be_svg(b"<!--" + b"x" * XML_PROLOG_BYTES)
+    assert not may_be_svg(b"GIF89a")
+    start = time.perf_counter()
+    may_be_svg(b"<!-- <?" * 9000)
+    sniff(b"<!---->" * 9000)
+    assert time.perf_counter() - start < 2

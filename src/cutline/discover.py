@@ -10,11 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cutline.errors import OptionError
+from cutline.media_type import DECODED_ENDINGS
 
-EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}
-    | {".avif", ".heic", ".heif", ".hif"}
-)
+EXTENSIONS = frozenset(f".{ending}" for ending in DECODED_ENDINGS)
 """Extensions, in lower case, of the files in a folder that count as images."""
 
 VIDEO_EXTENSIONS = frozenset(

@@ -1,4 +1,4 @@
-"""Identification of files by their first bytes: the only place that knows magic numbers."""
+"""Kinds of files, by their first bytes and by their endings: the only place that knows either."""
 
 from __future__ import annotations
 
@@ -9,6 +9,24 @@ from typing import BinaryIO
 
 HEAD_BYTES = 512
 """How many of a file's first bytes `identify` and `sniff` need."""
+
+
+XML_PROLOG_BYTES = 65_536
+"""So far, comments and declarations may precede an SVG's root element."""
+
+ENDINGS = {
+    **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif"), "image/jpeg"),
+    **dict.fromkeys(("tif", "tiff"), "image/tiff"),
+    **dict.fromkeys(("heic", "heif", "hif"), "image/heic"),
+    **dict.fromkeys(("bmp", "dib"), "image/bmp"),
+    **{name: f"image/{name}" for name in ("avif", "gif", "png", "webp")},
+    "ico": "image/x-icon",
+    "svg": "image/svg+xml",
+}
+"""Media types by the endings of image files on the web, in lower case, without the dot."""
+
+DECODED_ENDINGS = frozenset(ENDINGS) - {"ico", "svg"}
+"""Those of the formats that Cutline decodes."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +116,18 @@ _MAGIC = tuple(
         (rb"\x1a\x45\xdf\xa3", MediaType("video", "video/webm", "a video")),
         (rb"RIFF....AVI |\0\0\x01[\xb3\xba]|FLV\x01", MediaType("video", "video/x", "a video")),
         (rb"(\xef\xbb\xbf)?\s*(?i:<!doctype html|<html|<head|<body)", HTML),
-        (rb"(\xef\xbb\xbf)?\s*<.*<?svg[\s>/]", SVG),
     )
+)
+
+
+_PROLOG = (
+    rb"(?:\xef\xbb\xbf)?(?>\s+|<\?(?s:.*?)\?>|<!--(?s:.*?)-->"
+    rb"|<!DOCTYPE[^>\[]*+(?:\[[^\]]*+\]\s*+)?>)*+"
+)
+_SVG = re.compile(_PROLOG + rb"<(?:[\w-]+:)?svg[\s>/]", re.IGNORECASE)
+_UNFINISHED_PROLOG = re.compile(
+    _PROLOG + rb"(?:<|<\?(?s:(?!.*\?>).*)|<!--(?s:(?!.*-->).*)|<!D[^>\[]*+(?:\[[^\]]*+)?|<!-?)?",
+    re.IGNORECASE,
 )
 
 
@@ -107,7 +135,8 @@ def identify(content: bytes | bytearray) -> MediaType | None:
     """Tell what kind of file begins with these bytes.
 
     Args:
-        content: the file's first `HEAD_BYTES` bytes or more; fewer if it is shorter.
+        content: the file's first `HEAD_BYTES` bytes or more; fewer if it is shorter. An SVG behind
+            long comments takes up to `XML_PROLOG_BYTES`, see `may_be_svg`.
 
     Returns:
         None if the bytes are those of no known kind.
@@ -125,12 +154,20 @@ def identify(content: bytes | bytearray) -> MediaType | None:
     for pattern, kind in _MAGIC:
         if pattern.match(head):
             return kind
+    if _SVG.match(bytes(content[:XML_PROLOG_BYTES])):
+        return SVG
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return TEXT
     text = head.removeprefix(b"\xef\xbb\xbf").strip()
     if text and all(byte >= 32 or byte in b"\t\r\n\f" for byte in text):
         return TEXT
     return None
+
+
+def may_be_svg(content: bytes | bytearray) -> bool:
+    """Whether all bytes so far are what may precede an SVG's root element, so that more decide."""
+    head = bytes(content[: XML_PROLOG_BYTES + 1])
+    return len(head) <= XML_PROLOG_BYTES and bool(_UNFINISHED_PROLOG.fullmatch(head))
 
 
 def sniff(content: bytes | bytearray) -> str:

@@ -151,6 +151,19 @@ def test_a_picture_in_a_link_gets_the_links_purpose(client: httpx.Client) -> Non
         assert (answer["caption"], answer["confidence"]) == (None, None)
 
 
+def test_base64_may_have_line_breaks_and_the_head_of_a_data_uri(client: httpx.Client) -> None:
+    text = encoded(pngs(1)[0])
+    broken = "\r\n".join(text[i : i + 76] for i in range(0, len(text), 76)) + "\n"
+    page = {"source": "/rex.png"}
+    for form_of in (text, broken, f"data:image/png;base64,{text}", f"DATA:;BASE64,{broken}"):
+        answer = client.post("/v1/alt", json={"image": {"base64": form_of}, "use": page})
+        assert answer.status_code == 200, answer.json()
+    for wrong in ("?!", f"data:image/png,{text}", text[:-3] + "?"):
+        answer = client.post("/v1/alt", json={"image": {"base64": wrong}, "use": page})
+        assert answer.status_code == 422
+        assert "expected Base64 (RFC 4648, 4), or a data: URI" in answer.text
+
+
 def test_an_icon_beside_text_is_decorative_as_in_a_scanned_page(client: httpx.Client) -> None:
     fields = set(ImageUse.__dataclass_fields__)
     assert fields - set(PageContext.model_fields) == {

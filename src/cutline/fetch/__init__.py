@@ -38,7 +38,7 @@ from cutline.fetch.ssrf import (
     private_host,
     system_resolver,
 )
-from cutline.media_type import HEAD_BYTES, identify, sniff
+from cutline.media_type import HEAD_BYTES, identify, may_be_svg, sniff
 
 __all__ = [
     "PUBLIC_PORTS",
@@ -348,7 +348,7 @@ class Fetcher:
             content += chunk
             if len(content) > most:
                 raise too_large
-            if not sniffed and len(content) >= HEAD_BYTES:
+            if not sniffed and len(content) >= HEAD_BYTES and not may_be_svg(content):
                 _expect_image(content, declared)
                 sniffed = True
         if not sniffed:

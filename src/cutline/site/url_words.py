@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-_MAX_URL = 2000
-PICTURE_ENDINGS = frozenset(
-    "avif bmp dib gif heic heif hif ico jfif jpe jpeg jpg png svg tif tiff webp".split()
-)
-"""What the names of pictures on the web end in."""
+from cutline.media_type import ENDINGS
 
+_MAX_URL = 2000
 _DOWNLOADS = frozenset(
     "csv doc docx dmg epub exe gz ics mp3 mp4 odp ods odt pdf ppt pptx rtf tar xls xlsx zip".split()
 )
@@ -133,7 +130,7 @@ def _named(parts: SplitResult, own: bool, host: str) -> str:
 
 def is_picture(url: str) -> bool:
     """Whether an address ends like that of a picture."""
-    return extension(tail(url)) in PICTURE_ENDINGS
+    return extension(tail(url)) in ENDINGS
 
 
 def extension(name: str) -> str:

@@ -378,12 +378,27 @@ def test_any_picture_can_be_measured(mode: str, size: tuple[int, int]) -> None:
 
 
 def test_lines_read_without_confidence_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = SimpleNamespace(txts=("Summer sale", "l|lI"), scores=(0.98, 0.3))
+    def box(left: int, top: int) -> list[list[int]]:
+        return [[left, top], [left + 40, top], [left + 40, top + 20], [left, top + 20]]
+
+    read = SimpleNamespace(
+        txts=("sale", "Now", "Summer", "l|lI"),
+        scores=(0.98, 0.9, 0.97, 0.3),
+        boxes=[box(60, 12), box(10, 60), box(10, 10), box(100, 10)],
+    )
     monkeypatch.setattr(looks, "_reader", lambda: lambda pixels: read)
-    assert read_text(_text(1, 20)) == "Summer sale"
-    nothing = SimpleNamespace(txts=None, scores=None)
+    assert read_text(_text(1, 20)) == "Summer sale\nNow"
+    nothing = SimpleNamespace(txts=None, scores=None, boxes=None)
     monkeypatch.setattr(looks, "_reader", lambda: lambda pixels: nothing)
     assert read_text(_text(1, 20)) == ""
+
+
+def test_real_text_is_read() -> None:
+    pytest.importorskip("rapidocr")
+    image = Image.new("RGB", (480, 120), "white")
+    font = ImageFont.load_default(36)
+    ImageDraw.Draw(image).text((20, 30), "Open from 9 to 17", "black", font)
+    assert read_text(image) == "Open from 9 to 17"
 
 
 def test_reading_text_without_its_extra_says_which(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,3 +137,42 @@ def test_the_script_stops_where_wp_cli_fails(store: Store, tmp_path: Path) -> No
     done = run(export.wp_cli(store), {**environment, "WP": "false"})
     assert done.returncode == 2
     assert "expected the id of https://a.example/1.png" in done.stderr
+
+
+UPLOADS = "https://a.example/wp-content/uploads/2020/01"
+
+
+@pytest.mark.parametrize(
+    ("url", "known"),
+    [
+        (f"{UPLOADS}/a.jpg", []),
+        (f"{UPLOADS}/a-300x200.jpg", []),  # the script itself takes sizes away
+        (f"{UPLOADS}/a.jpg?ver=2", [f"{UPLOADS}/a.jpg"]),
+        (f"{UPLOADS}/a.jpg?w=300&h=2#x", [f"{UPLOADS}/a.jpg"]),
+        (f"https://i0.wp.com/{UPLOADS[8:]}/a.jpg?resize=3%2C2&ssl=1", [f"{UPLOADS}/a.jpg"]),
+        (f"{UPLOADS}/%C3%A4.jpg", [f"{UPLOADS}/ä.jpg"]),
+        (f"{UPLOADS}/a-scaled.jpg", [f"{UPLOADS}/a.jpg"]),
+        (f"{UPLOADS}/a-rotated-300x200.jpg", [f"{UPLOADS}/a.jpg"]),
+        (f"{UPLOADS}/a-300x200.jpg.webp", [f"{UPLOADS}/a-300x200.jpg"]),
+        (f"{UPLOADS}/a@2x.png", [f"{UPLOADS}/a.png"]),
+        (f"{UPLOADS}/b%20c.png?x", [f"{UPLOADS}/b%20c.png", f"{UPLOADS}/b c.png"]),
+    ],
+)
+def test_other_urls_of_an_attachment(url: str, known: list[str]) -> None:
+    found = export.attachment_urls(url)
+    assert found[0] == url
+    assert set(known) <= set(found[1:])
+    assert known or found == [url]
+
+
+def test_the_script_looks_for_every_url(tmp_path: Path) -> None:
+    page = "https://a.example/"
+    _, uses = uses_in_html("<img src='https://i0.wp.com/a.example/2.png?w=3'>", page=page)
+    with Store(tmp_path / "site.cutline") as store:
+        store.put_page(Page(page), uses)
+        store.put_review(1, Review(Verdict.EDITED, "A dog"))
+        script = export.wp_cli(store)
+    environment = library(tmp_path / "wp", _2="")
+    (tmp_path / "wp" / "wp").write_text(WP.replace("${3##*/}", "${4##*/}"))
+    assert run(script, environment).stdout.endswith("1 given, 0 had one, 0 not in the library\n")
+    assert (tmp_path / "wp" / "2").read_text() == "A dog"

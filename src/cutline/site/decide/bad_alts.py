@@ -13,8 +13,9 @@ import unicodedata
 from collections import Counter
 from importlib.resources import files
 
+from cutline.media_type import ENDINGS
 from cutline.site.model import Severity
-from cutline.site.url_words import PICTURE_ENDINGS, destination, tail
+from cutline.site.url_words import destination, tail
 
 MAX_REPEATS = 4  # so often in one alt, a word is not there for the reader
 _LISTED = 6  # entries of a list of keywords
@@ -124,7 +125,7 @@ def spoken(text: str) -> str:
 def _is_filename(text: str, url: str) -> bool:
     """Whether a text ends like a picture's file, and is not a sentence that names one."""
     stem, dot, ending = text.rpartition(".")
-    if not (dot and stem.strip()) or ending.lower() not in PICTURE_ENDINGS:
+    if not (dot and stem.strip()) or ending.lower() not in ENDINGS:
         return False
     return len(text.split()) <= 3 or text.casefold() == tail(url).casefold()
 

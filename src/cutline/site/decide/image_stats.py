@@ -1,4 +1,4 @@
-"""What a picture's pixels tell of its purpose, and the text in it."""
+"""Measurements of an image that show its purpose, and the text in it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from PIL import Image
 from cutline.errors import MissingExtraError
 from cutline.site.model import Pixels
 
-_SIDE_PX = 800  # measured is at most so much of a picture
+_SIDE_PX = 800  # larger images are measured at this size
 _SQUARE_PX = 16
-_SURE = 0.7  # a line read with less is left out
+_MIN_OCR_SCORE = 0.7  # words of a lower score are left out
 
 
 def measure(image: Image.Image) -> Pixels:
-    """What a picture's pixels tell of its purpose: cheap, and sure only of the plain cases.
+    """Measure how much an image looks like text or a chart: cheap, and sure of plain cases only.
 
     Args:
         image: of any mode and size; with its transparency, if it has any.
@@ -116,16 +116,47 @@ def _longest_runs(ink: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def read_text(image: Image.Image) -> str:
-    """The text in a picture, a line each, top to bottom; "" if none was read with confidence.
+    """The text in an image, one line for each line, top to bottom; "" if none was read surely.
 
-    RapidOCR's own models, which come with it, read Chinese, Japanese and Latin scripts.
+    RapidOCR's own models, which come with it, read Chinese, Japanese and Latin scripts. They find
+    words or lines; words side by side are joined.
 
     Raises:
         MissingExtraError: `cutline[ocr]` is not installed.
     """
     found = _reader()(np.asarray(image.convert("RGB"))[..., ::-1])
-    lines = zip(found.txts or (), found.scores or (), strict=True)
-    return "\n".join(text for text, score in lines if score >= _SURE)
+    if not found.txts:
+        return ""
+    boxes = np.asarray(found.boxes, np.float64)  # (N, 4, 2), px
+    words = [
+        (float(top), float(bottom), float(left), text)
+        for text, score, top, bottom, left in zip(
+            found.txts,
+            found.scores,
+            boxes[..., 1].min(1),
+            boxes[..., 1].max(1),
+            boxes[..., 0].min(1),
+            strict=True,
+        )
+        if score >= _MIN_OCR_SCORE
+    ]
+    lines: list[list[tuple[float, float, float, str]]] = []
+    for word in sorted(words, key=lambda one: one[0] + one[1]):
+        if lines and _side_by_side(lines[-1][-1], word):
+            lines[-1].append(word)
+        else:
+            lines.append([word])
+    return "\n".join(
+        " ".join(text for _, _, _, text in sorted(line, key=lambda one: one[2])) for line in lines
+    )
+
+
+def _side_by_side(
+    one: tuple[float, float, float, str], other: tuple[float, float, float, str]
+) -> bool:
+    """Whether two words overlap by more than half of the lower one's height."""
+    overlap = min(one[1], other[1]) - max(one[0], other[0])
+    return overlap > 0.5 * min(one[1] - one[0], other[1] - other[0])
 
 
 @cache

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
+from urllib.parse import unquote
 
 from cutline.site.pages.alt_markup import clean
 from cutline.site.store.store import Store, StoredUse
@@ -78,8 +80,25 @@ def wp_cli(store: Store) -> str:
         if len(alts) > 1:
             lines.append("# Its uses were given different alts; choose one and take away its #.")
         mark = "# " if len(alts) > 1 else ""
-        lines += [f"{mark}give {shlex.quote(url)} {shlex.quote(alt)}" for alt in alts]
+        others = "".join(f" {shlex.quote(other)}" for other in attachment_urls(url)[1:])
+        lines += [f"{mark}give {shlex.quote(url)} {shlex.quote(alt)}{others}" for alt in alts]
     return _WP_SCRIPT + "".join(f"{line}\n" for line in lines) + _WP_END
+
+
+def attachment_urls(url: str) -> list[str]:
+    """The URLs under which WordPress may know an image, the given one first.
+
+    WordPress looks a URL up as it is, but pages have it with a query ("?ver=2"), through Jetpack's
+    Photon (i0.wp.com), percent-encoded, in another size or as a converted copy ("a.jpg.webp").
+    The script itself tries names with and without a size, "-scaled" and "-rotated".
+    """
+    plain = re.sub(r"[?#].*", "", url)
+    plain = re.sub(r"\Ahttps?://i\d\.wp\.com/", "https://", plain)
+    plain = re.sub(r"(?<=\.)(jpe?g|png|gif)\.(?:webp|avif)\Z", r"\1", plain, flags=re.IGNORECASE)
+    bare = re.sub(r"(?:-\d+x\d+|-scaled|-rotated|@\dx)+(?=\.\w+\Z)", "", plain)
+    size_only = re.sub(r"-\d+x\d+(?=\.\w+\Z)", "", plain)
+    known = [plain, *([] if bare == size_only else [bare])]
+    return list(dict.fromkeys([url, *known, *map(unquote, known)]))
 
 
 _WP_SCRIPT = r"""#!/bin/sh
@@ -92,40 +111,47 @@ set -eu
 given=0 kept=0 unknown=0
 
 lookup='<?php
-$bare = preg_replace("/-\d+x\d+(?=\.\w+$)/", "", $args[0]);
-$scaled = preg_replace("/(?=\.\w+$)/", "-scaled", $bare);
 $id = 0;
-foreach ([$args[0], $bare, $scaled] as $url) {
-    $id = $id ?: attachment_url_to_postid($url);
+foreach ($args as $url) {
+    $bare = preg_replace("/-\d+x\d+(?=\.\w+$)/", "", $url);
+    $names = [$url, $bare];
+    foreach (["-scaled", "-rotated"] as $end) {
+        $names[] = preg_replace("/(?=\.\w+$)/", $end, $bare);
+    }
+    foreach ($names as $name) {
+        $id = $id ?: attachment_url_to_postid($name);
+    }
 }
 $alt = $id ? trim((string) get_post_meta($id, "_wp_attachment_image_alt", true)) : "";
 echo $id . ($alt === "" ? " empty" : " kept");
 '
 
-give() { # URL ALT
-    found=$(printf '%s' "$lookup" | $WP eval-file - "$1" | tail -n 1)
+give() { # URL ALT OTHER-URL...
+    url=$1 alt=$2
+    shift 2
+    found=$(printf '%s' "$lookup" | $WP eval-file - "$url" "$@" | tail -n 1)
     id=${found%% *}
     case $id in
     '' | *[!0-9]*)
-        printf 'got "%s" from WP-CLI; expected the id of %s\n' "$found" "$1" >&2
+        printf 'got "%s" from WP-CLI; expected the id of %s\n' "$found" "$url" >&2
         exit 2
         ;;
     0)
         unknown=$((unknown + 1))
-        printf 'not in the library: %s\n' "$1" >&2
+        printf 'not in the library: %s\n' "$url" >&2
         return
         ;;
     esac
     if [ "${found#* }" != empty ]; then
         kept=$((kept + 1))
-        printf 'has an alt: %s\n' "$1"
+        printf 'has an alt: %s\n' "$url"
         return
     fi
     if [ -z "$DRY_RUN" ]; then
-        printf '%s' "$2" | $WP post meta update "$id" _wp_attachment_image_alt >/dev/null
+        printf '%s' "$alt" | $WP post meta update "$id" _wp_attachment_image_alt >/dev/null
     fi
     given=$((given + 1))
-    printf '%s: %s\n' "$1" "$2"
+    printf '%s: %s\n' "$url" "$alt"
 }
 
 """
