@@ -48,7 +48,7 @@ _SHAPES = {
     "url": re.compile(r"(?:https?:)?//\S+\Z", re.IGNORECASE),
     "tag": re.compile(r"<\w"),
     "file": re.compile(r"[^\s\"<>|]+\.[A-Za-z]\w{1,4}(?:#\d+)?\Z"),
-    "number": re.compile(r"[\d.,]+\Z"),
+    "number": re.compile(r"[\d.,]*\d[\d.,]*\Z"),
 }
 
 
