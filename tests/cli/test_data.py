@@ -157,3 +157,11 @@ def test_an_unknown_backbone_is_wrong_use(mine: Path) -> None:
     refused = run("features", mine, "--backbone", "resnet5")
     assert refused.exit_code == 2
     assert "resnet50" in refused.stderr
+
+
+def test_names_of_files_reach_no_terminal_raw(tmp_path: Path) -> None:
+    table = tmp_path / "captions.csv"
+    table.write_text("image,caption\nphoto\u202egpj.exe,A dog runs.\n", encoding="utf-8")
+    found = run("data", "check", table)
+    assert "photo\\u202egpj.exe" in found.output
+    assert "\u202e" not in found.output

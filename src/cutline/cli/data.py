@@ -13,6 +13,7 @@ import typer
 
 from cutline.cli.app import app, examples, needing, writing
 from cutline.cli.interrupts import interruptible
+from cutline.terminal import printable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -139,7 +140,7 @@ def build(
     planned = plan(source, options, images=images, columns=columns, split_file=split_file)
     with _stoppable(), _bar("images", len(planned.images)) as advance:
         report = make(planned, output, options, force=force, progress=advance)
-    print("\n".join(report.lines(output)))
+    print(printable("\n".join(report.lines(output)), keep="\n"))
     raise typer.Exit(1 if report.failed else 0)
 
 
@@ -168,7 +169,7 @@ def show(
     )
     print(_described(collection))
     for file in draw(collection, output, count=count, seed=seed):
-        print(file)
+        print(printable(str(file)))
 
 
 @data.command(
@@ -213,7 +214,8 @@ def check(
     total = sum(map(len, collection.splits.values()))
     with _stoppable(), _bar("images", total) as advance:
         found = inspect(collection, progress=advance)
-    print(found.to_json() if json else "\n".join([_described(collection), *found.lines()]))
+    text = "\n".join([_described(collection), *found.lines()])
+    print(found.to_json() if json else printable(text, keep="\n"))
     raise typer.Exit(0 if found.sound else 1)
 
 
@@ -286,7 +288,7 @@ def features(
     with _stoppable(), _bar("images", len(chosen)) as advance:
         done = extract(options, chosen, output, regions=regions, view=view, progress=advance)
     for error in done.unreadable.values():
-        print(f"cutline: {error}", file=sys.stderr)
+        print(f"cutline: {printable(str(error))}", file=sys.stderr)
     shape = " x ".join(map(str, done.features.shape))
     speed = f"{done.images_per_s:.1f} images/s" if done.images_per_s else "there already"
     print(f"{getattr(done.features, 'filename', output)}: {shape} float16, {speed}")
