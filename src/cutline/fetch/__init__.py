@@ -1,4 +1,4 @@
-"""Fetching what a URL names: politely, within limits, and safely where strangers choose the URL.
+"""HTTP client for URLs that others choose: rate-limited, bounded and safe against SSRF.
 
 With `public_only`, what keeps a request out of one's own network (OWASP, Server-Side Request
 Forgery Prevention) is decided where the connection is made, not where the URL is read: each name is
@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cutline.errors import FetchError, MissingExtraError, OptionError
-from cutline.fetch.rate_limit import Turns
+from cutline.fetch.rate_limit import HostLimiter
 from cutline.fetch.ssrf import (
     BUSY,
     Backend,
@@ -61,7 +61,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """How, how much, and from where.
+    """Limits and behavior of a `Fetcher`.
 
     Raises:
         OptionError: a number is out of its range.
@@ -77,19 +77,19 @@ class FetchOptions:
     """How many redirects are followed; each is checked as the first URL was."""
 
     public_only: bool = False
-    """Refuse whatever is not on the public internet, and ports other than 80, 443, 8080, 8443."""
+    """Refuse addresses that are not public, and ports other than 80, 443, 8080, 8443."""
 
     private_host: PrivateHost | None = None
     """The one host that `public_only` allows on a private network, see `fetch.private_host`."""
 
     images_only: bool = True
-    """Refuse what does not begin as a picture does, whatever the server calls it."""
+    """Refuse content whose first bytes are not those of an image, whatever its declared type."""
 
     user_agent: str = ""
-    """How we introduce ourselves; "" is Cutline and its version."""
+    """The User-Agent header; "" is Cutline and its version."""
 
     host_delay_s: float = 0.0
-    """Between the beginnings of two requests to one host."""
+    """Seconds between the starts of two requests to one host."""
 
     host_concurrency: int = 2
     """Requests to one host at a time."""
@@ -101,7 +101,7 @@ class FetchOptions:
     """The most we wait before a retry, even if Retry-After asks for more; then it is a failure."""
 
     robots: bool = False
-    """Ask each host's robots.txt first (RFC 9309)."""
+    """Obey each host's robots.txt (RFC 9309)."""
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
@@ -115,7 +115,7 @@ class FetchOptions:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a URL gave.
+    """The response of a URL.
 
     Attributes:
         url, final_url: what was asked for, and what answered after redirects.
@@ -157,7 +157,7 @@ class Fetcher:
             raise MissingExtraError("fetching", "site") from error
         self.options = options or FetchOptions()
         self._closing = threading.Event()
-        self._turns = Turns(
+        self._turns = HostLimiter(
             self.options.host_concurrency,
             self.options.host_delay_s,
             self.options.public_only,
@@ -180,7 +180,7 @@ class Fetcher:
         )
 
     def __enter__(self) -> Self:
-        """Nothing: it is ready."""
+        """Return the fetcher."""
         return self
 
     def __exit__(
@@ -189,24 +189,24 @@ class Fetcher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it."""
+        """Close the fetcher."""
         self.close()
 
     def close(self) -> None:
-        """Close all connections; whoever waits for a turn or a retry gives up."""
+        """Close all connections; waiting calls give up."""
         self._closing.set()
         self._turns.wake()
         self._pool.close()
 
     def fetch(self, url: str, *, etag: str = "", last_modified: str = "") -> Fetched:
-        """Fetch one URL, unless it is still what it was.
+        """Fetch one URL, unless it has not changed.
 
         Args:
             url: absolute, http or https.
             etag, last_modified: as it gave them before; "" asks for it in any case.
 
         Raises:
-            FetchError: it cannot be had, or may not be; `code` says why.
+            FetchError: the URL cannot be fetched, or must not be; `code` says why.
         """
         asked = {"If-None-Match": etag, "If-Modified-Since": last_modified}
         attempt = 0

@@ -1,4 +1,4 @@
-"""Politeness: how many requests a host gets at a time, and how far apart."""
+"""Rate limits for each host: concurrent requests and the delay between them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class _Place:
     next_s: float = 0.0
 
 
-class Turns:
-    """Who may ask which host when; a host that nobody needs any more is forgotten.
+class HostLimiter:
+    """Schedules requests to each host; idle hosts are dropped.
 
     Args:
         concurrency: requests to one host at a time.
-        delay_s: between the beginnings of two.
-        counted: whether waiting is part of the time an attempt has.
-        closing: set when everybody shall give up.
+        delay_s: between the starts of two requests.
+        counted: whether waiting counts against the timeout of an attempt.
+        closing: set when all waiting calls must give up.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Turns:
 
     @contextmanager
     def turn(self, host: str, clock: Clock) -> Iterator[None]:
-        """Wait for a turn at a host, and hold it."""
+        """Wait until a request to the host may start, and hold its place."""
         began_s = time.monotonic()
         with self._changed:
             self._forget()
@@ -67,14 +67,14 @@ class Turns:
                 self._changed.notify_all()
 
     def pause(self, url: str, seconds: float) -> None:
-        """Leave a host alone for a while, because it asks for it."""
+        """Pause requests to a host, as it asked for with Retry-After."""
         host = re.sub(r"^https?://(.*?)(:\d+)?(/.*)?$", r"\1", url).strip("[]")
         with self._changed:
             if host in self._places:
                 self._places[host].next_s = time.monotonic() + seconds
 
     def wake(self) -> None:
-        """Let everybody who waits look again."""
+        """Wake all waiting calls."""
         with self._changed:
             self._changed.notify_all()
 

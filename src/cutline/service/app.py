@@ -1,4 +1,4 @@
-"""REST: parse, one call of the service, serialise."""
+"""The REST API: routes that parse, call the service and serialize."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ router = APIRouter()
 def create_app(
     settings: Settings | None = None, captioner: Any = None, *, resolve: Resolve | None = None
 ) -> FastAPI:
-    """The service as an ASGI application.
+    """Create the service as an ASGI application.
 
     Args:
         settings: how it runs; None is all defaults.
@@ -98,7 +98,7 @@ def create_app(
 
 
 def from_environment() -> FastAPI:
-    """The application that the variables CUTLINE_SERVE_* describe, for Uvicorn's `--factory`."""
+    """Create the application from the variables CUTLINE_SERVE_*, for Uvicorn's `--factory`."""
     settings = Settings.from_environment(os.environ)
     log_to_stderr(settings.log_format)
     end_with_parent(settings.shutdown_timeout_s)
@@ -159,7 +159,7 @@ async def _field_problem(request: Request, error: Exception) -> Response:
     openapi_extra=openapi.body("CaptionForm", "CaptionRequest"),
 )
 async def caption(request: Request) -> Response:
-    """Caption one or many pictures: files in a form, or URLs and Base64 in JSON.
+    """Caption one or many images: files in a form, or URLs and Base64 in JSON.
 
     The answer has a result for each picture, in order. One that cannot be captioned has status
     `error` and its problem; the others are captioned all the same.
@@ -179,7 +179,7 @@ async def caption(request: Request) -> Response:
     responses=openapi.problems(*GUARDED, "invalid-request", *FETCHING, *PICTURE),
 )
 async def caption_url(request: Request, query: Annotated[UrlQuery, Query()]) -> Response:
-    """Caption one picture by URL, with the options of POST as parameters.
+    """Caption one image by URL, with the options of POST as parameters.
 
     If it cannot be fetched or read, its problem is the whole answer.
     """
@@ -202,7 +202,7 @@ async def wowme(
         Query(min_length=1, max_length=MAX_URL, description="An http or https URL."),
     ],
 ) -> Response:
-    """An alias of GET /v1/captions with the shortest answer: the URL and its caption."""
+    """An alias of GET /v1/captions with the shortest response: the URL and its caption."""
     refuse_repeated(request)
     _charge(request, 1)
     service = _service(request)
@@ -223,7 +223,7 @@ async def wowme(
     openapi_extra=openapi.body("AltForm", "AltRequest"),
 )
 async def alt(request: Request) -> Response:
-    """Decide what a picture on a page is for, and draft its alt by the W3C decision tree.
+    """Decide the purpose of an image on a page and draft its alt by the W3C decision tree.
 
     Decorative pictures get `""`, links their destination, informative ones a caption in the page's
     own words; charts and unsure captions are left to a person, and a person's alt is left alone.
@@ -263,7 +263,7 @@ async def alt(request: Request) -> Response:
     responses=openapi.problems(*GUARDED),
 )
 async def models(request: Request) -> Response:
-    """What captions here: its name, its measured scores, and how it searches unless told."""
+    """The model: its name, its measured scores and its default search options."""
     captioner = _service(request).captioner
     model = {"name": captioner.name, "default": True, "search": asdict(captioner.search)}
     if (runtime := getattr(captioner, "runtime", None)) is not None:
@@ -286,7 +286,7 @@ async def models(request: Request) -> Response:
     responses=openapi.problems(*ALWAYS),
 )
 async def problems() -> Response:
-    """What a problem's `code` means; codes stay as they are."""
+    """The meaning of each problem `code`; codes are stable."""
     return _json({"problems": [{"code": code, **asdict(kind)} for code, kind in KINDS.items()]})
 
 
@@ -305,7 +305,7 @@ async def description(request: Request) -> Response:
     responses=openapi.problems(*PROBED),
 )
 async def healthz() -> Response:
-    """Always ok, if there is an answer at all."""
+    """Always ok while the process responds."""
     return _json({"status": "ok"})
 
 
@@ -318,7 +318,7 @@ async def healthz() -> Response:
     responses=openapi.problems(*PROBED, "not-ready"),
 )
 async def readyz(request: Request) -> Response:
-    """Not before the model is loaded, and not while the service is shutting down."""
+    """Ok once the model is loaded and until the service shuts down."""
     if not _service(request).ready or getattr(request.state, "closing", False):
         raise ProblemError("not-ready", KINDS["not-ready"].meaning)
     return _json({"status": "ok"})
@@ -335,7 +335,7 @@ async def readyz(request: Request) -> Response:
     },
 )
 async def metrics(request: Request) -> Response:
-    """Requests, latency, images, the queue, batches, errors, the cache."""
+    """Requests, latency, images, the queue, batches, errors and the cache."""
     return Response(_service(request).metrics.text(), media_type="text/plain; version=0.0.4")
 
 
@@ -347,7 +347,7 @@ async def _captions(
     *,
     alone: bool = False,
 ) -> Response:
-    """The answer to `given`; alone, the one picture's problem is the whole answer.
+    """The response for `given`; with `alone`, a problem of the one image is the response.
 
     So is the first problem if a model's server fails on every picture.
     """
@@ -440,7 +440,7 @@ def _service(request: Request) -> Service:
 
 
 def _charge(request: Request, images: int) -> None:
-    """Count images toward their client's rate."""
+    """Count images against their client's rate limit."""
     request.state.images = images
     request.state.charge(images)
 

@@ -1,4 +1,4 @@
-"""Log lines for machines (JSON) or people; never what a picture shows or where it was."""
+"""Log lines as JSON or text; captions and the sources of images are never logged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _worth_reading(record: logging.LogRecord) -> bool:
 
 
 def _page(record: logging.LogRecord) -> str | None:
-    """Where the page is, if this is how the server tells that it listens."""
+    """The URL of the page, if this record says that the server listens."""
     if not str(record.msg).startswith("Uvicorn running on %s:"):
         return None
     assert isinstance(record.args, tuple)
@@ -58,7 +58,7 @@ class _Lines(logging.Formatter):
 
 
 def log_to_stderr(form: str) -> None:
-    """Send the service's and the server's log lines to standard error.
+    """Send the log of the service and of Uvicorn to standard error.
 
     Args:
         form: "json", "text", or "auto", which is text for a terminal.

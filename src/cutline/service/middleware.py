@@ -1,6 +1,6 @@
-"""What stands before every request: who may ask, how much, how often; and what every answer says.
+"""Middleware for every request: authentication, rate and size limits, security headers, logging.
 
-Only headers are looked at before a request is let in. Its body is counted as it arrives, whatever
+Only headers are checked before a request is accepted. Its body is counted as it arrives, whatever
 Content-Length says.
 """
 
@@ -41,7 +41,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Said with every answer that does not say otherwise itself."""
+"""Headers of every response that does not set them itself."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -53,7 +53,7 @@ HEAD_TOO = ("/", *_PROBES)
 
 
 class Guard:
-    """The ASGI layer before all but CORS: host, key, rate, body; then headers, count and log.
+    """The outermost middleware but CORS: host, key, rate, body; then headers, metrics and log.
 
     The service is in the lifespan's state; a request's state gets `request_id`, `client`, and
     `charge`, and may be given `code` and `images` for the log.
@@ -72,7 +72,7 @@ class Guard:
         self._rate = None if settings.rate is None else TokenBuckets(*parse_rate(settings.rate))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer why not."""
+        """Pass a request on, or respond with a problem."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -116,10 +116,10 @@ class Guard:
             self._count(scope, status, time.monotonic() - began_s, body.received)
 
     def _admit(self, scope: Scope, headers: Headers) -> str:
-        """Who asks, as rates and logs have it.
+        """Identify the client for rate limits and logs.
 
         Raises:
-            ProblemError: may not ask, or too often.
+            ProblemError: the client is not allowed, or exceeds its rate.
         """
         path: str = scope["path"]
         host = _host(headers.get("host", ""))
@@ -142,7 +142,7 @@ class Guard:
         return client
 
     def _known(self, headers: Headers) -> str:
-        """The key that a request names, shortened beyond use."""
+        """A short digest of the request's API key."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         digest = _digest(key)
@@ -155,7 +155,7 @@ class Guard:
         return f"key-{digest.hex()[:8]}"
 
     def _charge(self, client: str, images: int) -> None:
-        """Take as many images from what a client may ask for; 0 only asks if anything is left."""
+        """Take images from the client's rate; 0 only checks that something is left."""
         if self._rate is None or (wait_s := self._rate.take(client, images)) == 0:
             return
         raise ProblemError(
@@ -218,12 +218,12 @@ class MemoryBudget:
             )
 
     def release(self, size: int) -> None:
-        """Hold less."""
+        """Release bytes."""
         self.bytes -= size
 
     @contextmanager
     def more(self, size: int) -> Iterator[None]:
-        """Hold more while the block runs; raises what `take` does."""
+        """Hold bytes while the block runs; raises what `take` does."""
         try:
             self.take(size)
             yield
@@ -232,7 +232,7 @@ class MemoryBudget:
 
 
 class _Body:
-    """One request's body on its way in: counted, and no longer on its way than allowed."""
+    """A request's body as it arrives, with limits on its size and its time."""
 
     def __init__(self, receive: Receive, settings: Settings, held: MemoryBudget) -> None:
         self._receive = receive
@@ -269,12 +269,12 @@ class _Body:
 
 @dataclass
 class TokenBuckets:
-    """A bucket of tokens for each client, filled at a steady rate.
+    """A token bucket for each client, refilled at a steady rate.
 
     Attributes:
         size: tokens in a full bucket.
         per_s: seconds to fill an empty one.
-        clients: how many are remembered; who is forgotten has a full bucket again.
+        clients: how many buckets are kept; a client that was dropped has a full one again.
     """
 
     size: int
@@ -282,11 +282,11 @@ class TokenBuckets:
     clients: int = 10_000
 
     def __post_init__(self) -> None:
-        """Begin with nobody."""
+        """Start without clients."""
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str, tokens: int) -> int | None:
-        """Take tokens; 0 only asks whether there is one.
+        """Take tokens; 0 only checks that there is one.
 
         Returns:
             0 if they were there; else after how many seconds they may be; None is never.
@@ -321,7 +321,7 @@ def _host(header: str) -> str:
 
 
 def _address(scope: Scope) -> str:
-    """The client's address; of IPv6 the network, since anyone there has billions of them."""
+    """The client's address; for IPv6 its /64 network, which one client usually owns."""
     host = (scope.get("client") or ("", 0))[0]
     try:
         address = ipaddress.ip_address(host)

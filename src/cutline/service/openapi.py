@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI tells of the routes, with the forms, problems and limits."""
+"""The OpenAPI document: the routes as FastAPI describes them, with forms, problems and limits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ UPLOAD = ("body-too-large", "upload-too-slow", "media-type", "too-many-images", 
 
 
 def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may tell these problems."""
+    """The `responses` of a route that may return these problems."""
     by_status: dict[int, list[str]] = defaultdict(list)
     for code in codes:
         by_status[KINDS[code].status].append(code)
@@ -53,7 +53,7 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 
 def body(form: str, json: str) -> dict[str, Any]:
-    """The `openapi_extra` of a route whose body has either form."""
+    """The `openapi_extra` of a route whose body is a form or JSON."""
     return {
         "requestBody": {
             "required": True,
@@ -66,7 +66,7 @@ def body(form: str, json: str) -> dict[str, Any]:
 
 
 def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    """The whole document, with the limits that hold here."""
+    """Build the document, with the limits of these settings."""
     told = get_openapi(
         title="Cutline",
         version=importlib.metadata.version("cutline"),
@@ -171,11 +171,12 @@ def _description(settings: Settings) -> str:
         "API key": "asked for" if settings.keys else "none asked for",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in limits.items())
-    return f"""Captions for pictures, and alt texts for pictures on pages.
+    return f"""Captions for images, and alt texts for images on pages.
 
-Every error is a problem as RFC 9457 has it, `{MEDIA_TYPE}`, with a stable `code`; `/v1/problems`
-lists them all. A request with several pictures is answered with 200 and a status for each, so that
-one bad picture spoils nothing. Formats are told by a file's first bytes, never by its name.
+Every error is a problem in the form of RFC 9457, `{MEDIA_TYPE}`, with a stable `code`;
+`/v1/problems` lists them all. A request with several images returns 200 and a status for each
+image, so that one damaged image does not affect the others. The first bytes of a file decide its
+format, never its name.
 
 | Limit | Here |
 | --- | --- |

@@ -1,4 +1,4 @@
-"""Problems as the service tells them: RFC 9457, one stable code for every kind."""
+"""Problem details (RFC 9457) with a stable code for each kind."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ MODEL_SERVER = frozenset({"content-refused", "model-failed", "model-unavailable"
 
 
 class ProblemError(Exception):
-    """A request, or one image of it, that gets no caption.
+    """A request, or one image of it, cannot be captioned.
 
     Args:
         code: one of `KINDS`.
@@ -133,7 +133,7 @@ class ProblemError(Exception):
         self.headers = dict(headers or {})
 
     def to_dict(self) -> dict[str, Any]:
-        """The members of the problem's JSON object."""
+        """Return the members of the problem's JSON object."""
         members: dict[str, Any] = {
             "type": f"/v1/problems#{self.code}",
             "title": KINDS[self.code].title,
@@ -144,13 +144,13 @@ class ProblemError(Exception):
         return members if self.errors is None else {**members, "errors": self.errors}
 
     def response(self) -> Response:
-        """The answer to a request that ends with this problem."""
+        """Return the response to a request that ends with this problem."""
         content = json.dumps(self.to_dict(), ensure_ascii=False)
         return Response(content, self.status, self.headers, MEDIA_TYPE)
 
 
 def problem_of(error: CutlineError) -> ProblemError:
-    """The problem that one of our errors is to whoever sent the picture or the option."""
+    """Convert an error of Cutline to the problem that a client sees."""
     if isinstance(error, ImageError):
         code = "image-corrupt"
         if isinstance(error, ImageTooLargeError):

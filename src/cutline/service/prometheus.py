@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """Figures of one service, in a registry of its own."""
+    """The metrics of one service, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -48,12 +48,12 @@ class Metrics:
         )  # fmt: skip
 
     def batch(self, size: int, seconds: float) -> None:
-        """Count one batch."""
+        """Record one batch."""
         self.batches.observe(size)
         self.batch_seconds.observe(seconds)
 
     def text(self) -> bytes:
-        """Everything in Prometheus's text format; of all workers together, if there are some."""
+        """Return all metrics in Prometheus's text format, merged over worker processes."""
         registry = self.registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()

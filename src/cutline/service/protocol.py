@@ -1,4 +1,4 @@
-"""Uvicorn, with patience for nobody: connections that dawdle end, and those being served do not."""
+"""HTTP protocol with header timeouts, a connection limit and graceful draining."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cutline.service.settings import Settings
 log = logging.getLogger("cutline.serve")
 
 LINGER_S = 1.0
-"""How long a connection may still send a request that was on its way when the end began."""
+"""How long a connection may still deliver a request that was under way at shutdown."""
 
 
 class Connection(H11Protocol):
@@ -35,7 +35,7 @@ class Connection(H11Protocol):
         return settings
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, and wait for headers."""
+        """Accept the connection and start the header timeout."""
         super().connection_made(transport)
         if len(self.connections) > self._settings.max_connections:
             self._refuse(
@@ -45,12 +45,12 @@ class Connection(H11Protocol):
             self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
+        """Cancel the timeout."""
         self._awaited()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Go on; headers are awaited from the first byte of a request that is not there yet."""
+        """Process data; the header timeout starts with the first byte of a request."""
         if not self._busy and self._timer is None:
             self._await_headers()
         super().data_received(data)
@@ -60,7 +60,7 @@ class Connection(H11Protocol):
                 self._close_after()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
+        """Respond to invalid HTTP with a problem."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
             return
@@ -71,7 +71,7 @@ class Connection(H11Protocol):
             self._refuse(ProblemError("bad-request", f"got no valid HTTP: {error}"))
 
     def shutdown(self) -> None:
-        """Serve what has begun or is on its way, then end."""
+        """Finish requests that have begun or are under way, then close."""
         self._closing = True
         if self._busy:
             self._close_after()
@@ -80,7 +80,7 @@ class Connection(H11Protocol):
 
     @property
     def _busy(self) -> bool:
-        """Whether a request is there that is not answered."""
+        """Whether a request is being processed."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _close_after(self) -> None:

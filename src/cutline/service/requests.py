@@ -1,4 +1,4 @@
-"""What a request's body holds: pictures, where they stand, and how they are to be captioned."""
+"""Parsing of request bodies: images, their page context and options."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _LARGE_BYTES = 200_000
 
 
 async def read_captions(request: Request, settings: Settings) -> tuple[list[Given], Options]:
-    """The pictures and options of a request to caption.
+    """Read the images and options of a request for captions.
 
     Raises:
         ProblemError: the body is none of the forms described, or says something impossible.
@@ -69,7 +69,7 @@ async def read_captions(request: Request, settings: Settings) -> tuple[list[Give
 async def read_alt(
     request: Request, settings: Settings
 ) -> tuple[Given | None, PageContext, AltOptions]:
-    """The picture, its page and the wording of a request for an alt.
+    """Read the image, its page context and the options of a request for an alt.
 
     Raises:
         ProblemError: as for `read_captions`.
@@ -123,7 +123,7 @@ async def read_video(request: Request, settings: Settings) -> tuple[str, bytes, 
 def invalid(
     errors: Sequence[Any], model: type[BaseModel] = BaseModel, *others: str
 ) -> ProblemError:
-    """The problem that fields have which do not fit.
+    """Create the problem for invalid fields.
 
     Args:
         errors: as pydantic's `errors()` gives them.
@@ -142,7 +142,7 @@ def invalid(
 
 
 def _part(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:
-    """The model of that part of a body which pydantic calls by this place."""
+    """The model of the part of a body at this location."""
     for step in place:
         if isinstance(step, str) and step in model.model_fields:
             kind = model.model_fields[step].annotation
@@ -166,7 +166,7 @@ def _validation(model: type[BaseModel], *others: str) -> Iterator[None]:
 
 
 def refuse_repeated(request: Request) -> None:
-    """Refuse a query that has a parameter twice, of which only one would count.
+    """Refuse a query with a repeated parameter, of which only one would count.
 
     Raises:
         ProblemError: there is one.
@@ -255,7 +255,7 @@ async def _form(
     most: int,
     names: tuple[str, ...] = ("image", "images"),
 ) -> tuple[dict[str, str], list[tuple[str, bytes]]]:
-    """The fields, and the files by name."""
+    """Read the fields, and the files by name."""
     known = {*Options.model_fields, *PageContext.model_fields, *AltOptions.model_fields}
     parser = _FormParser(
         request.headers,
@@ -300,5 +300,5 @@ def _too_many(most: int) -> ProblemError:
 
 
 async def _aside(size: int, work: Callable[[], T]) -> T:
-    """Do the work, on a thread if there is much of it."""
+    """Run the work, on a thread if it is large."""
     return await asyncio.to_thread(work) if size > _LARGE_BYTES else work()

@@ -1,4 +1,4 @@
-"""What the service does, without HTTP: pictures and URLs in, captions or problems out."""
+"""The application logic of the service, without HTTP: images and URLs to captions or problems."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ _NO_PAGE = ImageUse("", 0, Kind.IMG, "")
 
 @dataclass(frozen=True)
 class Given:
-    """One picture as a client gave it.
+    """One image of a request.
 
     Attributes:
-        source: what the answer calls it: a file's name, a URL.
+        source: its name in the response: a file's name or a URL.
         content: the file's bytes; None if it is to be fetched.
         url: where it is, if it is to be fetched.
         context: words that stand near it.
@@ -79,7 +79,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one picture: a caption, a draft of its alt, or both."""
+    """The result for one image: a caption, a draft of its alt, or both."""
 
     caption: Caption | None
     draft: Draft | None = None
@@ -87,7 +87,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Group:
-    """What is captioned together: by one model, with one set of options."""
+    """Images that are captioned together: with one model and one set of options."""
 
     captioner: Captioner = field(hash=False)
     options: CaptionOptions
@@ -101,7 +101,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Measure:
-    """What a picture's pixels tell of its purpose."""
+    """Measures an image for the decision tree."""
 
     limits: Limits
 
@@ -113,7 +113,7 @@ class _Measure:
 
 
 class Service:
-    """One model at work for many clients; made and used on one event loop.
+    """One model that serves many clients; created and used on one event loop.
 
     Args:
         settings: how it runs.
@@ -163,12 +163,12 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether a model is there."""
+        """Whether a model is loaded."""
         return self._captioner is not None
 
     @property
     def captioner(self) -> Captioner:
-        """The present model.
+        """The current model.
 
         Raises:
             ProblemError: none is loaded.
@@ -178,7 +178,7 @@ class Service:
         return self._captioner
 
     async def load(self) -> None:
-        """Load the model, or load it anew; what is under way goes on with the old one.
+        """Load or reload the model; requests under way finish with the old one.
 
         Raises:
             CutlineError: it cannot be loaded; an old one stays.
@@ -212,7 +212,7 @@ class Service:
         )
 
     async def reload(self) -> None:
-        """As `load`, but a failure is only logged."""
+        """Reload the model; a failure is only logged."""
         try:
             await self.load()
         except Exception as error:
@@ -237,7 +237,7 @@ class Service:
         *,
         drafts: bool = False,
     ) -> list[Answer | ProblemError]:
-        """Caption pictures; one that cannot be has its problem instead.
+        """Caption images; one that fails has a problem instead.
 
         Args:
             captioner: the model for which the options were chosen.
@@ -255,7 +255,7 @@ class Service:
             )
 
     async def alt(self, given: Given | None, use: ImageUse, wording: WordingOptions) -> Answer:
-        """Decide what a picture is for and draft its alt; caption it only if that needs one.
+        """Decide the purpose of an image and draft its alt; caption it only if needed.
 
         Args:
             given: the picture; without one the page alone decides.
@@ -373,7 +373,7 @@ class Service:
         return found
 
     async def _cached(self, group: _Group, content: bytes, context: str) -> Caption:
-        """The caption that is kept or being made, or a new one."""
+        """Return the cached caption, or caption the image."""
         if not self.settings.cache:
             return await self._decode(group, content, context)
         key = (await _sha256(content), context, group)
@@ -387,7 +387,7 @@ class Service:
 
     @asynccontextmanager
     async def _content(self, given: Given) -> AsyncIterator[bytes]:
-        """The picture's bytes; if they are fetched they are held while the block runs."""
+        """The image's bytes; fetched ones count against the memory budget while the block runs."""
         if given.content is not None:  # held with the request's body
             yield given.content
             return
