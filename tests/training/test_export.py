@@ -202,7 +202,7 @@ def test_training_goes_on_from_a_bundle(journey: Journey, tmp_path: Path) -> Non
     assert [stage["name"] for stage in _stages(done.folder)] == ["colours", "colours"]
     kept = Trained.read(done.folder).encoder.get_submodule("tail").state_dict()
     for name, tensor in kept.items():
-        torch.testing.assert_close(tensor, start.weights[f"top.{name}"], msg=name)
+        torch.testing.assert_close(tensor, start.weights[f"tail.{name}"], msg=name)
 
 
 def test_a_backbone_without_labels_makes_a_bundle_without_labels(
