@@ -555,3 +555,13 @@ class Terminal(io.StringIO):
 
 def library_export(output: Path | None) -> None:
     site_review._write_out(output, False, lambda to: library.export("site.cutline", to))
+
+
+def test_a_scan_says_what_looks_like_an_image_and_was_not_read(home: Path) -> None:
+    (home / "pages/post.md").write_text('{{< figure src="a.jpg" >}}\n\n![[b.png]]\n')
+    (home / "pages/post.rst").write_text(".. image:: a.png\n\n.. image:: b.png\n")
+    done = site("scan", "pages")
+    assert (
+        "4 more things look like images and were not read: 2 images in a .rst file, "
+        "1 shortcode or template tag, 1 wiki link."
+    ) in done.stderr

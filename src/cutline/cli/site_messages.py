@@ -99,6 +99,7 @@ class Steps:
         pace = result.pages / max(result.seconds, 1e-9)
         line = images_found(result.occurrences, result.images, where)
         self.say(f"{line}{notes}; {pace:.1f} pages per second.")
+        self._unread(result.unread)
 
     def scanned(self, result: ScanResult) -> None:
         """Print what a scan found."""
@@ -106,8 +107,11 @@ class Steps:
             self.problem(f"{path}: {error}")
         where = f"in {several(result.pages, 'file')}"
         self.say(f"{images_found(result.occurrences, result.images, where)}.")
-        if number := sum(result.unread.values()):
-            kinds = ", ".join(several(count, what) for what, count in result.unread.items())
+        self._unread(result.unread)
+
+    def _unread(self, unread: Mapping[str, int]) -> None:
+        if number := sum(unread.values()):
+            kinds = ", ".join(several(count, what) for what, count in unread.items())
             verb = "looks like an image and was" if number == 1 else "look like images and were"
             self.say(f"{several(number, 'more thing')} {verb} not read: {kinds}.")
 

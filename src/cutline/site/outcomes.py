@@ -27,6 +27,7 @@ class CrawlResult:
         occurrences, images: image occurrences on all pages of the store, and distinct images.
         problems: URL and error of each page that this call could not read.
         seconds: how long this call took.
+        unread: how many things on the pages look like images and were not read, by what they are.
     """
 
     pages: int
@@ -38,6 +39,7 @@ class CrawlResult:
     images: int
     problems: tuple[tuple[str, str], ...]
     seconds: float
+    unread: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

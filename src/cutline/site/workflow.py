@@ -88,6 +88,7 @@ def crawl(
     options = options or CrawlOptions()
     seen: set[str] = set()
     problems: list[tuple[str, str]] = []
+    unread: Counter[str] = Counter()
     with open_store(store) as opened:
         check_site(opened, url)
         scope = CrawlScope(opened, options)
@@ -98,6 +99,7 @@ def crawl(
         def sink(page: Page, occurrences: list[ImageOccurrence]) -> None:
             opened.put_page(page, occurrences)
             seen.add(page.url)
+            unread.update(dict(page.unread))
             if page.error:
                 problems.append((page.url, page.error))
                 scope.failed(page)
@@ -124,6 +126,7 @@ def crawl(
         counts.images,
         tuple(problems),
         summary.seconds,
+        dict(unread.most_common()),
     )
 
 

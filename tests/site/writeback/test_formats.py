@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import markdown
@@ -210,3 +211,14 @@ def test_the_reason_stays_true_after_our_own_write(root: Path) -> None:
         "template code is between its attributes, so it cannot be read safely",
         "it is within template code, which a quote could break",
     ]
+
+
+def test_a_record_without_the_attribute_list_is_read_again(root: Path) -> None:
+    (root / "a.md").write_text('![c](a.png){fig-alt="x"}\n')
+    with Store(root.parent / "site.cutline") as store:
+        [(found, [use])] = scan(root)
+        store.put_page(found, [replace(use, markup="![c](a.png)", alt="c")])  # as in version 0.1
+        store.put_review(1, Review(Verdict.EDITED, "A dog", "ann", WHEN))
+        changes = writeback.plan(store, root, overwrite=True)
+        assert [change.edits for change in changes] == [()]
+        assert len(changes[0].refused) == 1

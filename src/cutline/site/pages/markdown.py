@@ -46,7 +46,7 @@ def uses_in_markdown(
     attribute, attribute lists behind images, and MDX where the page's name ends in ".mdx". Code,
     comments and front matter hold no images; of front matter only title and language are read.
     Pieces of HTML are read as HTML. Markdown cannot leave an alt out, so `![](x.png)` counts as
-    missing: nobody can tell whether it was a decision.
+    missing: whether it was a decision is unknown.
 
     Args:
         text, page, base, root: as for `uses_in_html`.
@@ -170,7 +170,7 @@ class _Body:
             begin = source.find(line, reached.get(number, 0))
             if begin >= 0:
                 columns: list[int] = list(range(begin, begin + len(line)))
-            else:  # a cell, in which "\|" stands for "|"
+            else:  # a cell, in which "\|" means "|"
                 begin = source.find(line.replace("|", "\\|"), reached.get(number, 0))
                 pairs = re.finditer(r"\\\||.", source[max(begin, 0) :])
                 ends = (max(begin, 0) + found.end() - 1 for found in pairs)

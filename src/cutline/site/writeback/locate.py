@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 from cutline.errors import OutputError
 from cutline.site.model import ImageOccurrence, Kind, Page
 from cutline.site.pages.alt_markup import clean, has_alt, with_alt
-from cutline.site.pages.markdown_dialects import is_mdx, is_quarto
+from cutline.site.pages.markdown_dialects import attribute_list_at, is_mdx, is_quarto
 from cutline.site.pages.scan import MARKDOWN_SUFFIXES, decode, uses_in_html, uses_in_markdown
 from cutline.site.pages.templates import SpanKind, template_spans
 from cutline.site.store.store import Store
@@ -246,10 +246,17 @@ class PageText:
             raise OutputError("only an export names it; write it back as a table")
         if not use.markup:
             raise OutputError("its place in the file is not known; change it by hand")
-        if not (same and self.text.startswith(use.markup, use.offset)) or use.offset < 0:
+        there = same and use.offset >= 0 and self.text.startswith(use.markup, use.offset)
+        if not there or self._has_list(use):
             use = self._moved(store, use)
         self._refuse_code(use)
         return use
+
+    def _has_list(self, use: ImageOccurrence) -> bool:
+        """Whether an attribute list follows that is not in the markup: version 0.1 left it out."""
+        if use.kind is not Kind.MARKDOWN or is_mdx(self._name):
+            return False
+        return attribute_list_at(self.text, use.offset + len(use.markup)) > 0
 
     def _refuse_code(self, use: ImageOccurrence) -> None:
         """Refuse a use that is part of something that is not page content."""

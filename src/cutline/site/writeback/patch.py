@@ -52,7 +52,7 @@ def edited(content: bytes, edits: Sequence[Edit]) -> bytes:
 
 
 def header(path: str) -> bytes:
-    """What stands before the hunks of a file in a patch for `git apply` or `patch -p1`."""
+    """The header of a file in a patch for `git apply` or `patch -p1`."""
     return b"--- %s\n+++ %s\n" % (_named(f"a/{path}"), _named(f"b/{path}"))
 
 
@@ -109,7 +109,7 @@ def hunks(content: bytes, edits: Sequence[Edit]) -> bytes:
 
 
 def shown(content: bytes, edits: Sequence[Edit], encoding: str) -> str:
-    """The edits as hunks for people: of a long line, only what stands near an edit."""
+    """The edits as hunks for people: of a long line, only the text near an edit."""
     text, position = b"", 0
     short: list[Edit] = []
     for edit in edits:
@@ -125,7 +125,7 @@ def shown(content: bytes, edits: Sequence[Edit], encoding: str) -> str:
 
 
 def _brief(gap: bytes, encoding: str, follows: bool, precedes: bool) -> bytes:
-    """The bytes between two edits in UTF-8, each line cut to what stands near one of them."""
+    """The bytes between two edits in UTF-8, each line cut to the text near one of them."""
     lines = gap.decode(encoding, "replace").split("\n")
     for number, line in enumerate(lines):
         head = _NEAR if follows and number == 0 else 0
