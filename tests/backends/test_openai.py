@@ -544,6 +544,16 @@ def test_many_pictures_through_a_bad_connection(server: ChatServer, connect: Any
     assert sorted(done) == [32 + n for n in range(60)]
 
 
+def test_a_server_that_starts_again_is_waited_for(connect: Any, time: Any) -> None:
+    with chat_server.running() as first:
+        closing = Reply(body=chat().body, headers={"Connection": "close"})
+        model = connect(first("restarted", closing), retry=RetryOptions(wait_s=100))
+        assert model.caption(scene()).text == DOG
+    with pytest.raises(ServerBusyError, match=r"ConnectError.*no answer for \d+ s"):
+        model.caption(scene())
+    assert 60 < sum(time.slept) <= 100
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_rejected_key_or_model_ends_the_run(
     server: ChatServer, connect: Any, status: int

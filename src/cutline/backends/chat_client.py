@@ -187,7 +187,7 @@ class ChatClient:
                 result = await self._post(body)
             except _NoResponseError as error:
                 attempt += 1
-                await self._after_break(error, attempt)
+                self._after_break(error, attempt)
                 continue
             finally:
                 await self.pace.leave()
@@ -208,7 +208,7 @@ class ChatClient:
                 busy = True
             elif failure is Failure.TRANSIENT:
                 attempt += 1
-                await self._after_failure(result, attempt)
+                self._after_failure(result, attempt)
             else:
                 raise self._error(failure, result)
 
@@ -265,7 +265,7 @@ class ChatClient:
         except httpx.TimeoutException as error:
             raise _NoResponseError(
                 f"no answer within {self.options.timeout_s:g} s (--timeout)",
-                unreachable=isinstance(error, httpx.ConnectTimeout) and not self._reached,
+                unreachable=isinstance(error, httpx.ConnectTimeout),
                 timed_out=True,
             ) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -273,7 +273,7 @@ class ChatClient:
         except (httpx.HTTPError, OSError) as error:
             words = str(error) or "the connection broke"
             reason = redact(f"{type(error).__name__}: {words}", self.server.key)
-            unreachable = isinstance(error, httpx.ConnectError) and not self._reached
+            unreachable = isinstance(error, httpx.ConnectError)
             raise _NoResponseError(reason, unreachable=unreachable) from error
 
     def _redirected(self, url: Any, status: int, location: str) -> Any:
@@ -363,22 +363,27 @@ class ChatClient:
             )
         self.pace.pause(wait_s)
 
-    async def _after_failure(self, error: ErrorResponse, attempt: int) -> None:
+    def _after_failure(self, error: ErrorResponse, attempt: int) -> None:
         self.pace.failed()
         if attempt >= self.options.retry.attempts:
             self._count_failed_image(self._described(error), error.status)
             raise ServerError(self._described(error), error.status, error.retry_after_s)
-        await self.pace.wait(
-            max(error.retry_after_s or 0.0, backoff(attempt - 1, self.options.retry, self._jitter))
-        )
+        wait_s = backoff(attempt - 1, self.options.retry, self._jitter)
+        self.pace.pause(max(error.retry_after_s or 0.0, wait_s))
 
-    async def _after_break(self, error: _NoResponseError, attempt: int) -> None:
-        """Wait after a broken connection or a timeout.
+    def _after_break(self, error: _NoResponseError, attempt: int) -> None:
+        """Pause all requests after a broken connection or a timeout.
+
+        A server that answered before and now refuses connections is waited for like a busy one: it
+        may be starting again.
 
         Raises:
             ServerBusyError: the server cannot be reached, or stopped answering.
             ServerError: this image had its attempts.
         """
+        if error.unreachable and self._reached:
+            self._after_busy(ErrorResponse(0, error.reason))
+            return
         self.pace.failed()
         message = f"{self._label}: {error.reason}"
         if error.unreachable and attempt >= min(_CONNECT_ATTEMPTS, self.options.retry.attempts):
@@ -387,7 +392,7 @@ class ChatClient:
             status = 504 if error.timed_out else 502
             self._count_failed_image(message, status)
             raise ServerError(message, status)
-        await self.pace.wait(backoff(attempt - 1, self.options.retry, self._jitter))
+        self.pace.pause(backoff(attempt - 1, self.options.retry, self._jitter))
 
     def _count_failed_image(self, message: str, status: int) -> None:
         self._failed_images += 1
@@ -424,7 +429,7 @@ class ChatClient:
         return ServerError(told, status, error.retry_after_s)
 
     def _described(self, error: ErrorResponse) -> str:
-        status = "" if error.status == 200 else f"HTTP {error.status}: "
+        status = "" if error.status in (0, 200) else f"HTTP {error.status}: "
         return f"{self._label}: {status}{error.message}"
 
     @property

@@ -41,7 +41,8 @@ class RetryOptions:
     """Longest time without any answer before the run ends, seconds, while a server is busy."""
 
     attempts: int = 5
-    """Requests for one image when the server fails, the connection breaks or nothing comes."""
+    """Requests for one image while the server fails on it, the connection breaks within the
+    response, or nothing comes in time."""
 
     first_s: float = 0.5
     """The first wait where the server names none; each further wait is twice as long."""
@@ -194,10 +195,6 @@ class Pace:
         self.busy_answers += 1
         self._until = max(self._until, self.clock() + seconds)
         self._allowed = max(1.0, self._allowed / 2)
-
-    async def wait(self, seconds: float) -> None:
-        """Wait for one request alone."""
-        await self._sleep(seconds)
 
 
 def is_busy(status: int, message: str) -> bool:
