@@ -54,3 +54,12 @@ def test_names_are_listed_and_unknown_ones_refused() -> None:
 def test_version_is_that_of_the_project() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     assert cutline.__version__ == project["project"]["version"]
+
+
+def test_the_caption_command_loads_no_evaluation() -> None:
+    code = (
+        "import cutline.cli.caption, cutline.caption_files, cutline.cli.progress\n"
+        "loaded = [name for name in sys.modules if name.startswith('cutline.evaluation')]\n"
+        "assert not loaded, loaded"
+    )
+    loaded_after(code)
