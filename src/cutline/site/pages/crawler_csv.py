@@ -12,6 +12,7 @@ import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from cutline.atomic import write_whole
@@ -45,6 +46,7 @@ _ENCODINGS = (
     *("cp1252", "cp932", "cp1251", "cp1250", "gb18030", "big5", "euc_kr", "euc_jp", "cp1254"),
     *("cp1253", "cp1257", "koi8_r"),
 )
+_normalise = lru_cache(1024)(normalise_url)  # pages repeat, and each URL is checked first
 _DIMENSIONS = re.compile(r"(\d{1,6})\s*[x\u00d7*]\s*(\d{1,6})", re.IGNORECASE)
 
 
@@ -169,7 +171,7 @@ class _Rows:
     def read(self, number: int, row: Sequence[str]) -> None:
         """Note a row's uses, or why it has none."""
         page = printable(_cell(row, self._columns.page))
-        base = normalise_url(page)
+        base = _normalise(page)
         uses: list[ImageUse] = []
         problem = ""
         for image_column, alt_column in self._columns.images or ((len(row), None),):
@@ -200,7 +202,7 @@ class _Rows:
                 0,
                 Kind.ROW,
                 printable(source),
-                normalise_url(source, base) if is_address(source) else "",
+                _normalise(source, base) if is_address(source) else "",
                 alt=printable(text) or None,
                 width_px=int(size[1]) if size else None,
                 height_px=int(size[2]) if size else None,
@@ -217,7 +219,7 @@ class _Rows:
         if "/" in media and not media.startswith(("image/", "application/octet-stream")):
             return f"got content of type {media!r}; expected an image"
         for source in split_addresses(cell) or [""]:
-            url = normalise_url(source, base) if is_address(source) else ""
+            url = _normalise(source, base) if is_address(source) else ""
             if not source:
                 return "got no image; expected its absolute URL or its tag"
             if not url and not source.lower().startswith("data:image/"):
