@@ -15,6 +15,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted(page.relative_to(ROOT) for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
 
 
+OTHER_OPTIONS = {"--help", "--mmproj"}
+"""Options of every command, and of other programs that a page names."""
+
+
 def commands(text: str) -> list[list[str]]:
     """What a page tells to type: in blocks, behind a prompt or not, and within its sentences."""
     blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
@@ -83,7 +87,7 @@ def test_every_command_and_option_of_a_page_exists(page: Path) -> None:
         for word in words:
             if word.startswith("-") and word != "-":
                 assert word.partition("=")[0] in options(command), (command.name, word)
-    known = options(get_command(app))
+    known = options(get_command(app)) | OTHER_OPTIONS
     for code in in_prose(text):
         if code.startswith("--"):
             assert re.split(r"[\s=]", code)[0] in known, code
