@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ada_url
-from justhtml import Element, JustHTML, Node, Template, Text
+from justhtml import Element, Node, Template, Text
 
 from cutline.site.model import ImageOccurrence, Kind, Page
 from cutline.site.pages.dom import (
@@ -33,6 +33,15 @@ from cutline.site.pages.dom import (
     parse_srcset,
     role_of,
     style_of,
+)
+from cutline.site.pages.html_tree import (
+    START_TAG,
+    all_children,
+    as_html,
+    parse,
+    shown_children,
+    walk,
+    without_declarations,
 )
 from cutline.site.pages.templates import (
     Protected,
@@ -65,18 +74,8 @@ _WITHIN_LINES = frozenset(  # no text, but what is around them stays one block
 _HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 _SPACE = re.compile(r"\s+")
 _BOM = "\ufeff"
-_TAG = (
-    r"""<([a-zA-Z][^\s/>]*+)(?:[\s/]++|=?[^\s/>=]++"""
-    r"""(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>"'][^\s>]*+))?+|=)*+>"""
-)
-_START_TAG = re.compile(_TAG)
-_XML_OPENER = re.compile(r"<(?:!--|!\[CDATA\[|\?|(?=[a-zA-Z]))")
-_XML_CLOSERS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
 _WITHOUT_ALT = frozenset({Kind.SVG, Kind.ROLE_IMG, Kind.OBJECT, Kind.CSS})
 _ROOTED = re.compile(r"[/\\](?![/\\])")
-_XML_DECLARATION = re.compile(r"\A(\ufeff?\s*)(<\?xml[^>]*>)")
-_BOGUS = re.compile(r"<[!?][^>]*>")
 _NOSCRIPT_END = re.compile(r"</noscript[\s/>]", re.IGNORECASE)
 
 
@@ -185,9 +184,7 @@ class _Reader:
         self.unread = UnreadCounter()
         self._restore = restore or protected.restore
         self._protected = protected.text  # of the source's length
-        self.html, self._shifts = (
-            _as_html(self._protected) if xhtml else (self._protected, [(0, 0)])
-        )
+        self.html, self._shifts = as_html(self._protected) if xhtml else (self._protected, [(0, 0)])
         self.title = self.language = ""
         self.ids: dict[str, Element] = {}
         self.labels: dict[str, list[Element]] = {}  # by the id that they are for
@@ -205,8 +202,8 @@ class _Reader:
 
     def _tree(self, html: str, *, fragment: bool = False) -> Node:
         """A parsed tree, with the template code of the source in attributes and text."""
-        tree = _tree(html, fragment=fragment)
-        for node, entering in _walk(tree, _all_children):
+        tree = parse(html, fragment=fragment)
+        for node, entering in walk(tree, all_children):
             if not entering:
                 continue
             if isinstance(node, Text):
@@ -238,7 +235,7 @@ class _Reader:
     def _collect_references(self, tree: Node) -> None:
         """Collect what images refer to: ids, labels, base URL, title, language."""
         based = False
-        for node, entering in _walk(tree, _shown_children):
+        for node, entering in walk(tree, shown_children):
             if not entering or not isinstance(node, Element):
                 continue
             if identity := attribute_of(node, "id"):
@@ -257,7 +254,7 @@ class _Reader:
         """Collect images, headings and visible text."""
         scopes = [_Scope(int(self.html.startswith(_BOM)), self.language)]
         seen = set()
-        for node, entering in _walk(tree, lambda node: self._children(node, scopes[-1])):
+        for node, entering in walk(tree, lambda node: self._children(node, scopes[-1])):
             if isinstance(node, Text):
                 if not (scopes[-1].hidden or scopes[-1].silent):
                     self._add_text(node.data or "")
@@ -341,7 +338,7 @@ class _Reader:
         return replace(outer, **changes) if changes else outer
 
     def _add_text(self, text: str) -> None:
-        text = _SPACE.sub(" ", _without_declarations(printable(text)))
+        text = _SPACE.sub(" ", without_declarations(printable(text)))
         if text.startswith(" ") and (not self._pieces or self._pieces[-1].endswith(" ")):
             text = text[1:]
         if text:
@@ -389,7 +386,7 @@ class _Reader:
         )
 
     def _start_tag(self, offset: int) -> str:
-        matched = _START_TAG.match(self._protected, offset)
+        matched = START_TAG.match(self._protected, offset)
         return self.source[offset : matched.end()] if matched else ""
 
     def _alt(self, element: Element, kind: Kind) -> str | None:
@@ -510,7 +507,7 @@ class _Reader:
     def _collect_captions(self, tree: Node) -> None:
         """Find the <figcaption> of each figure, the first one that is in no figure within."""
         figures: list[Element] = []
-        for node, entering in _walk(tree, _all_children):
+        for node, entering in walk(tree, all_children):
             if not isinstance(node, Element):
                 continue
             if node.name == "figure" or role_of(node) == "figure":
@@ -547,81 +544,6 @@ class _Reader:
                 elif node.namespace != "svg" and node.name != "noscript":
                     gap = [] if node.name in _INLINE else [" "]
                     stack += [*gap, *reversed(node.children or []), *gap]
-
-
-def _as_html(xhtml: str) -> tuple[str, list[tuple[int, int]]]:
-    """XHTML with an end tag for each self-closing element.
-
-    Returns:
-        The HTML, and by how much its offsets are ahead of the XHTML's, from which offset on.
-    """
-    pieces, shifts, reached, ahead = [], [(0, 0)], 0, 0
-    for name, end in _self_closing(xhtml):
-        pieces += [xhtml[reached:end], f"</{name}>"]
-        reached = end
-        ahead += len(pieces[-1])
-        shifts.append((reached + ahead, ahead))
-    return "".join([*pieces, xhtml[reached:]]), shifts
-
-
-def _self_closing(xhtml: str) -> Iterator[tuple[str, int]]:
-    """The name and the end of each tag such as `<a/>`, outside of comments and CDATA sections."""
-    position = 0
-    absent: set[str] = set()
-    while opener := _XML_OPENER.search(xhtml, position):
-        position = opener.end()
-        if closer := _XML_CLOSERS.get(opener[0]):
-            end = -1 if closer in absent else xhtml.find(closer, position)
-            if end < 0:
-                absent.add(closer)
-            else:
-                position = end + len(closer)
-            continue
-        tag = _START_TAG.match(xhtml, opener.start())
-        if tag is None:
-            return  # no tag ends after this one begins
-        position = tag.end()
-        if tag[1] not in _VOID and tag[0].endswith("/>"):
-            yield tag[1], position
-
-
-def _without_declarations(text: str) -> str:
-    """Text without "<!x>" and "<?x>", which a browser takes for comments."""
-    if "<" not in text:
-        return text
-    head, end, tail = text.rpartition(">")
-    return _BOGUS.sub(" ", head + end) + tail
-
-
-def _tree(html: str, *, fragment: bool = False) -> Node:
-    """The tree that a browser builds, except that "<!x>" and "<?x>" are text.
-
-    justhtml keeps them as text when it tracks offsets.
-    """
-    html = _XML_DECLARATION.sub(lambda found: found[1] + " " * len(found[2]), html, count=1)
-    return JustHTML(html, sanitize=False, track_node_locations=True, fragment=fragment).root
-
-
-def _walk(root: Node, children: Callable[[Node], list[Any]]) -> Iterator[tuple[Any, bool]]:
-    """Every node in document order: with True before its children, with False after; text once."""
-    stack: list[tuple[Any, bool]] = [(root, True)]
-    while stack:
-        node, entering = stack.pop()
-        yield node, entering
-        if entering and not isinstance(node, Text):
-            stack.append((node, False))
-            stack.extend((child, True) for child in reversed(children(node)))
-
-
-def _shown_children(node: Node) -> list[Any]:
-    return node.children or []
-
-
-def _all_children(node: Node) -> list[Any]:
-    """The children of a node, a template's content included."""
-    if isinstance(node, Template) and node.template_content:
-        return [node.template_content]
-    return node.children or []
 
 
 def _last_words(text: str) -> str:
