@@ -11,20 +11,21 @@ from collections.abc import Callable
 # Reasoning, special tokens and wrappers.
 
 _REASONING = (
-    r"(?:seed:|antml:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reasoning_content|analysis"
-    r"|analy[sz]e"
-    r"|reflect(?:ion|ing)?|scratch_?pad|(?:inner_?)?monologue|deliberat(?:e|ion)|planning"
-    r"|begin_of_thought|start_thinking|thought_process|chain_of_thought|cot)"
+    r"(?!end_)[\w:.-]*(?:think|thought|reason|reflect|monologue|scratch_?pad|deliberat|analys[ei]"
+    r"|internal|chain_of|planning)[\w:.-]*"
 )
-_CLOSING = r"(?:end_of_thought|end_thinking)"
 _OPEN = re.compile(
     rf"[<◁](?:\|\s*)?{_REASONING}(?:\s[^<>▷]*)?(?:\s*\|)?[>▷]|\[(?:think(?:ing)?|reasoning)\]",
     re.IGNORECASE,
 )
 _CLOSE = re.compile(
-    rf"[<◁](?:/\s*{_REASONING}|\|\s*(?:/\s*{_REASONING}|{_CLOSING})\s*\|)\s*[>▷]"
+    rf"[<◁](?:/\s*{_REASONING}|\|\s*(?:/\s*|end_(?:of_)?){_REASONING}\s*\|)\s*[>▷]"
     r"|\[/(?:think(?:ing)?|reasoning)\]",
     re.IGNORECASE,
+)
+_TOLD_REASONING = re.compile(
+    r"^\s*Thinking\s*\.\.\..*?\.\.\.\s*done thinking\.?|<details\b.*?(?:</details>|\Z)",
+    re.DOTALL | re.IGNORECASE,
 )
 _CHANNEL = re.compile(r"<\|channel\|?>\s*([\w-]+)[^<]*?(?:<\|message\|>|\n|(?=\s))")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start)\|>|<channel\|>")
@@ -51,6 +52,12 @@ _ANSWER_TAG = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _HTML_ALT = re.compile(r"<img\b[^>]*?\balt\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.IGNORECASE)
+_HTML = re.compile(
+    r"</?(?:p|b|i|em|strong|span|div|br|q|li|ul|ol|h[1-6]|u|small|figcaption|html|body)\b[^<>]*>",
+    re.IGNORECASE,
+)
+_ENTITY = re.compile(r"&(?:amp|quot|apos|lt|gt|nbsp|#\d{2,5}|#x[0-9a-f]{2,5});", re.IGNORECASE)
+_RULE = re.compile(r"\n\s*(?:-{3,}|\*{3,}|_{3,}|={3,})\s*(?:\n|\Z)")
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 _FENCE = re.compile(r"(?:```|~~~)[^\n`]*\n(.*?)(?:\n\s*(?:```|~~~)|\Z)", re.DOTALL)
 
@@ -60,8 +67,9 @@ _LABEL = re.compile(
     r"""^[\W_]*(?:
     (?:(?:suggested|final|proposed|recommended|possible|short|concise|revised|the|image|picture
     |photo)\s+)*
-    (?:alt(?:ernat(?:e|ive))?[\s_-]*(?:text|tag|attribute|description)?|caption|description|answer|response|output|result|sentence)
-    (?:\s*\(\s*[^()\n]{1,30}\))?
+    (?:alt(?:ernat(?:e|ive))?[\s_-]*(?:text|tag|attribute|description)?|caption|description
+    |answer|response|output|result|sentence)
+    (?:\s+(?:of|for)\s+(?:the|this)\s+(?:image|picture|photo))?(?:\s*\(\s*[^()\n]{1,30}\))?
     |alternativ-?\s?text|alt-?text|bildbeschreibung|beschreibung|antwort
     |texte\s+(?:alternatif|alt)|légende|description\s+de\s+l['’]image|réponse
     |texto\s+alternativo|descripción|respuesta|descrição|resposta
@@ -70,14 +78,28 @@ _LABEL = re.compile(
     )[*_`"']*\s*(?::|：|=|\s[-–—]\s|\n)[*_`]*\s*""",
     re.IGNORECASE | re.VERBOSE,
 )
+_FINAL = re.compile(
+    r"^[\W_]*(?:final\s+|suggested\s+)?(?:answer|alt(?:ernative)?[\s_-]*text|caption|response)"
+    r"[*_`\"']*\s*:[*_`]*\s*",
+    re.IGNORECASE,
+)
+"""A label behind other lines: what follows it is the answer."""
+
 _INTERJECTION = re.compile(
     r"^\W*(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|alright|got it|no problem|great"
     r"|gladly|definitely|yes|understood|i(?:'|’)?d be happy to(?: help)?|happy to help|here you go"
     r"|natürlich|gerne|klar|bien sûr|claro|certo|naturalmente)\s*[!,.:…\n]+\s*",
     re.IGNORECASE,
 )
+_OFFER = re.compile(
+    r"^\W*(?:you (?:could|can|might) (?:use|write|try)"
+    r"|i(?:['’]d| would) (?:go with|use|write|suggest))"
+    r"\s*:?\s*(?=[\"“'‘«])",
+    re.IGNORECASE,
+)
 _LEAD_IN = re.compile(
-    r"^\W*(?:here(?:'s|’s| is| are)|below (?:is|are)|the following|this is|that is|my|based on"
+    r"^\W*(?:(?:so|well|now|and)[,\s]+)?(?:"
+    r"here(?:'s|’s| is| are)|below (?:is|are)|the following|this is|that is|my|based on"
     r"|for this"
     r"|i (?:would )?(?:suggest|propose|recommend)|i(?:'d|’d) (?:suggest|use|write)"
     r"|an? (?:possible|suitable|good|concise|short|appropriate|descriptive)"
@@ -152,7 +174,7 @@ def without_reasoning(text: str) -> tuple[str, bool]:
         everything behind it along; a closing tag alone, everything before it.
     """
     whole = text
-    text = _MARKED_THOUGHT.sub("", text)
+    text = _TOLD_REASONING.sub("", _MARKED_THOUGHT.sub("", text))
     if "<|channel" in text:
         text = _final_channel(text)
     text = _BARE_CHANNEL.sub("", text)
@@ -226,10 +248,21 @@ def _unwrapped(text: str) -> str:
         text = found[2]
     if found := _HTML_ALT.search(text):
         text = html.unescape(found[1] or found[2] or "")
+    text = _HTML.sub(" ", text)
+    if _ENTITY.search(text):
+        text = html.unescape(text)
+    if re.search(r"\w", first := _RULE.split(text)[0]):
+        text = first
     stripped = text.strip()
     if stripped[:1] in "{[" and (inner := _from_json(stripped)) is not None:
         text = inner
     return text.strip()
+
+
+_JSON_NAMES = (
+    "alt alt_text alttext alternative_text caption description answer text sentence response output"
+    " result content final_answer"
+).split()
 
 
 def _from_json(text: str) -> str | None:
@@ -243,10 +276,12 @@ def _from_json(text: str) -> str | None:
         return content
     if isinstance(content, dict):
         keys = {str(key).lower().replace("-", "_").replace(" ", "_"): key for key in content}
-        for name in ("alt", "alt_text", "alttext", "caption", "description", "answer", "text"):
+        for name in _JSON_NAMES:
             value = content.get(keys.get(name))
             if isinstance(value, str):
                 return value
+            if isinstance(value, dict | list) and (inner := _from_json(json.dumps(value))):
+                return inner
     return None
 
 
@@ -258,6 +293,11 @@ def _first_item(text: str) -> str:
     lines = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
     while len(lines) > 1 and _CHATTER.match(lines[-1]):
         lines.pop()
+    for number in range(len(lines) - 1, 0, -1):
+        if found := _FINAL.match(f"{lines[number]}\n"):
+            rest = [f"{lines[number]}\n"[found.end() :], *lines[number + 1 :]]
+            lines = [line.strip() for line in rest if line.strip()] or lines
+            break
     items = [found for line in lines if (found := _ITEM.match(line))]
     if len(items) > 1 or (items and len(lines) == 1):
         return str(items[0]["text"])
@@ -285,7 +325,7 @@ def _without_label(text: str) -> str:
 
 
 def _without_lead_in(text: str) -> str:
-    for pattern in (_INTERJECTION, _LEAD_IN):
+    for pattern in (_INTERJECTION, _OFFER, _LEAD_IN):
         shorter = pattern.sub("", text, count=1)
         if shorter != text and re.search(r"\w", shorter):
             text = shorter
@@ -294,7 +334,7 @@ def _without_lead_in(text: str) -> str:
 
 def _unquoted(text: str) -> str:
     """Text without a pair of quotes around the whole of it; quotes inside stay."""
-    text = text.strip()
+    text = re.sub(r"^\[([^\[\]]+)\]$|^\(([^()]+)\)$", r"\1\2", text.strip()).strip()
     while len(text) >= 2 and text[0] in _PAIRS:
         end = len(text) - 1
         stop = ""

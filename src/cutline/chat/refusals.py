@@ -13,6 +13,16 @@ _CANNOT = (
 _REFUSAL = re.compile(
     rf"""^\W*(?:
     (?:i['’]m|i\sam|we['’]re)\s(?:so\s|very\s|really\s)?sorry\b(?!\s+we).*
+    |sorry\W*
+    |i(?:['’]m|\sam)\safraid\b.*|i\smust\s(?:decline|refuse)\b.*
+    |(?:cannot|can['’]?t|could\snot|couldn['’]?t|unable\sto|not\sable\sto)\s(?:assist|help
+    |provide|process
+     |identify|describe|comply|fulfil|generate|complete|analy[sz]e|determine|see|view|access
+     |read|display)\b.*
+    |that['’]s\snot\ssomething\si\b.*|i(?:['’]d|\swould)?\s(?:rather|prefer)\snot\b.*
+    |my\s(?:guidelines|policies|policy|programming|instructions)\b.*
+    |no\s(?:description|caption|answer|response)\s(?:is\s)?(?:available|possible)\W*
+    |content\s(?:is\s)?(?:not|un)\s?available\W*
     |(?:my\s)?apologies\b.*|i\sapologi[sz]e\b.*
     |sorry\b[^.\n]{{0,80}}\b(?:i|we)\b[^.\n]{{0,40}}\b(?:can|unable|not|assist|help|won)\b.*
     |(?:unfortunately|regrettably)\W+(?:i|we|it|this|the)\b.*
@@ -21,17 +31,20 @@ _REFUSAL = re.compile(
      |continue
      |complete|discuss|engage|support|analy[sz]e|access|open|display|interpret|answer|write
      |recogni[sz]e
-     |share|offer|have|perform|look|make|determine|respond|read|be)\b.*
+     |share|offer|tell|comment|disclose|confirm|name|guess|reveal|verify|judge|rate|feel
+     |have|perform|look|make|determine|respond|read|be)\b.*
     |i['’]m\s(?:unable|not\sable|not\sallowed|not\spermitted|programmed|designed|just|only)\b.*
     |i\sam\s(?:unable|not\sable|not\sallowed|not\spermitted|programmed|just\san|only\san)\b.*
-    |as\san?\s(?:ai|artificial|large\slanguage|language|text)[\w\s-]*(?:model|assistant)\b.*
+    |as\san?\s(?:\w+\s)?(?:ai|artificial|large\slanguage|language|text)[\w\s-]*(?:model
+    |assistant)\b.*
     |this\s(?:image|picture|content|request|photo)\s(?:violates|may\sviolate
     |contains\s(?:inappropriate
      |explicit|sensitive)|goes\sagainst|is\snot\sappropriate\sfor\sme)\b.*
-    |(?:request|content|response|output|answer|image)\s(?:was\s|is\s|has\sbeen\s)?(?:blocked
+    |(?:(?:this|your|the)\s)?(?:request|content|response|output|answer)\s(?:was\s|is\s
+    |has\sbeen\s)?(?:blocked
     |filtered|refused|flagged
      |rejected|moderated)\b.*
-    |it(?:['’]s|\sis)\s(?:against|not\spossible\sfor\sme)\b.*
+    |it(?:['’]s|\sis)\s(?:against|not\spossible)\b.*
     |(?:es\stut\smir\sleid|tut\smir\sleid|entschuldigung|leider\s(?:kann|ist|darf)
     |ich\skann\s(?:das|dies|diese\w*
      |ihnen|dir|leider|dabei|nicht|kein\w*)|ich\sdarf)\b.*
@@ -40,6 +53,7 @@ _REFUSAL = re.compile(
     |(?:mi\sdispiace|non\sposso|non\ssono\sin\sgrado|spiacente)\b.*
     |(?:desculpe|sinto\smuito|lamento|não\sposso|não\sconsigo)\b.*
     |(?:het\sspijt\sme|sorry,\sik|ik\skan\s(?:dit|je|u|deze|niet|geen))\b.*
+    |(?:jeg\sbeklager|beklager|tyvärr|valitettavasti|bohužel|omlouvám|sajnálom|üzgünüm|maaf)\b.*
     |(?:przykro\smi|niestety|przepraszam|nie\smogę)\b.*
     |(?:извините|к\sсожалению|я\sне\sмогу|простите)\b.*
     |(?:非常抱歉|很抱歉|抱歉|对不起|對不起|我无法|我無法|我不能|作为一个|申し訳|すみません|죄송).*
@@ -73,6 +87,14 @@ _NO_PICTURE = re.compile(
     |describe)\b.*
     |i(?:['’]d|\swould)\sbe\s(?:happy|glad)\sto\b.*\b(?:but|please|provide|share
     |describe)\b.*
+    |(?:error\W+)?(?:the\s)?(?:image|picture|photo)\s(?:is\s|was\s)?not\s(?:provided|available
+    |found|attached
+      |visible|included|accessible|loaded)\W*
+    |there(?:['’]s|\sis)\sno\s(?:image|picture|photo)\b.*
+    |i\s(?:only\s)?(?:see|got|received)\s(?:only\s)?(?:a\s|an\s)?(?:blank|empty|no)\b.*
+    |i\s(?:need|have)\sto\ssee\sthe\s(?:image|picture|photo)\b.*
+    |(?:ich\ssehe\skein|es\swurde\skein\sbild|je\sne\svois\s(?:pas|aucune)|no\sveo\sninguna
+    |non\svedo)\w*\b.*
     |you\s(?:haven['’]?t|have\snot|did\snot|didn['’]?t)\s(?:provided?|attached?|uploaded?
     |shared?|included?)\b.*
     |the\s(?:image|picture|photo)\s(?:you\s\w+\s)?(?:is|was|did|does|could|cannot
