@@ -387,6 +387,18 @@ def test_a_refused_parameter_is_dropped_and_remembered(
     assert set(names) <= model.refused_parameters
 
 
+def test_one_rejected_image_costs_the_others_no_parameter(server: ChatServer, connect: Any) -> None:
+    def behaviour(asked: Asked) -> Reply:
+        return error(400, "cannot decode it") if asked.picture.width == 41 else chat()
+
+    model = connect(server("picky", behaviour))
+    options = CaptionOptions(SearchOptions(beam_size=1, temperature=0.5))
+    captions = model.caption([scene(40, 40), scene(41, 40), scene(42, 40)], options)
+    assert [caption.ok for caption in captions] == [True, False, True]
+    assert server.asked[-1].body["temperature"] == 0.5
+    assert model.refused_parameters == frozenset()
+
+
 def test_a_limit_of_tokens_takes_its_newer_name(server: ChatServer, connect: Any) -> None:
     def behaviour(asked: Asked) -> Reply:
         if "max_tokens" in asked.body:

@@ -9,7 +9,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -176,8 +176,9 @@ class ChatClient:
         side_px, attempt, busy = self.options.image_px, 0, False
         jpeg = await asyncio.to_thread(to_jpeg, picture, side_px)
         shrunk = False
+        guessed: frozenset[str] = frozenset()  # parameters left out on suspicion
         while True:
-            body = self._body(jpeg, request, parameters)
+            body = self._body(jpeg, request, parameters, guessed)
             await self.pace.enter()
             entered.get()()
             try:
@@ -194,12 +195,15 @@ class ChatClient:
             if isinstance(result, ChatResponse):
                 self.pace.succeeded()
                 self._failed_images = 0
+                self._remember(guessed)
                 return result
             failure = classify(result)
             if failure is Failure.NO_PATH and len(self._roots) > 1:
                 self._roots.pop(0)
-            elif failure in _PERHAPS_PARAMETERS and self._drop_refused(result, body, failure):
+            elif failure in _PERHAPS_PARAMETERS and self._drop_refused(result, body):
                 continue
+            elif failure is Failure.REJECTED and not guessed and (optional := _optional(body)):
+                guessed = frozenset(optional)
             elif failure is Failure.TOO_LARGE and not shrunk:
                 shrunk, side_px = True, max(_LEAST_SIDE_PX, min(side_px, max(picture.size)) // 2)
                 jpeg = await asyncio.to_thread(to_jpeg, picture, side_px)
@@ -213,7 +217,11 @@ class ChatClient:
                 raise self._error(failure, result)
 
     def _body(
-        self, jpeg: str, request: ChatRequest, parameters: Mapping[str, Any]
+        self,
+        jpeg: str,
+        request: ChatRequest,
+        parameters: Mapping[str, Any],
+        without: frozenset[str],
     ) -> dict[str, Any]:
         picture = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{jpeg}"}}
         content = [{"type": "text", "text": request.prompt}, picture]
@@ -223,9 +231,9 @@ class ChatClient:
         body: dict[str, Any] = {"model": self.model, "messages": messages}
         for name, value in parameters.items():
             name = self._completion_limit if name == "max_tokens" else name
-            if name not in self.refused:
+            if name not in self.refused | without:
                 body[name] = value
-        if request.schema is not None and "response_format" not in self.refused:
+        if request.schema is not None and "response_format" not in self.refused | without:
             body["response_format"] = {"type": "json_object"}
             if "json_schema" not in self.refused:
                 schema = {"name": request.schema_name, "strict": True, "schema": request.schema}
@@ -319,29 +327,27 @@ class ChatClient:
             return ErrorResponse(response.status, message, retry_after(headers, message))
         return response
 
-    def _drop_refused(
-        self, error: ErrorResponse, body: Mapping[str, Any], failure: Failure
-    ) -> bool:
-        """Remember which of the optional parameters the server refuses; whether there is one."""
+    def _drop_refused(self, error: ErrorResponse, body: Mapping[str, Any]) -> bool:
+        """Remember the optional parameters that an error response names; whether there are any."""
         if error.status not in (400, 404, 405, 422, 500, 501):
             return False
-        optional = [name for name in body if name not in ("model", "messages")]
-        found = refused_parameters(error.body, optional)
+        found = refused_parameters(error.body, _optional(body))
         if "max_tokens" in found and "max_completion_tokens" in error.message:
             self._completion_limit = "max_completion_tokens"
             return True
-        if not found and failure is Failure.REJECTED:
-            found = optional
         if "response_format" in found and "json_schema" not in self.refused:
             self.refused.add("json_schema")
             return True
-        if not found:
-            return False
-        self.refused.update(found)
-        told = [name for name in found if name in ("temperature", "top_p", "seed", "max_tokens")]
+        self._remember(found)
+        return bool(found)
+
+    def _remember(self, names: Iterable[str]) -> None:
+        """Leave out these parameters from now on, and report those that somebody set."""
+        new = [name for name in names if name not in self.refused]
+        self.refused.update(new)
+        told = [name for name in new if name in ("temperature", "top_p", "seed", "max_tokens")]
         if told:
             log.warning("%s does not accept %s; sent without", self._label, " and ".join(told))
-        return True
 
     def _after_busy(self, error: ErrorResponse) -> None:
         """Pause all requests as long as the server asks.
@@ -435,6 +441,10 @@ class ChatClient:
     @property
     def _label(self) -> str:
         return f"{self.model}@{self.server.label}"
+
+
+def _optional(body: Mapping[str, Any]) -> list[str]:
+    return [name for name in body if name not in ("model", "messages")]
 
 
 async def _read_limited(response: Any) -> bytes | None:

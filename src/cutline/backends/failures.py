@@ -66,7 +66,7 @@ _VISION = re.compile(
     r"|visual)|image(?:_url|s)? (?:is|are) (?:not supported|only supported by)"
     r"|not (?:a )?multi-?modal"
     r"|at most 0 image|no endpoints found that support image|unknown variant `?image_url"
-    r"|content must be a string|expected (?:a )?string.{0,40}content"
+    r"|content['\"`]? must be a string|expected (?:a )?string.{0,40}content"
     r"|vision (?:is )?not (?:supported|enabled)"
     r"|mmproj|(?:no|without|missing) (?:vision|multimodal|image) (?:support|projector|capabilit)"
     r"|not support (?:image|vision|multimodal)|cannot (?:process|read|accept) images\b"
@@ -129,7 +129,7 @@ def classify(error: ErrorResponse) -> Failure:
         and not _LARGE.search(words)
     ):
         return Failure.NO_MODEL
-    if status in (404, 405, 410, 501) or 300 <= status < 400:
+    if status in (404, 405, 410) or 300 <= status < 400:
         return Failure.NO_PATH
     if status == 200 and _NO_PATH.search(words):
         return Failure.NO_PATH

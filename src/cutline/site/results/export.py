@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 from urllib.parse import unquote
 
+from cutline.site.model import Verdict
 from cutline.site.pages.alt_markup import clean
 from cutline.site.store.store import Store, StoredUse
 from cutline.site.urls import printable
@@ -21,7 +22,7 @@ COLUMNS = (
     " alternatives labels notes model stale verdict approved_alt reviewer reviewed_at applied"
     " image_url image_status image_error image_width_px image_height_px link heading"
     " export export_row long_description stated_confidence prompt drafted_at judgement"
-    " judgement_reason judgement_alt judge"
+    " judgement_reason judgement_alt judge approved_long_description"
 ).split()
 """What is said of each use, in both forms; see the records for what each means."""
 
@@ -164,6 +165,7 @@ printf '%s given, %s had one, %s not in the library\n' "$given" "$kept" "$unknow
 def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
     use, image, draft, review = stored.use, stored.image, stored.draft, stored.review
     decision, judgement = draft.decision if draft else None, stored.judgement
+    approved = review is not None and review.verdict in (Verdict.APPROVED, Verdict.EDITED)
     return [
         stored.id,
         use.page,
@@ -205,6 +207,7 @@ def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
         named(judgement.reason) if judgement else None,
         (judgement.alt or None) if judgement else None,
         judgement.judge if judgement else None,
+        draft.long_description or None if draft and approved else None,
     ]
 
 
