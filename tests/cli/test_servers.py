@@ -144,6 +144,24 @@ def test_a_site_asks_too(server: ChatServer, pictures: Path, tmp_path: Path) -> 
     assert all("lang" not in asked.body for asked in server.asked)
 
 
+def test_judging_the_alts_of_a_site(server: ChatServer, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "page.html").write_text(
+        '<html lang="en"><img src="0.png" alt="A dog on a beach"><img src="1.png" alt="1.png">'
+    )
+    store = tmp_path / "site.cutline"
+    run("site", "scan", pictures, "--store", store)
+    answer = json.dumps({"verdict": "change", "reason": "It is a cat.", "alt": "A cat"})
+    words = ["site", "judge", "--store", store, "--model", server("judge", chat(answer))]
+    assert "Would send 1 image" in run(*words, "--dry-run").output
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    assert "2 alts judged: 0 good, 2 to change" in done.output
+    assert "1 by the model" in done.output
+    done = run(*words)
+    assert "0 by rule, 0 by the model" in done.output
+    assert len(server.asked) == 1
+
+
 def test_a_bundle_writes_english_and_takes_no_prompt(pictures: Path, tmp_path: Path) -> None:
     (pictures / "page.html").write_text('<img src="0.png">')
     store = tmp_path / "site.cutline"
