@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from cutline.backends import load
+from cutline.boxes import suppress
 from cutline.caption import CaptionOptions
 from cutline.evaluation.regions import names_class, recall
 from cutline.image import load_image
 from cutline.regions.model import RegionOptions
+from cutline.regions.proposals import propose, windows
 
 
 def main() -> None:
@@ -35,13 +37,14 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--margin", type=float, default=0.1)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--limit", type=int, help="images whose regions are also described")
     parser.add_argument("--least", type=float, default=0.03, help="least area of a box")
     arguments = parser.parse_args()
     captioner: Any = load(arguments.model, threads=arguments.threads)
     boxes = read_boxes(arguments.folder, arguments.least)
     print(f"{sum(map(len, boxes.values()))} boxes of {len(boxes)} images, {captioner.name}\n")
     naming(captioner, boxes, arguments.margin)
-    proposing(captioner, boxes)
+    proposing(captioner, boxes, arguments.limit)
 
 
 def read_boxes(folder: Path, least: float) -> dict[Path, list[tuple[list[float], str]]]:
@@ -113,12 +116,12 @@ def interval(apart: np.ndarray, images: Sequence[int], draws: int = 2000) -> tup
     return float(low), float(high)
 
 
-def proposing(captioner: Any, boxes: dict[Path, list[tuple[list[float], str]]]) -> None:
-    """Print the recall of proposals and of the regions in their final order, and the speed."""
-    from cutline.regions.proposals import propose, windows
-
+def proposing(
+    captioner: Any, boxes: dict[Path, list[tuple[list[float], str]]], limit: int | None
+) -> None:
+    """Print the recall of proposals, of fixed windows and of windows by confidence."""
     references = [np.array([box for box, _ in given]) for given in boxes.values()]
-    fixed, proposed, ordered = [], [], []
+    fixed, proposed = [], []
     began = time.perf_counter()
     for path in boxes:
         image = load_image(path)
@@ -128,22 +131,37 @@ def proposing(captioner: Any, boxes: dict[Path, list[tuple[list[float], str]]]) 
         proposed.append(propose(features.reshape(side, side, -1), 100) * scale)
         fixed.append(windows() * scale)
     cost = (time.perf_counter() - began) / len(boxes)
+    print("| Boxes | images | recall at 10 | recall at 30 |\n| --- | --: | --: | --: |")
+    row("fixed windows, large first", fixed, references)
+    row("proposals from the grid features", proposed, references)
+    print(f"\n{1000 * cost:.0f} ms an image for proposals alone\n", flush=True)
+    chosen = list(boxes)[:limit]
     began = time.perf_counter()
-    for path in boxes:
+    ordered, by_label, by_both = [], [], []
+    for path in chosen:
         found = captioner.regions(path, None, RegionOptions(max_regions=30))
         ordered.append(np.array([region.box.xywh for region in found.regions]))
     took = time.perf_counter() - began
-    print("| Boxes | recall at 10 | recall at 30 |\n| --- | --: | --: |")
-    for name, each in (
-        ("fixed windows, large first", fixed),
-        ("proposals", proposed),
-        ("described regions, best first", ordered),
-    ):
-        values = (recall(each, references, count) for count in (10, 30))
-        print(f"| {name} | {' | '.join(f'{100 * value:.1f} %' for value in values)} |")
-    print(
-        f"\n{len(boxes) / took:.2f} images/s for regions; {1000 * cost:.0f} ms for proposals alone"
-    )
+    few, grid = references[: len(chosen)], proposed[: len(chosen)]
+    for path, given in zip(chosen, fixed, strict=False):
+        candidates = given[given[:, 2] * given[:, 3] >= given[0, 2] * given[0, 3] / 12][:60]
+        described = captioner.regions(path, list(candidates)).regions
+        sure = np.array([each.label_probability for each in described])
+        by_label.append(candidates[suppress(candidates, sure, 0.5)])
+        both = sure * np.array([each.confidence for each in described])
+        by_both.append(candidates[suppress(candidates, both, 0.5)])
+    print("| Boxes | images | recall at 10 | recall at 30 |\n| --- | --: | --: | --: |")
+    row("proposals from the grid features", grid, few)
+    row("the same, described and merged, best first", ordered, few)
+    row("60 windows by the encoder's confidence", by_label, few)
+    row("60 windows by the encoder's and the decoder's confidence", by_both, few)
+    print(f"\n{len(chosen) / took:.2f} images/s for described regions")
+
+
+def row(name: str, boxes: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> None:
+    """Print a line of a table."""
+    values = (f"{100 * recall(boxes, references, count):.1f} %" for count in (10, 30))
+    print(f"| {name} | {len(boxes)} | {' | '.join(values)} |")
 
 
 if __name__ == "__main__":

@@ -24,10 +24,13 @@ _NOT_NOUNS = frozenset(
     """black white red green blue yellow orange brown gray grey pink purple tan dark light bright
     small large big little tiny young old long short tall wooden metal open empty busy sunny
     cloudy wet dry dirty snowy sandy grassy rocky beautiful different various stuffed plastic
-    colorful very other one all both there not has have had does do looks look wears
-    holds sits stands walks runs rides jumps plays swims eats watches stand sit walk run ride
-    jump play eat wear hold covered filled parked surrounded topped made dressed seated lined
-    attached piled decorated mounted sits lies lays lay flies leads pulls leaps""".split()
+    colorful very other one all both there not has have had does do looks look wears holds sits
+    stands walks runs rides jumps plays swims eats watches stand sit walk run ride jump play eat
+    wear hold covered filled parked surrounded topped made dressed seated lined attached piled
+    decorated mounted lies lays lay flies leads pulls leaps set full swings hits throws kicks
+    catches talks poses waits drives cuts feeds shows holding next group pair bunch couple
+    number lot variety row piece slice kind side front back top end
+    """.split()
 )
 _ING_NOUNS = frozenset("building ceiling clothing evening ring string wing king railing".split())
 

@@ -25,6 +25,7 @@ from cutline.training.decoders.core import (
 )
 from cutline.training.decoders.global_attention import GlobalAttention
 from cutline.training.decoders.recurrent import Merge, PlainMerge, ShowAndTell
+from cutline.training.decoders.temporal import S2VT, MeanPooling, TemporalAttention
 from cutline.training.decoders.transformer import Transformer
 
 __all__ = [
@@ -48,6 +49,9 @@ DECODERS: dict[str, type[Decoder]] = {
     "up-down": UpDown,
     "global-attention": GlobalAttention,
     "transformer": Transformer,
+    "mean-pooling": MeanPooling,
+    "temporal-attention": TemporalAttention,
+    "s2vt": S2VT,
 }
 
 
