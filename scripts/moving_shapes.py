@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--clips", type=int, default=2000)
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     train, dev = [*moving_shapes(arguments.clips)], [*moving_shapes(300, seed=1)]
     words = sorted({word for clip in train for word in clip.caption.split()})
     vocabulary = Vocabulary(["<pad>", "<bos>", "<eos>", "<unk>", *words])

@@ -64,4 +64,4 @@ def _frames(
         else:
             inside = np.maximum(abs(x - across), abs(y - down)) <= 0.85 * radius
         frame[inside] = COLOURS[colour]
-    return np.uint8(frames.clip(0, 255).round())
+    return frames.clip(0, 255).round().astype(np.uint8)
