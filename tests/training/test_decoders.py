@@ -27,7 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 KINDS = [*DECODERS, "soft-attention/gru", "transformer/post-norm", "show-and-tell/untied"]
 CHOOSING = {"key", "query", "energy"}
-BLIND = {"merge", "plain-merge", "show-and-tell", "show-and-tell/untied"}
+BLIND = {"mean-pooling", "merge", "plain-merge", "s2vt", "show-and-tell", "show-and-tell/untied"}
 
 
 def tiny(kind: str, **options: Any) -> Decoder:
