@@ -2,7 +2,7 @@
 
     python scripts/figures.py            write what has changed into README.md
     python scripts/figures.py --check    change nothing; exit 1 if something is out of date
-    python scripts/figures.py --sheet    also caption samples/ anew and draw docs/samples.jpg
+    python scripts/figures.py --sheet    also caption samples/ and draw docs/samples.jpg
 
 Between `<!-- figures: PATH -->` and `<!-- end -->` the README repeats the tables and notes of the
 file PATH, or with `PATH, table 2` its second table alone: docs/dev.md is written by
@@ -75,9 +75,7 @@ def draw_sheet(folder: Path, picture: Path, columns: int = 4, side_px: int = 300
     for number, (path, caption) in enumerate(zip(paths, captions, strict=True)):
         x = gap + number % columns * (side_px + gap)
         y = gap + number // columns * (side_px * 3 // 4 + text_px + gap)
-        photograph = ImageOps.fit(
-            load_image(path), (side_px, side_px * 3 // 4), centering=(0.5, 0.3)
-        )
+        photograph = ImageOps.pad(load_image(path), (side_px, side_px * 3 // 4), color="white")
         sheet.paste(photograph, (x, y))
         text = "\n".join(textwrap.wrap(caption.text, 36))
         pen.text((x, y + side_px * 3 // 4 + 6), text, fill="#222", font=font, spacing=3)
@@ -88,7 +86,7 @@ def main() -> int:
     """Run the command; its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing, only look")
-    parser.add_argument("--sheet", action="store_true", help="draw docs/samples.jpg anew")
+    parser.add_argument("--sheet", action="store_true", help="draw docs/samples.jpg")
     options = parser.parse_args()
     readme, map_file = ROOT / "README.md", ROOT / "docs" / "map.md"
     outdated = False
