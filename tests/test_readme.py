@@ -52,7 +52,7 @@ def figures() -> Any:
 
 def test_figures_are_those_of_their_files(tmp_path: Path) -> None:
     renewed = figures().renewed
-    assert "<!-- figures: docs/dev.md -->" in README
+    assert "<!-- figures: docs/compare-flickr8k.md -->" in README
     assert renewed(README) == README
     assert README.count("| METEOR |") == 1
     assert renewed(README.replace("| METEOR |", "| Meteor |")) == README
