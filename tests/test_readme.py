@@ -54,7 +54,7 @@ def test_figures_are_those_of_their_files(tmp_path: Path) -> None:
     renewed = figures().renewed
     assert "<!-- figures: docs/compare-flickr8k.md -->" in README
     assert renewed(README) == README
-    assert README.count("| METEOR |") == 1
+    assert README.count("| METEOR |") == 2
     assert renewed(README.replace("| METEOR |", "| Meteor |")) == README
     (tmp_path / "two.md").write_text("# Two\n\n| a |\n| - |\n\nand\n\n| b |\n| - |\n| 1 |\n")
     second = renewed("<!-- figures: two.md, table 2 -->\n<!-- end -->", tmp_path)
