@@ -38,15 +38,15 @@ class SearchOptions:
     n_best: int = _option(1, "Captions for each image, best first.")
     length_penalty: float = _option(
         1.0,
-        "Captions rank by their log-probability divided by their length to this power: "
-        "0 favors short captions, 1 takes the mean, more favors long captions.",
+        "Rank captions by log-probability / length ** penalty: 0 favors short captions, 1 is "
+        "the mean per word, above 1 favors long captions.",
     )
-    min_tokens: int = _option(1, "Fewest words of a caption.")
-    max_tokens: int = _option(20, "Most words of a caption; longer ones are cut.")
+    min_tokens: int = _option(1, "Minimum number of words in a caption.")
+    max_tokens: int = _option(20, "Maximum number of words in a caption; longer ones are cut.")
     early_stop: bool = _option(
         False,
-        "Stop when the captions found rank above every unfinished one as it stands, instead of "
-        "when no unfinished one can still rank among them.",
+        "Stop when the finished captions rank above the current score of every unfinished one, "
+        "instead of when no unfinished one can still outrank them.",
     )
     no_repeat_ngram: int = _option(
         3, "No sequence of this many words occurs twice in a caption; 0 allows all."
@@ -125,8 +125,8 @@ class FileOptions:
         False, "Continue a jsonl or csv output: caption what is missing and retry what failed."
     )
     force: bool = _option(False, "Replace an existing output or existing sidecars.")
-    sidecar: bool = _option(False, "Also write each caption to a .txt file beside its image.")
-    skip_existing: bool = _option(False, "Skip images that have a .txt file beside them.")
+    sidecar: bool = _option(False, "Also write each caption to a .txt file next to its image.")
+    skip_existing: bool = _option(False, "Skip images that have a .txt file next to them.")
     n_best: int = _option(1, "Captions for each image, best first by score and length penalty.")
     labels: int | None = _option(
         None, "ImageNet labels for each image. Default: 5, none in text format."

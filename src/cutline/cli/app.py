@@ -1,4 +1,4 @@
-"""The application that commands join, and what they share."""
+"""The Typer application, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ writing = partial(typer.Option, rich_help_panel="Output", show_default=False)
 wording = partial(typer.Option, rich_help_panel="Words", show_default=False)
 running = partial(typer.Option, rich_help_panel="Machine", show_default=False)
 MODELS = (
-    "A name from `cutline models`, a bundle's folder, a model behind a server (ollama:NAME, "
-    "lmstudio:, llamacpp:, vllm:, openai:, openrouter:, gemini:, mistral:, groq: or URL#NAME), "
-    "hub:NAME from Hugging Face's hub, or hub:FOLDER of a model saved in its form."
+    "A name from `cutline models`, the folder of a bundle, a model on a server (ollama:NAME, "
+    "lmstudio:, llamacpp:, vllm:, openai:, openrouter:, gemini:, mistral:, groq: or URL#NAME), or "
+    "a model in Hugging Face's format (hub:NAME or hub:FOLDER)."
 )
 MODEL = running("--model", metavar="MODEL", help=MODELS)
 ENGINE = running(
-    "--engine", metavar="auto|onnxruntime|openvino", help="What runs the model; by default auto."
+    "--engine", metavar="auto|onnxruntime|openvino", help="Inference engine. Default: auto."
 )
-THREADS = running("--threads", min=1, help="Processor threads; by default one for each core.")
+THREADS = running("--threads", min=1, help="Processor threads. Default: one per core.")
 
 
 def main() -> None:
@@ -119,10 +119,10 @@ def _version(asked: bool) -> None:
 def root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Say which version."),
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Turn pictures into words people can use: a caption for every photograph, offline."""
+    """Caption photographs, folders and websites, offline."""
 
 
 def field_option(

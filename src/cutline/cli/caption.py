@@ -121,16 +121,16 @@ def caption(
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Caption images: a sentence for each, in the order given, as soon as it is ready.
+    """Caption images, and print each caption as soon as it is ready, in order.
 
-    A terminal shows readable lines and progress. A pipe gets [bold]path TAB caption[/bold], then a
-    field for each further caption and label; control characters are escaped. The formats jsonl and
-    csv hold everything, and a row of status [bold]error[/bold] for an image that failed, which is
-    also reported on standard error. --resume removes such rows and retries their images; the new
-    rows follow the existing ones.
+    A terminal shows captions and progress. A pipe gets [bold]path TAB caption[/bold], then one
+    field per additional caption and label; control characters are escaped. The formats jsonl and
+    csv contain all results. An image that failed has a row with the status [bold]error[/bold], and
+    is also reported on standard error. --resume removes these rows, retries their images and
+    appends the new rows.
 
-    Exit codes: 0 all captioned; 1 some failed; 2 wrong use, or no image found; 130 or 143
-    interrupted; 141 the reader of a pipe is gone.
+    Exit codes: 0 all captioned; 1 some failed; 2 usage error, or no image found; 130 or 143
+    interrupted; 141 broken pipe.
     """
     from cutline.caption_files import CaptionJob
 

@@ -41,13 +41,15 @@ def compare(
             show_default=False,
         ),
     ],
-    data: Annotated[Path, typer.Option(metavar="DATA", help="Captioned images.")],
+    data: Annotated[
+        Path, typer.Option(metavar="DATA", help="A caption set, as for `cutline data check`.")
+    ],
     output: Annotated[
         Path, writing("--output", "-o", metavar="FILE.html", help="Write the page here.")
     ],
-    split: Annotated[str, typer.Option(help="Which images.")] = "dev",
+    split: Annotated[str, typer.Option(help="The split to use.")] = "dev",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many.", show_default=False)
+        int | None, typer.Option(min=1, help="Use only the first N images.", show_default=False)
     ] = None,
     json: Annotated[
         Path | None, writing("--json", metavar="FILE", help="Write the figures as JSON.")
@@ -55,15 +57,15 @@ def compare(
     markdown: Annotated[
         Path | None, writing("--markdown", metavar="FILE", help="Write the table as Markdown.")
     ] = None,
-    force: Annotated[bool, writing("--force", help="Replace files that exist.")] = False,
+    force: Annotated[bool, writing("--force", help="Replace existing files.")] = False,
     meteor: Annotated[
-        bool | None, typer.Option(help="Score METEOR in Java; by default if it is installed.")
+        bool | None, typer.Option(help="Compute METEOR, which needs Java. Default: if installed.")
     ] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
     yes: Yes = False,
 ) -> None:
-    """Judge captioners on the same images, side by side, on one page with pictures."""
+    """Evaluate several captioners on the same images and write an HTML page."""
     from cutline.atomic import refuse_existing, write_whole
     from cutline.cli.progress import ProgressBar
     from cutline.data import read

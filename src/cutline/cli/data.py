@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 data = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Captioned images: download public sets, build your own, show them, check them.",
+    help="Download, build, show and check caption sets.",
 )
 app.add_typer(data, name="data")
 
@@ -34,15 +34,17 @@ DATA = typer.Argument(
     show_default=False,
 )
 IMAGES = typer.Option(metavar="DIR", help="The folder of the images, if not near the captions.")
-SPLIT_FILE = typer.Option(metavar="FILE", help="Which image is in which split: JSON or a table.")
-IMAGE_COLUMN = typer.Option(metavar="NAME", help="The table's column of images: name or number.")
-CAPTION_COLUMN = typer.Option(metavar="NAME", help="The table's column of captions.")
-SPLIT_COLUMN = typer.Option(metavar="NAME", help="The table's column of splits.")
+SPLIT_FILE = typer.Option(
+    metavar="FILE", help="File that assigns images to splits: JSON or a table."
+)
+IMAGE_COLUMN = typer.Option(metavar="NAME", help="The image column: its name or number.")
+CAPTION_COLUMN = typer.Option(metavar="NAME", help="The caption column: its name or number.")
+SPLIT_COLUMN = typer.Option(metavar="NAME", help="The split column: its name or number.")
 
 
 @data.callback()
 def root() -> None:
-    """Captioned images: download public sets, build your own, show them, check them."""
+    """Download, build, show and check caption sets."""
 
 
 @data.command(
@@ -54,12 +56,12 @@ def prepare(
     ],
     output: Annotated[
         Path | None,
-        writing("--output", "-o", metavar="DIR", help="Default: a folder of that name here."),
+        writing("--output", "-o", metavar="DIR", help="Default: a folder named after the set."),
     ] = None,
 ) -> None:
-    """Download a public caption set, verify it, and resume an interrupted download.
+    """Download and verify a public caption set. An interrupted download resumes.
 
-    If the set cannot be downloaded, the error says which files to put where.
+    If the set cannot be downloaded, the error message lists the files to download by hand.
 
     Exit codes: 0 complete; 1 something is missing; 2 no such set; 130 interrupted.
     """
@@ -91,7 +93,8 @@ def build(
         ),
     ],
     output: Annotated[
-        Path, writing("--output", "-o", metavar="DIR", help="The set's folder, new or to resume.")
+        Path,
+        writing("--output", "-o", metavar="DIR", help="The folder of the set, new or to resume."),
     ],
     images: Annotated[Path | None, IMAGES] = None,
     image_column: Annotated[str | None, IMAGE_COLUMN] = None,
@@ -101,27 +104,29 @@ def build(
     side: Annotated[
         int, typer.Option(min=32, metavar="PX", help="Longest side of an image.")
     ] = 640,
-    captions: Annotated[int, typer.Option(min=1, help="Most captions per image.")] = 5,
-    min_stars: Annotated[float, typer.Option(help="Leave out reviews with fewer stars.")] = 3.0,
+    captions: Annotated[int, typer.Option(min=1, help="Maximum number of captions per image.")] = 5,
+    min_stars: Annotated[float, typer.Option(help="Omit reviews with fewer stars.")] = 3.0,
     near: Annotated[
         int,
         typer.Option(
-            min=-1, max=64, help="Bits of 128 by which duplicates may differ; -1: identical only."
+            min=-1,
+            max=64,
+            help="Duplicates differ by at most this many of 128 bits; -1: identical.",
         ),
     ] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the split, if the source has none.")] = 0,
-    licence: Annotated[str, typer.Option(help="Terms of images and captions.")] = "unknown",
+    licence: Annotated[str, typer.Option(help="Licence of the images and captions.")] = "unknown",
     force: Annotated[
         bool, typer.Option("--force", help="Replace a set built from another source.")
     ] = False,
 ) -> None:
     """Build a caption set in COCO's form: fetch, verify, resize, deduplicate, split.
 
-    The folder gets images/, captions.json, report.json, and dropped.csv, which lists what was left
-    out and why. Splits in the source are kept. An interrupted build resumes with the same command,
-    which also tries failed images again. Your edits of captions.json are kept.
+    The folder contains images/, captions.json, report.json, and dropped.csv, which lists the
+    omitted images and the reasons. Splits of the source are kept. Run the same command again to
+    resume an interrupted build and to retry failed images. Your edits to captions.json are kept.
 
-    Exit codes: 0 all images are in it; 1 some failed, or none is left; 130 interrupted.
+    Exit codes: 0 all images included; 1 some failed, or none is left; 130 interrupted.
     """
     with needing("train", "building data"):
         from cutline.data.build import BuildOptions, plan
@@ -147,7 +152,7 @@ def build(
 @data.command(epilog=examples("cutline data show mine/ --output look/"))
 def show(
     path: Annotated[Path, DATA],
-    output: Annotated[Path, writing("--output", "-o", metavar="DIR", help="For the pictures.")],
+    output: Annotated[Path, writing("--output", "-o", metavar="DIR", help="The output folder.")],
     count: Annotated[int, typer.Option(min=1, help="Images on the contact sheet.")] = 24,
     seed: Annotated[int, typer.Option(help="Another seed selects other images.")] = 0,
     images: Annotated[Path | None, IMAGES] = None,
@@ -186,14 +191,14 @@ def check(
     caption_column: Annotated[str | None, CAPTION_COLUMN] = None,
     split_column: Annotated[str | None, SPLIT_COLUMN] = None,
     split_file: Annotated[Path | None, SPLIT_FILE] = None,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find missing and corrupt images, missing captions, duplicates, and leaks between splits.
 
-    A leak is an image, or a near-duplicate, that is in two splits; train and rest count as one.
-    Several sets are checked together, so that leaks from one into the other are found.
+    A leak is an image, or a near-duplicate of it, in two splits; train and rest count as one split.
+    If you name several sets, leaks between them are found too.
 
-    Exit codes: 0 nothing was found; 1 something was.
+    Exit codes: 0 no problems; 1 at least one problem.
     """
     from cutline.data import inspect, merge, read
 
@@ -230,7 +235,7 @@ def check(
 def features(
     path: Annotated[Path, DATA],
     output: Annotated[
-        Path, writing("--output", "-o", metavar="DIR", help="The cache of features.")
+        Path, writing("--output", "-o", metavar="DIR", help="The folder of the feature cache.")
     ] = Path("features"),
     backbone: Annotated[
         str,
@@ -249,25 +254,25 @@ def features(
     ] = None,
     side: Annotated[
         int | None,
-        typer.Option(min=32, metavar="PX", help="Side of the input. Default: as in pretraining."),
+        typer.Option(min=32, metavar="PX", help="Input size. Default: as in pretraining."),
     ] = None,
     split: Annotated[
-        list[str] | None, typer.Option(help="Only this split; may be repeated.")
+        list[str] | None, typer.Option(help="Use only this split. Repeatable.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many images.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N images.")] = None,
     images: Annotated[Path | None, IMAGES] = None,
     regions: Annotated[
         Path | None,
-        typer.Option(metavar="TSV|DIR", help="Read bottom-up-attention files instead."),
+        typer.Option(metavar="TSV|DIR", help="Import bottom-up-attention features instead."),
     ] = None,
     view: Annotated[int, typer.Option(min=0, help="Deprecated.", hidden=True)] = 0,
 ) -> None:
-    """Write the features of a frozen backbone for every image; training reads them from there.
+    """Compute the image features of a frozen backbone, for use in training.
 
-    The file's name is a key of backbone, weights, preprocessing and images. An interrupted run
-    resumes; unreadable images are listed, and their rows are NaN.
+    The name of the cache file depends on the backbone, weights, preprocessing and images. An
+    interrupted run resumes. Unreadable images are listed, and their rows are NaN.
 
-    Exit codes: 0 all images; 1 some cannot be read, or there are no weights; 130 interrupted.
+    Exit codes: 0 all images; 1 some unreadable, or no weights; 130 interrupted.
     """
     from cutline.data import read
 

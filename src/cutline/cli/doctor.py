@@ -1,4 +1,4 @@
-"""What is here on this machine, whether it is sound, and how fast it is."""
+"""Checks of the installation: versions, engines, checksums and speed."""
 
 from __future__ import annotations
 

@@ -21,29 +21,29 @@ from cutline.terminal import printable
     )
 )
 def explain(
-    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="One picture.")],
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="An image.")],
     output: Annotated[
         list[Path] | None,
         writing(
             "--output",
             "-o",
             metavar="FILE.png|FILE.html",
-            help="Where to; may be given twice. By default PICTURE.attention.html.",
+            help="Write to this file. Repeatable. Default: PICTURE.attention.html.",
         ),
     ] = None,
-    force: Annotated[bool, writing("--force", help="Replace files that exist.")] = False,
+    force: Annotated[bool, writing("--force", help="Replace existing files.")] = False,
     n_best: Annotated[
-        int, wording("--n-best", min=1, help="Candidates to list, best first; by default 5.")
+        int, wording("--n-best", min=1, help="Number of ranked candidates to list. Default: 5.")
     ] = 5,
     beam: Annotated[
-        int | None, wording("--beam", min=1, help="Hypotheses kept alive; at least --n-best.")
+        int | None, wording("--beam", min=1, help="Beam size; at least --n-best.")
     ] = None,
     model: Annotated[str | None, MODEL] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
     yes: Yes = False,
 ) -> None:
-    """Show where the model looked for each word, and which captions it ranked."""
+    """Show the attention for each word, and the ranked candidate captions."""
     from dataclasses import replace
 
     from cutline.atomic import refuse_existing, write_whole

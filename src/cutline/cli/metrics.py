@@ -10,14 +10,14 @@ import typer
 from cutline.cli.app import app, examples, writing
 
 metrics = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="Metrics, and whether to trust them."
+    no_args_is_help=True, rich_markup_mode="rich", help="Verify the evaluation metrics."
 )
 app.add_typer(metrics, name="metrics")
 
 
 @metrics.callback()
 def root() -> None:
-    """Metrics, and whether to trust them."""
+    """Verify the evaluation metrics."""
 
 
 @metrics.command(epilog=examples("cutline metrics verify --flickr8k-judgements Flickr8k_text/"))
@@ -27,16 +27,17 @@ def verify(
         typer.Option(
             "--flickr8k-judgements",
             metavar="DIR",
-            help="Holds Flickr8k.token.txt, ExpertAnnotations.txt, CrowdFlowerAnnotations.txt.",
+            help="Has Flickr8k.token.txt, ExpertAnnotations.txt, CrowdFlowerAnnotations.txt.",
         ),
     ],
-    meteor: Annotated[bool, typer.Option(help="METEOR too, in Java.")] = True,
+    meteor: Annotated[bool, typer.Option(help="Include METEOR, which needs Java.")] = True,
     markdown: Annotated[
-        Path | None, writing("--markdown", metavar="FILE", help="Write the table here too.")
+        Path | None,
+        writing("--markdown", metavar="FILE", help="Also write the table to this file."),
     ] = None,
-    force: Annotated[bool, writing("--force", help="Replace a file that exists.")] = False,
+    force: Annotated[bool, writing("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Correlate each metric with people's judgements, beside the published figures."""
+    """Compare each metric's correlation with human judgements to published figures."""
     from cutline.atomic import refuse_existing, write_whole
     from cutline.evaluation.human_correlation import read_judgements, to_markdown
     from cutline.evaluation.human_correlation import verify as correlate

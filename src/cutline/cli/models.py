@@ -24,7 +24,7 @@ from cutline.cli.server_options import KeyFile, Yes, confirm_upload, read_key
 from cutline.errors import BundleError, BundleNotFoundError
 from cutline.terminal import printable
 
-_JSON = typer.Option("--json", help="As JSON.")
+_JSON = typer.Option("--json", help="Print JSON.")
 
 
 @app.command(
@@ -43,7 +43,7 @@ def models(
     ] = None,
     key_file: KeyFile = None,
 ) -> None:
-    """List the models that are here: how good, how large, under what licence, and where.
+    """List the installed models with their scores, sizes, licences and folders.
 
     Exit codes: 0 all is well; 1 a model's manifest cannot be read.
     """
@@ -125,7 +125,7 @@ def doctor(
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
 ) -> None:
-    """Say what is here, whether it is sound and how fast it is; takes some seconds.
+    """Check the installation: versions, engines, checksums and speed. Takes some seconds.
 
     Exit codes: 0 all is well; 1 something is broken.
     """
@@ -165,11 +165,13 @@ def doctor(
     )
 )
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name or folder.")],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Captioned images.")],
-    split: Annotated[str, typer.Option(help="Which images.")] = "dev",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The name or folder of a model.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A caption set, as for `cutline data check`.")
+    ],
+    split: Annotated[str, typer.Option(help="The split to use.")] = "dev",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many.", show_default=False)
+        int | None, typer.Option(min=1, help="Use only the first N images.", show_default=False)
     ] = None,
     output: Annotated[
         Path | None,
@@ -179,33 +181,35 @@ def evaluate(
         Path | None,
         writing("--markdown", metavar="FILE", help="Write the table as Markdown."),
     ] = None,
-    force: Annotated[bool, writing("--force", help="Replace files that exist.")] = False,
+    force: Annotated[bool, writing("--force", help="Replace existing files.")] = False,
     baselines: Annotated[
-        bool, typer.Option(help="Score baselines and people on the same images.")
+        bool, typer.Option(help="Also score baselines and human captions.")
     ] = True,
     meteor: Annotated[
         bool | None,
-        typer.Option(help="Score METEOR and SPICE in Java; by default if they are installed."),
+        typer.Option(help="Compute METEOR and SPICE, which need Java. Default: if installed."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of random captions and intervals.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the random baseline and of the confidence intervals.")
+    ] = 0,
     regions: Annotated[
         bool,
         typer.Option(
             "--regions",
-            help="DATA holds described regions: Visual Genome, RefCOCO or Flickr30k Entities.",
+            help="Evaluate regions; DATA is Visual Genome, RefCOCO or Flickr30k Entities.",
         ),
     ] = False,
     images: Annotated[
         Path | None,
-        typer.Option(help="With --regions, the folder of the images.", show_default=False),
+        typer.Option(help="The folder of the images, with --regions.", show_default=False),
     ] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
     yes: Yes = False,
 ) -> None:
-    """Caption a split, score the captions, and print the table beside its baselines.
+    """Caption a split, score the captions, and compare them with baselines.
 
-    Exit codes: 0 all captioned; 1 some images failed; 2 wrong use.
+    Exit codes: 0 all captioned; 1 some images failed; 2 usage error.
     """
     from cutline.atomic import refuse_existing, write_whole
     from cutline.data import read

@@ -36,19 +36,25 @@ def regions(
         wording(
             "--box",
             metavar="X,Y,W,H",
-            help="Describe this region, in pixels or as 10%,20%,30%,40%; may be repeated.",
+            help="Describe this region, in pixels or percentages. Repeatable.",
         ),
     ] = None,
     margin: Annotated[
         float,
-        wording("--margin", min=0, metavar="PERCENT", help="Context around a box, by default 10."),
+        wording(
+            "--margin",
+            min=0,
+            metavar="PERCENT",
+            help="Margin around each box, % of its size. Default: 10.",
+        ),
     ] = 10.0,
     most: Annotated[
-        int, wording("--max-regions", min=1, help="Regions for each image, by default 10.")
+        int,
+        wording("--max-regions", min=1, help="Maximum number of regions per image. Default: 10."),
     ] = 10,
     least: Annotated[
         float,
-        wording("--min-confidence", min=0, max=1, help="Leave out regions below this."),
+        wording("--min-confidence", min=0, max=1, help="Omit regions below this confidence."),
     ] = 0.0,
     caption: Annotated[
         bool,
@@ -59,20 +65,22 @@ def regions(
         wording(
             "--detector",
             metavar="FILE.onnx|torchvision:NAME",
-            help="Take the boxes of a detector instead of the model's own proposals.",
+            help="Use the boxes of a detector instead of the model's proposals.",
         ),
     ] = None,
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Look into subfolders too.")
+        bool, typer.Option("--recursive", "-r", help="Search subfolders too.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     format: Annotated[
         Format | None,
-        writing("--format", help="By default as the output's name ends, else text."),
+        writing("--format", help="Default: from the output file's extension, else text."),
     ] = None,
     output: Annotated[
         Path | None,
-        writing("--output", "-o", metavar="FILE", help="Write here, not to standard output."),
+        writing(
+            "--output", "-o", metavar="FILE", help="Write to this file instead of standard output."
+        ),
     ] = None,
     draw: Annotated[
         list[Path] | None,
@@ -84,7 +92,7 @@ def regions(
         ),
     ] = None,
     resume: Annotated[bool, writing("--resume", help="Continue a jsonl or csv output.")] = False,
-    force: Annotated[bool, writing("--force", help="Replace files that exist.")] = False,
+    force: Annotated[bool, writing("--force", help="Replace existing files.")] = False,
     model: Annotated[str | None, MODEL] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
@@ -92,10 +100,10 @@ def regions(
 ) -> None:
     """Describe regions of images: boxes with a phrase, a label and a confidence, best first.
 
-    Text output has a line for each region: path, box, confidence, label, phrase. Boxes are x, y,
-    width and height in pixels of the upright image.
+    Text output has one line per region: path, box, confidence, label, phrase. A box is x, y, width
+    and height in pixels of the upright image.
 
-    Exit codes: 0 all images described; 1 some failed; 2 wrong use, or no image found; 130 or 143
+    Exit codes: 0 all images described; 1 some failed; 2 usage error, or no image found; 130 or 143
     interrupted.
     """
     from cutline.boxes import Box

@@ -49,7 +49,7 @@ def serve(
             rich_help_panel=_ACCESS,
             show_default=False,
             metavar="FILE",
-            help="Read the accepted API keys from this file, one on each line.",
+            help="Read the accepted API keys from this file, one per line.",
         ),
     ] = None,
     allow_host: Annotated[
@@ -97,16 +97,16 @@ def serve(
         _setting(_MODEL, "--log-format", "log_format", metavar="auto|json|text"),
     ] = None,
 ) -> None:
-    """Serve captions over HTTP, and a page to try them on, until stopped.
+    """Serve captions over HTTP, with a page to try the service.
 
-    Serves only this machine unless you pass --host. Every flag is also an environment variable,
-    such as [bold]CUTLINE_SERVE_MAX_BODY_MB[/bold] for --max-body-mb; the documentation lists
-    further variables. Flags take precedence over environment variables.
+    Accepts connections from this machine only, unless you pass --host. Every flag is also an
+    environment variable, such as [bold]CUTLINE_SERVE_MAX_BODY_MB[/bold] for --max-body-mb; the
+    documentation lists more variables. Flags take precedence over environment variables.
 
-    Ctrl-C or SIGTERM finishes accepted requests, then exits. SIGHUP reloads the model; no request
-    is lost.
+    On Ctrl-C or SIGTERM, the service finishes accepted requests and exits. On SIGHUP, it reloads
+    the model without losing requests.
 
-    Exit codes: 0 stopped; 1 could not start; 2 wrong use, or the port is taken.
+    Exit codes: 0 stopped; 1 could not start; 2 usage error, or the port is taken.
     """
     flags = given(**locals())
     flags.pop("keys_file", None)

@@ -27,14 +27,16 @@ ImagePx = Annotated[
 ]
 Timeout = Annotated[
     float | None,
-    running("--timeout", min=0.1, help="Seconds for one request to a server. Default: 120."),
+    running(
+        "--timeout", min=0.1, help="Timeout of one request to a server, seconds. Default: 120."
+    ),
 ]
 RetryFor = Annotated[
     float | None,
     running(
         "--retry-for",
         min=0,
-        help="Seconds without any answer before a run gives up on a busy server. Default: 300.",
+        help="Stop after this many seconds without an answer from a busy server. Default: 300.",
     ),
 ]
 MaxRequests = Annotated[
@@ -42,7 +44,7 @@ MaxRequests = Annotated[
 ]
 MaxTokensTotal = Annotated[
     int | None,
-    running("--max-tokens-total", min=1, help="Stop after this many tokens, as a server counts."),
+    running("--max-tokens-total", min=1, help="Stop after this many tokens, as the server counts."),
 ]
 KeyFile = Annotated[
     Path | None,
@@ -55,17 +57,19 @@ KeyFile = Annotated[
 ]
 PromptFile = Annotated[
     Path | None,
-    running("--prompt", metavar="FILE", help="Your own prompt for a chat model: see docs/servers."),
+    running(
+        "--prompt", metavar="FILE", help="Your own prompt for a chat model; see docs/servers.md."
+    ),
 ]
 Yes = Annotated[
     bool,
-    running("--yes", "-y", help="Upload images to a server elsewhere without asking."),
+    running("--yes", "-y", help="Send images to a remote server without asking."),
 ]
 DryRun = Annotated[
     bool,
     running(
         "--dry-run",
-        help="Say how many images would be processed and about how many tokens that is.",
+        help="Show the number of images and estimated tokens; send nothing.",
     ),
 ]
 

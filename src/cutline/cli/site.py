@@ -64,7 +64,7 @@ EXCLUDE = finding(
     "--exclude", metavar="PATTERN", help="Skip these pages, even if included. Repeatable."
 )
 MAX_PAGES = finding("--max-pages", min=1, help="Maximum number of pages. Default: 10,000.")
-MAX_DEPTH = finding("--max-depth", min=0, help="Maximum number of links away from the start.")
+MAX_DEPTH = finding("--max-depth", min=0, help="Maximum number of links from the start page.")
 SUBDOMAINS = finding("--subdomains", help="Crawl subdomains of the start's host too.")
 ROBOTS = fetching("--robots/--no-robots", help="Obey robots.txt. Default: yes.")
 DELAY = fetching(
@@ -77,7 +77,7 @@ PRIVATE = fetching(
     "started.",
 )
 GLOSSARY = wording(
-    "--glossary", metavar="FILE", help="The site's own words, one a line: sheep = alpaca"
+    "--glossary", metavar="FILE", help="The site's own terms, one per line: sheep = alpaca"
 )
 FILL_EMPTY = wording(
     "--fill-empty/--keep-empty",
@@ -108,8 +108,7 @@ CONTEXT = wording(
 def group() -> None:
     """Alt text for a whole website: find images, draft, review, write back.
 
-    All data of a site is saved in one file as it is produced. Every command can be stopped and run
-    again.
+    Results are saved in one file as they are produced. You can stop every command and run it again.
     """
 
 
@@ -120,7 +119,7 @@ def group() -> None:
     )
 )
 def crawl(
-    url: Annotated[str, typer.Argument(metavar="URL", help="Where to start.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="The URL of the start page.")],
     store: Annotated[Path, STORE] = DEFAULT_STORE,
     include: Annotated[list[str] | None, INCLUDE] = None,
     exclude: Annotated[list[str] | None, EXCLUDE] = None,
@@ -132,7 +131,7 @@ def crawl(
     concurrency: Annotated[int | None, AT_ONCE] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Find the images of a website. A stopped crawl continues with the same command.
+    """Find the images of a website. Run the same command to continue a stopped crawl.
 
     Connections are direct; HTTP_PROXY is ignored.
 
@@ -197,7 +196,7 @@ def import_(
 ) -> None:
     """Import images from a crawler's export: Screaming Frog, Lumar, or any column of URLs.
 
-    Exit codes: 0 all rows understood; 1 some rows were not; 2 usage error.
+    Exit codes: 0 all rows valid; 1 some rows invalid; 2 usage error.
     """
     from cutline import site as library
 
@@ -246,9 +245,9 @@ def draft(
 ) -> None:
     """Fetch each image once, decide its purpose, and draft an alt text where one is missing.
 
-    A second run drafts only what is missing, and what another model or other options would draft
-    differently. Reviewed images do not change. The model is loaded only if an image needs a
-    caption.
+    A second run drafts only images without a draft, and images whose draft another model or other
+    options would change. Reviewed images do not change. The model is loaded only if an image needs
+    a caption.
 
     Exit codes: 0 all drafted; 1 some images failed; 2 usage error; 130 or 143 interrupted.
     """

@@ -43,12 +43,19 @@ def judge(
     sample: Annotated[
         int | None,
         typer.Option(
-            "--sample", min=1, help="Ask about this many alts at most.", show_default=False
+            "--sample",
+            min=1,
+            help="Judge at most this many alts with the model.",
+            show_default=False,
         ),
     ] = None,
     language: Annotated[
         str | None,
-        wording("--language", metavar="TAG", help="Of better alts. Default: each page's own."),
+        wording(
+            "--language",
+            metavar="TAG",
+            help="Language of the suggested alts. Default: each page's own.",
+        ),
     ] = None,
     private: Annotated[bool | None, PRIVATE] = None,
     threads: Annotated[int | None, THREADS] = None,
@@ -63,9 +70,9 @@ def judge(
     dry_run: DryRun = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Judge every alt in the pages: good, to change, or to be decorative, and why.
+    """Judge the existing alts with a chat model: good, to change, or decorative.
 
-    Rules come first; the model is asked only where none decides. A second run judges only what is
+    Rules decide first; the model judges the other alts. A second run judges only what is
     missing or has changed. The review page, the report and the exports show the judgements.
 
     Exit codes: 0 all judged; 1 some failed; 2 usage error; 130 or 143 interrupted.

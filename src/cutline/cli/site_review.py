@@ -75,11 +75,18 @@ def lint(
         LintFormat, writing("--format", help="text, json, sarif or github (annotations).")
     ] = LintFormat.TEXT,
     changed_since: Annotated[
-        str, typer.Option("--changed-since", metavar="REV", help="Only files changed since REV.")
+        str,
+        typer.Option(
+            "--changed-since",
+            metavar="REV",
+            help="Check only files changed since this git revision.",
+        ),
     ] = "",
     baseline: Annotated[
         Path | None,
-        typer.Option("--baseline", metavar="FILE", help="Known findings, which are not reported."),
+        typer.Option(
+            "--baseline", metavar="FILE", help="File of known findings, which are not reported."
+        ),
     ] = None,
     write_baseline: Annotated[
         bool, typer.Option("--write-baseline", help="Write all findings to the baseline file.")
@@ -87,8 +94,8 @@ def lint(
 ) -> None:
     """Check the alt texts in pages against WCAG.
 
-    With PATHs, HTML and Markdown files are checked as they are. Without, the pages of the store
-    are checked: scanned files as they are now, other pages as they were crawled.
+    With PATH, check these HTML and Markdown files. Without PATH, check the pages of the store:
+    scanned files in their current state, other pages as they were crawled.
 
     Exit codes: 0 no errors; 1 at least one error; 2 usage error.
     """
@@ -128,7 +135,7 @@ def lint(
 def review(
     store: Annotated[Path, STORE] = DEFAULT_STORE,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 takes a free one.")
+        int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 picks a free one.")
     ] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
     who: Annotated[
@@ -146,9 +153,9 @@ def review(
     """Approve, edit or reject drafts: on a local web page, or in a spreadsheet.
 
     In the spreadsheet, set the verdict of each row: approved, edited, decorative or skipped. Text
-    in approved_alt without a verdict counts as edited. The other columns are for reading only.
+    in approved_alt without a verdict counts as edited. The other columns are read-only.
 
-    Exit codes: 0 done; 1 some rows were not understood; 2 usage error.
+    Exit codes: 0 done; 1 some rows are invalid; 2 usage error.
     """
     from cutline import site as library
 
@@ -242,7 +249,7 @@ def undo(
 ) -> None:
     """Undo everything that `cutline site apply --write` wrote, in all its runs.
 
-    A file that was edited since then stays as it is, and the alts in it that come from Cutline are
+    A file that was edited since then does not change, and the alts in it that Cutline wrote are
     listed.
 
     Exit codes: 0 all undone; 1 some files were left; 2 usage error.

@@ -14,8 +14,8 @@ from cutline.errors import RecipeError
 
 DATA = typer.Option(
     metavar="DATA",
-    help="Captioned images, as for `cutline data check`; repeat it for several sets. "
-    "Default: the recipe's sources; smoke draws its own.",
+    help="A caption set, as for `cutline data check`. Repeatable. Default: the recipe's "
+    "sources; smoke generates its images.",
     show_default=False,
 )
 WEIGHT = typer.Option(
@@ -25,22 +25,22 @@ WEIGHT = typer.Option(
 )
 RUN = typer.Option(
     metavar="DIR",
-    help="For checkpoints, curves and records. Default: runs/RECIPE.",
+    help="Folder of the checkpoints, curves and logs. Default: runs/RECIPE.",
     show_default=False,
 )
 FEATURES = typer.Option(
     metavar="DIR",
-    help="Cache of features and decoded images. Default: beside the run.",
+    help="Cache of features and decoded images. Default: next to the run.",
     show_default=False,
 )
 START_FROM = typer.Option(
     metavar="MODEL",
-    help="A run, a bundle or a checkpoint to start from. Default: the recipe's.",
+    help="Run, bundle or checkpoint to initialise from. Default: from the recipe.",
     show_default=False,
 )
 MAX_SECONDS = typer.Option(
     min=0,
-    help="Time budget of the training steps. Default: the recipe's.",
+    help="Time budget of the training steps. Default: from the recipe.",
     show_default=False,
 )
 
@@ -58,7 +58,9 @@ MAX_SECONDS = typer.Option(
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="RECIPE", help="A recipe's name, or FILE.toml.", show_default=False),
+        typer.Argument(
+            metavar="RECIPE", help="The name of a recipe, or a TOML file.", show_default=False
+        ),
     ] = None,
     data: Annotated[list[Path] | None, DATA] = None,
     weight: Annotated[list[float] | None, WEIGHT] = None,
@@ -70,7 +72,7 @@ def train(
         bool, typer.Option("--resume", help="Continue from the last checkpoint.")
     ] = False,
     devices: Annotated[
-        int, typer.Option(min=1, help="GPUs, or processes without one, that share every batch.")
+        int, typer.Option(min=1, help="Number of GPUs, or of CPU processes, that share each batch.")
     ] = 1,
     named: Annotated[
         str | None,
@@ -79,11 +81,11 @@ def train(
 ) -> None:
     """Train a captioner from a recipe.
 
-    After every epoch the run's folder has its checkpoints, curves.png, metrics.csv, TensorBoard's
-    records, and samples.txt with captions of ten dev images. Ctrl-C loses what came after the last
-    whole epoch; --resume continues there.
+    After every epoch, the run folder contains checkpoints, curves.png, metrics.csv, TensorBoard
+    logs, and samples.txt with captions of ten dev images. After Ctrl-C, --resume continues from the
+    last complete epoch.
 
-    Exit codes: 0 trained; 1 failed; 2 wrong use; 130 stopped.
+    Exit codes: 0 trained; 1 failed; 2 usage error; 130 stopped.
     """
     name = _recipe_name(recipe, named)
     with needing("train", "training"):
@@ -133,7 +135,7 @@ def train(
     )
 )
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")],
     data: Annotated[
         list[Path] | None,
         typer.Option(
@@ -146,11 +148,11 @@ def export(
             "--output",
             "-o",
             metavar="DIR/NAME-vN",
-            help="The bundle's new folder. Default: RUN/RUN-v1.",
+            help="The folder of the new bundle. Default: RUN/RUN-v1.",
             show_default=False,
         ),
     ] = None,
-    summary: Annotated[str, typer.Option(help="One sentence for `cutline models`.")] = "",
+    summary: Annotated[str, typer.Option(help="One sentence, shown by `cutline models`.")] = "",
     card: Annotated[
         Path | None,
         typer.Option(
@@ -161,20 +163,23 @@ def export(
             show_default=False,
         ),
     ] = None,
-    beam: Annotated[int | None, wording("--beam", min=1, help="The model's default beam.")] = None,
+    beam: Annotated[
+        int | None, wording("--beam", min=1, help="Default beam size of the bundle.")
+    ] = None,
     length_penalty: Annotated[
         float | None,
         wording(
-            "--length-penalty", help="The model's default; smaller values favour short captions."
+            "--length-penalty",
+            help="Default length penalty of the bundle; lower favors short captions.",
         ),
     ] = None,
     word_bias: Annotated[
-        float, wording("--word-bias", help="How strongly common words are held back.")
+        float, wording("--word-bias", help="How strongly frequent words are penalised.")
     ] = 0.0,
 ) -> None:
-    """Export a training run as a bundle, after comparing the outputs of both.
+    """Export a training run as a bundle, and check that both give the same output.
 
-    Exit codes: 0 written; 1 torch and the bundle disagree, or data is missing; 2 wrong use.
+    Exit codes: 0 written; 1 torch and the bundle disagree, or data is missing; 2 usage error.
     """
     with needing("train", "exporting"):
         from rich.console import Console

@@ -42,16 +42,18 @@ def video(
         typer.Argument(metavar="PATH...", help="Videos, folders or patterns.", show_default=False),
     ],
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Look into subfolders too.")
+        bool, typer.Option("--recursive", "-r", help="Search subfolders too.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     format: Annotated[
         VideoFormat | None,
-        writing("--format", help="By default as the output's name ends, else text."),
+        writing("--format", help="Default: from the output file's extension, else text."),
     ] = None,
     output: Annotated[
         Path | None,
-        writing("--output", "-o", metavar="FILE", help="Write here, not to standard output."),
+        writing(
+            "--output", "-o", metavar="FILE", help="Write to this file instead of standard output."
+        ),
     ] = None,
     storyboard: Annotated[
         Path | None,
@@ -62,42 +64,45 @@ def video(
         ),
     ] = None,
     resume: Annotated[bool, writing("--resume", help="Continue a jsonl or csv output.")] = False,
-    force: Annotated[bool, writing("--force", help="Replace files that exist.")] = False,
+    force: Annotated[bool, writing("--force", help="Replace existing files.")] = False,
     summary: Annotated[
         bool, wording("--summary", help="Add a sentence for the whole video.")
     ] = False,
     frames: Annotated[
-        int, wording("--frames", min=1, max=64, help="Frames for each sentence, by default 4.")
+        int, wording("--frames", min=1, max=64, help="Frames per sentence. Default: 4.")
     ] = 4,
     method: Annotated[
         str,
         wording(
             "--method",
             metavar="auto|average|agreement|middle",
-            help="How one sentence comes from several frames; by default auto.",
+            help="How the frames of a shot are combined. Default: auto.",
         ),
     ] = "auto",
     min_shot: Annotated[
-        float, wording("--min-shot", min=0, help="Shortest shot in seconds, by default 0.6.")
+        float, wording("--min-shot", min=0, help="Shortest shot, seconds. Default: 0.6.")
     ] = 0.6,
     threshold: Annotated[
-        float, wording("--threshold", min=0.1, help="Lower finds more cuts; by default 3.")
+        float,
+        wording(
+            "--threshold", min=0.1, help="Threshold of a cut; lower finds more cuts. Default: 3."
+        ),
     ] = 3.0,
     merge: Annotated[
         float,
-        wording("--merge", min=0, help="Similarity from which shots are merged, by default 0.5."),
+        wording("--merge", min=0, help="Similarity at which shots are merged. Default: 0.5."),
     ] = 0.5,
     model: Annotated[str | None, MODEL] = None,
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
     yes: Yes = False,
 ) -> None:
-    """Describe videos over time: a sentence for each shot, with start and end in seconds.
+    """Describe videos: one sentence per shot, with start and end in seconds.
 
-    Text output has a line for each shot: path, start, end, sentence. vtt and srt take one video.
-    Times count from the first frame.
+    Text output has one line per shot: path, start, end, sentence. The formats vtt and srt take one
+    video. Times are relative to the first frame.
 
-    Exit codes: 0 all videos described; 1 some failed or are damaged; 2 wrong use, or no video
+    Exit codes: 0 all videos described; 1 some failed or are damaged; 2 usage error, or no video
     found; 130 or 143 interrupted.
     """
     from cutline.cli.batch import Batch

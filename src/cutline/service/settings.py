@@ -43,46 +43,48 @@ class Settings:
     threads: int | None = _setting(
         None, "Images processed at once; by default one for each core.", least=1
     )
-    batch_size: int = _setting(16, "Largest decode batch, across clients.", least=1)
+    batch_size: int = _setting(16, "Maximum decode batch, across clients.", least=1)
     max_batch_wait_ms: float = _setting(
-        500.0, "Longest time an encoded image waits for its batch to fill.", least=0
+        500.0, "Maximum time an encoded image waits for its batch, milliseconds.", least=0
     )
-    queue: int = _setting(256, "Images accepted and not yet answered; more get 503.", least=1)
-    cache: int = _setting(4096, "Results kept, by content and options; 0 disables it.", least=0)
-    max_images: int = _setting(32, "Images in one request.", least=1)
-    max_body_mb: float = _setting(32.0, "Size of a request's body, MB.", least=0.001)
-    max_image_mb: float = _setting(16.0, "Size of one image, MB.", least=0.001)
+    queue: int = _setting(256, "Maximum images in the queue; further requests get 503.", least=1)
+    cache: int = _setting(4096, "Maximum results in the cache; 0 disables it.", least=0)
+    max_images: int = _setting(32, "Maximum images in one request.", least=1)
+    max_body_mb: float = _setting(32.0, "Maximum size of a request body, MB.", least=0.001)
+    max_image_mb: float = _setting(16.0, "Maximum size of one image, MB.", least=0.001)
     max_megapixels: float = _setting(
-        64.0, "Pixels of one image by its header, millions.", least=0.001
+        64.0, "Maximum size of one image, megapixels, from its header.", least=0.001
     )
     max_video_s: float = _setting(
-        300.0, "Length of one video, seconds; only its beginning is described.", least=0.1
+        300.0, "Maximum length of a video, seconds; the rest is not described.", least=0.1
     )
     max_video_megapixels: float = _setting(
-        9.0, "Pixels of one frame of a video, millions.", least=0.001
+        9.0, "Maximum size of a video frame, megapixels.", least=0.001
     )
-    max_videos: int = _setting(1, "Videos described at once; others wait.", least=1)
+    max_videos: int = _setting(1, "Maximum videos processed at once; others wait.", least=1)
     max_pending_mb: float = _setting(
-        512.0, "Request bodies and fetched images held at once, MB; more get 503.", least=0.001
+        512.0,
+        "Maximum memory for request bodies and fetched images, MB; more get 503.",
+        least=0.001,
     )
-    max_connections: int = _setting(1000, "Connections at once; more get 503.", least=1)
-    upload_timeout_s: float = _setting(30.0, "Longest time for a request's body.", least=0.001)
-    header_timeout_s: float = _setting(10.0, "Longest time for a request's headers.", least=0.001)
-    fetch_timeout_s: float = _setting(10.0, "Longest time to fetch one URL.", least=0.001)
+    max_connections: int = _setting(1000, "Maximum number of connections; more get 503.", least=1)
+    upload_timeout_s: float = _setting(30.0, "Timeout for a request body, seconds.", least=0.001)
+    header_timeout_s: float = _setting(10.0, "Timeout for request headers, seconds.", least=0.001)
+    fetch_timeout_s: float = _setting(10.0, "Timeout for fetching one URL, seconds.", least=0.001)
     fetch: bool = _setting(True, "Accept images by URL.")
     keys: tuple[str, ...] = _setting(
         (), "Accepted API keys. If empty, no authentication is required."
     )
-    rate: str | None = _setting(None, 'Images for each key or address, such as "60/minute".')
+    rate: str | None = _setting(None, 'Rate limit: images per key or address, such as "60/minute".')
     hosts: tuple[str, ...] = _setting(
-        (), "Accepted host names; by default those of loopback on a loopback address, else all."
+        (), "Accepted host names; by default loopback names on a loopback address, else all."
     )
     cors_origins: tuple[str, ...] = _setting((), "Origins whose pages may call the API.")
     trusted_proxies: tuple[str, ...] = _setting(
         (), "Addresses of proxies whose X-Forwarded-For is trusted."
     )
     shutdown_timeout_s: float = _setting(
-        30.0, "Longest time for accepted requests at shutdown.", least=0
+        30.0, "Maximum time to finish accepted requests at shutdown, seconds.", least=0
     )
     log_format: str = _setting("auto", "Log format: json, text, or auto: text on a terminal.")
 
