@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import functools
 import json
 import math
+import re
 import shutil
 import sys
 import threading
@@ -20,6 +22,7 @@ import cutline
 from cutline.backends import huggingface as hub
 from cutline.caption import CaptionOptions, InContext
 from cutline.cli import app
+from cutline.cli.doctor import examine
 from cutline.errors import (
     BundleError,
     BundleNotFoundError,
@@ -426,7 +429,8 @@ def test_the_command_line_takes_one(folder: Path, tmp_path: Path) -> None:
     assert ran.exit_code == 1, ran.output
     bad, good = map(json.loads, ran.stdout.splitlines())
     assert (bad["status"], bad["error"]["type"]) == ("error", "ImageFormatError")
-    assert (good["status"], good["model"], len(good["alternatives"])) == ("ok", "blip", 1)
+    assert (good["status"], len(good["alternatives"])) == ("ok", 1)
+    assert re.fullmatch("blip-[0-9a-f]{8}", good["model"])
     assert math.isfinite(good["score"])
 
 
@@ -441,5 +445,26 @@ def test_the_service_takes_one(folder: Path, tmp_path: Path) -> None:
     with TestClient(create_app(settings), base_url="http://127.0.0.1:9") as client:
         files = [("image", ("good.png", (tmp_path / "good.png").read_bytes()))] * 2
         answer = client.post("/v1/captions", files=files).json()
-    assert answer["model"] == "blip"
+    assert re.fullmatch("blip-[0-9a-f]{8}", answer["model"])
     assert [each["status"] for each in answer["results"]] == ["ok", "ok"]
+
+
+def test_local_models_in_folders_of_one_name_have_different_names(
+    folder: Path, tmp_path: Path
+) -> None:
+    for family in ("blip", "git"):
+        shutil.copytree(folder / family, tmp_path / family / "model")
+    shutil.copytree(folder / "blip", tmp_path / "copy" / "model")
+    names = [
+        cutline.load(f"hub:{tmp_path / each / 'model'}").name for each in ("blip", "git", "copy")
+    ]
+    assert names[0] != names[1]
+    assert names[0] == names[2]
+
+
+def test_doctor_takes_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speed = functools.partial(examine, seconds=0.1)
+    monkeypatch.setattr("cutline.cli.doctor.examine", speed)
+    ran = CliRunner().invoke(app, ["doctor", "--json", "--model", f"hub:{folder / 'blip'}"])
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout)["speed"]["engine"].startswith("blip")

@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 
 import cutline
+from cutline.backends.chat_client import ConnectionOptions
 from cutline.backends.retry import Budget, RetryOptions
 from cutline.caption import CaptionOptions, InContext
 from cutline.errors import (
@@ -716,3 +717,5 @@ def test_threads_below_one_are_refused() -> None:
     for threads in (0, -1):
         with pytest.raises(OptionError, match="at least 1"):
             cutline.load("ollama:llava", threads=threads)
+        with pytest.raises(OptionError, match="at least 1"):
+            ConnectionOptions(concurrency=threads)

@@ -208,3 +208,48 @@ def test_doctor_sends_one_picture(server: ChatServer) -> None:
     done = run("doctor", "--model", server("dead", error(401, "no key")))
     assert done.exit_code == 1
     assert "HTTP 401" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_an_evaluation_that_a_server_ends_is_continued(
+    server: ChatServer, pictures: Path, tmp_path: Path, command: str
+) -> None:
+    captions = "".join(f"{number}.png,dev,A picture\n" for number in range(4))
+    (pictures / "captions.csv").write_text("image,split,caption\n" + captions)
+    broken = True
+
+    def behaviour(asked: Any) -> Reply:
+        if broken and asked.picture.width == 52:
+            return error(401, "no credit left")
+        return chat("A picture.")
+
+    output = tmp_path / "report.json"
+    model = server("ends", behaviour)
+    words = {
+        "evaluate": ("evaluate", model, pictures, "-o", output),
+        "compare": ("compare", model, "--data", pictures, "-o", output),
+    }[command]
+    failed = run(*words, "--no-meteor", "--threads", 1)
+    assert failed.exit_code == 1
+    assert "Kept 2 captions in" in failed.stderr
+    assert "no credit left" in failed.stderr
+    partial = tmp_path / "report.json.partial.jsonl"
+    assert [Path(row["source"]).name for row in rows(partial)] == ["0.png", "1.png"]
+    assert not output.exists()
+
+    with partial.open("ab") as file:
+        file.write(b'{"model": "cut short')
+    broken = False
+    server.asked.clear()
+    done = run(*words, "--no-meteor", "--threads", 1)
+    assert done.exit_code == 0, done.output
+    assert "Found 2 captions" in done.stderr
+    assert sorted(asked.picture.width for asked in server.asked) == [52, 53]
+    assert not partial.exists()
+    assert "A picture." in output.read_text("utf-8")
+
+    partial.write_text("{}\n")
+    refused = run(*words, "--no-meteor", "--force")
+    assert refused.exit_code == 1
+    assert "move it away" in refused.stderr
+    assert partial.exists()

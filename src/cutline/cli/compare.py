@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cutline.data import Example
     from cutline.evaluation.compare import Entry, History
     from cutline.evaluation.evaluate import Report
+    from cutline.evaluation.partial import PartialCaptions
 
 
 @app.command(
@@ -67,11 +68,10 @@ def compare(
 ) -> None:
     """Evaluate several captioners on the same images and write an HTML page."""
     from cutline.atomic import refuse_existing, write_whole
-    from cutline.cli.progress import ProgressBar
+    from cutline.cli.partial import keep_captions
     from cutline.data import read
     from cutline.evaluation.compare import compare as put_side_by_side
-    from cutline.evaluation.compare import entry, refuse_namesakes
-    from cutline.evaluation.evaluate import Report, evaluate
+    from cutline.evaluation.compare import refuse_namesakes
 
     for path in filter(None, (output, json, markdown)):
         if not force:
@@ -81,29 +81,14 @@ def compare(
     contenders = [_contender(model, engine, threads, yes) for model in models]
     refuse_namesakes([each.name for each in contenders])
 
-    entries: list[Entry] = []
-    for each in contenders:
-        report = each.source
-        if not isinstance(report, Report):
-            with ProgressBar() as bar:
-                report = evaluate(
-                    report(train),
-                    examples,
-                    limit=limit,
-                    meteor=meteor,
-                    baselines=not entries,
-                    train=train or None,
-                    on_progress=bar,
-                )
-        entries.append(entry(report, each.manifest, each.history))
-
-    compared = put_side_by_side(entries)
-    files = {example.name: example.image for example in examples[:limit]}
-    write_whole(output, compared.to_html(files.get))
-    if json is not None:
-        write_whole(json, compared.to_json() + "\n")
-    if markdown is not None:
-        write_whole(markdown, compared.to_markdown())
+    with keep_captions(output) as partial:
+        compared = put_side_by_side(_entries(contenders, examples, train, limit, meteor, partial))
+        files = {example.name: example.image for example in examples[:limit]}
+        write_whole(output, compared.to_html(files.get))
+        if json is not None:
+            write_whole(json, compared.to_json() + "\n")
+        if markdown is not None:
+            write_whole(markdown, compared.to_markdown())
     print(printable(compared.to_markdown(), keep="\n"), end="")
     print(output)
 
@@ -120,6 +105,39 @@ class _Contender:
     history: History
     source: Report | Callable[[Sequence[Example]], Captioner]
     manifest: Manifest | None = None
+
+
+def _entries(
+    contenders: Sequence[_Contender],
+    examples: Sequence[Example],
+    train: Sequence[Example],
+    limit: int | None,
+    meteor: bool | None,
+    partial: PartialCaptions,
+) -> list[Entry]:
+    """Evaluate each contender that has no report; the first one with the baselines."""
+    from cutline.cli.progress import ProgressBar
+    from cutline.evaluation.baselines import NAMES
+    from cutline.evaluation.compare import entry
+    from cutline.evaluation.evaluate import Report, evaluate
+
+    entries: list[Entry] = []
+    for each in contenders:
+        report = each.source
+        if not isinstance(report, Report):
+            with ProgressBar() as bar:
+                report = evaluate(
+                    report(train),
+                    examples,
+                    limit=limit,
+                    meteor=meteor,
+                    baselines=not entries,
+                    train=train or None,
+                    partial=None if each.name in NAMES else partial,
+                    on_progress=bar,
+                )
+        entries.append(entry(report, each.manifest, each.history))
+    return entries
 
 
 def model_and_run(spec: str) -> tuple[str, str]:

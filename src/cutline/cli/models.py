@@ -226,29 +226,32 @@ def evaluate(
     examples = collection.split(split)
 
     from cutline.backends import load
+    from cutline.cli.partial import keep_captions
     from cutline.cli.progress import ProgressBar
     from cutline.evaluation.baselines import embed
     from cutline.evaluation.evaluate import evaluate as judge
 
     captioner = load(model, engine=engine, threads=threads)
     confirm_upload(captioner, len(examples[:limit]), yes=yes)
-    with ProgressBar() as bar:
-        report = judge(
-            captioner,
-            examples,
-            limit=limit,
-            meteor=meteor,
-            baselines=baselines,
-            train=collection.splits.get("train"),
-            embed=(lambda images: embed(captioner, images, bar)) if baselines else None,
-            seed=seed,
-            on_progress=bar,
-        )
-    table = report.to_markdown()
-    if output is not None:
-        write_whole(output, report.to_json() + "\n")
-    if markdown is not None:
-        write_whole(markdown, table)
+    with keep_captions(output or markdown or Path("evaluation")) as partial:
+        with ProgressBar() as bar:
+            report = judge(
+                captioner,
+                examples,
+                limit=limit,
+                meteor=meteor,
+                baselines=baselines,
+                train=collection.splits.get("train"),
+                embed=(lambda images: embed(captioner, images, bar)) if baselines else None,
+                seed=seed,
+                partial=partial,
+                on_progress=bar,
+            )
+        table = report.to_markdown()
+        if output is not None:
+            write_whole(output, report.to_json() + "\n")
+        if markdown is not None:
+            write_whole(markdown, table)
     print(table, end="")
     raise typer.Exit(1 if report.failed else 0)
 

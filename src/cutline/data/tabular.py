@@ -88,7 +88,10 @@ def find_columns(row: Mapping[str, Any], path: Path, names: ColumnNames) -> Colu
         return Columns("filename", ("sentences",), split, author)
     numbered = [column for column in row if _NUMBERED.fullmatch(str(column))]
     image = _column(row, names.image, IMAGE_COLUMNS)
-    text = _column({c: 0 for c in row if c != image}, names.caption, CAPTION_COLUMNS)
+    others = {column: value for column, value in row.items() if column != image}
+    text = _column(row if names.caption else others, names.caption, CAPTION_COLUMNS)
+    if text == image:
+        text = None
     texts = numbered if numbered and not names.caption else [text] if text is not None else []
     if text is not None and numbered and not names.caption and text not in numbered:
         texts = [column for column in row if column == text or column in numbered]

@@ -22,6 +22,7 @@ from cutline.errors import DataError, EngineError, ImageError, MissingExtraError
 from cutline.evaluation import metrics
 from cutline.evaluation.baselines import Neighbours
 from cutline.evaluation.metrics import Comparison, Diversity, Score
+from cutline.evaluation.partial import PartialCaptions
 from cutline.jsonl import finite
 from cutline.progress import OnProgress, Progress, ignore
 from cutline.text import ENGLISH, choose_clean_up
@@ -175,6 +176,7 @@ def evaluate(
     train: Sequence[Example] | None = None,
     embed: Embed | None = None,
     seed: int = 0,
+    partial: PartialCaptions | None = None,
     on_progress: OnProgress = ignore,
 ) -> Report:
     """Caption images, score the captions, and score baselines on the same images.
@@ -191,6 +193,8 @@ def evaluate(
             neighbours; it sees `train` whole. None, or an image that it cannot read: no nearest
             neighbours.
         seed: of random captions and of the bootstrap.
+        partial: captions of an unfinished run, which are not made again; new captions are added.
+            None keeps nothing.
         on_progress: called after each caption.
 
     Raises:
@@ -204,9 +208,9 @@ def evaluate(
     if not examples:
         raise DataError("got no examples; expected at least one")
 
-    began = time.perf_counter()
-    captions = list(_captioned(captioner, examples, on_progress))
-    seconds = time.perf_counter() - began
+    timed = list(_captioned(captioner, examples, partial, on_progress))
+    captions = [caption for caption, _ in timed]
+    seconds = sum(duration for _, duration in timed)
     if len(captions) != len(examples):
         raise DataError(
             f"got {len(captions)} captions for {len(examples)} images; expected one each"
@@ -267,14 +271,30 @@ def evaluate(
 
 
 def _captioned(
-    captioner: Captioner, examples: Sequence[Example], on_progress: OnProgress
-) -> Iterator[Caption]:
-    images = (example.image for example in examples)
+    captioner: Captioner,
+    examples: Sequence[Example],
+    partial: PartialCaptions | None,
+    on_progress: OnProgress,
+) -> Iterator[tuple[Caption, float]]:
+    """Each image's caption with the seconds it took; captions in `partial` are not made again."""
+    name = captioner.name
+    known = [None if partial is None else partial.get(name, each.image) for each in examples]
+    missing = [each.image for each, pair in zip(examples, known, strict=True) if pair is None]
+    captions = captioner.stream(missing, CaptionOptions(labels=0))
     failed = 0
-    for done, caption in enumerate(captioner.stream(images, CaptionOptions(labels=0)), 1):
-        failed += caption.error is not None
+    for done, (example, pair) in enumerate(zip(examples, known, strict=True), 1):
+        if pair is None:
+            began = time.perf_counter()
+            caption = next(captions, None)
+            if caption is None:
+                return
+            pair = caption, time.perf_counter() - began
+            if partial is not None:
+                partial.add(name, example.image, *pair)
+        failed += pair[0].error is not None
         on_progress(Progress("captioning", done, len(examples), failed))
-        yield caption
+        yield pair
+    yield from ((surplus, 0.0) for surplus in captions)
 
 
 def _baselines(
