@@ -188,7 +188,7 @@ def rules() -> str:
     ]
     for rule in RULES:
         source = f"[source]({rule.reference})" if rule.reference.startswith("http") else ""
-        lines.append(f"| `{rule.name}` | {_cell(rule.says)} | {source or rule.reference} |")
+        lines.append(f"| `{rule.name}` | {_cell(rule.condition)} | {source or rule.reference} |")
     lines += ["| `informative` | None of the above. | |", ""]
     return "\n".join(lines)
 

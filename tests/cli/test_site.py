@@ -184,7 +184,9 @@ def test_undo_takes_back_every_run_and_names_what_stands_in_changed_files(home: 
     before = {path: path.read_bytes() for path in (home / "pages").glob("*.html")}
     site("scan", "pages")
     with Store(home / "site.cutline") as store:
-        ids = {(each.use.page, each.use.source): each.id for each in store.uses()}
+        ids = {
+            (each.occurrence.page, each.occurrence.source): each.id for each in store.occurrences()
+        }
 
         def write(page: str, source: str, alt: str) -> None:
             store.put_review(ids[page, source], Review(Verdict.EDITED, alt, "ann"))
@@ -210,8 +212,8 @@ def test_a_dry_apply_that_is_piped_gives_a_patch_with_whole_lines(home: Path) ->
     page.write_text(f'<p>{"far " * 100}<img src="1.png">{" away" * 100}\n')
     site("scan", "pages")
     with Store(home / "site.cutline") as store:
-        [use] = store.uses()
-        store.put_review(use.id, Review(Verdict.EDITED, "Sand", "ann"))
+        [occurrence] = store.occurrences()
+        store.put_review(occurrence.id, Review(Verdict.EDITED, "Sand", "ann"))
     shown = site("apply", "pages").stdout
     assert "…" not in shown
     assert site("apply", "pages", "--patch", "p.patch").returncode == 0
@@ -314,7 +316,7 @@ def test_lint_names_a_gap_once_however_many_rules_and_pages_tell_of_it(home: Pat
 def test_lint_tells_our_suggestions_from_what_stands_in_the_pages(home: Path) -> None:
     site("scan", "pages")
     with Store(home / "site.cutline") as store:
-        first = next(store.uses())
+        first = next(store.occurrences())
         draft = Draft(Decision(Purpose.INFORMATIVE, "informative", ""), "photo.jpg")
         store.put_draft(first.id, draft)
     said = 'index.html: error: 1.png: our suggestion: "photo.jpg" is the name of a file'
@@ -402,7 +404,7 @@ def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(
     found = []
     for name in ("whole", "cut"):
         with Store(home / name) as store:
-            found.append([(each.use, each.draft) for each in store.uses()])
+            found.append([(each.occurrence, each.draft) for each in store.occurrences()])
     assert found[0] == found[1]
     assert 0 < len(captioned) < 25
 
@@ -447,7 +449,7 @@ def test_the_status_says_in_plain_words_how_far_a_site_has_come(home: Path) -> N
     assert status.endswith("Next: cutline site draft --store 'a b'\n")
     site("draft", "--store", "a b")
     with Store(home / "a b") as store:
-        [first, *_] = store.uses(stage="drafted")
+        [first, *_] = store.occurrences(stage="drafted")
         store.put_review(first.id, Review(Verdict.EDITED, "Sand", "ann"))
     status = site("status", "--store", "a b").stdout
     assert "distinct              2  1 could not be fetched" in status
@@ -489,7 +491,7 @@ def test_refusals_name_their_flag_and_are_grouped_where_many(home: Path) -> None
     pages.write_text("".join(f'<p>{n}<img src="1.png" alt="cat{n}.jpg">' for n in range(21)))
     site("scan", "pages")
     with Store(home / "site.cutline") as store:
-        ids = [each.id for each in store.uses()]
+        ids = [each.id for each in store.occurrences()]
         store.put_reviews([(id, Review(Verdict.EDITED, "A cat", "ann")) for id in ids])
     done = site("apply", "pages")
     assert done.returncode == 1
@@ -516,7 +518,7 @@ def test_what_a_page_holds_reaches_no_terminal_raw(
     odd_site(home)
     printed = [site("run", "pages"), site("lint"), site("status"), site("lint", "--json")]
     with Store(home / "site.cutline") as store:
-        for each in store.uses(state="missing"):
+        for each in store.occurrences(state="missing"):
             store.put_review(each.id, Review(Verdict.EDITED, f"Words {ODD}"))
     changes = library.apply("site.cutline", "pages").changes
     for colours in ("", "1"):

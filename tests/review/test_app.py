@@ -29,7 +29,7 @@ from cutline.review.app import review_app
 from cutline.site.model import (
     Decision,
     Draft,
-    ImageUse,
+    ImageOccurrence,
     Kind,
     Origin,
     Page,
@@ -45,8 +45,8 @@ SAYS = Decision(Purpose.INFORMATIVE, "informative", "nothing says that it is dec
 LEADS = Decision(Purpose.FUNCTIONAL, "link-without-text", "all there is in the link")
 
 
-def shown(page: str, position: int, name: str, **more: Any) -> ImageUse:
-    return ImageUse(
+def shown(page: str, position: int, name: str, **more: Any) -> ImageOccurrence:
+    return ImageOccurrence(
         SITE + page,
         position,
         Kind.IMG,
@@ -89,18 +89,18 @@ def store(tmp_path: Path) -> Iterator[Store]:
             Image.new("RGB", (900, 600), (image.id * 20, 90, 60)).save(file)
             content = Content(f"{image.id:064}", "image/png", 99, Pixels(900, 600))
             store.put_content(image.id, content, path=str(file))
-        for stored in store.uses():
-            store.put_draft(stored.id, _draft(stored.use))
+        for stored in store.occurrences():
+            store.put_draft(stored.id, _draft(stored.occurrence))
         yield store
 
 
-def _draft(use: ImageUse) -> Draft:
-    n = int(found[1]) if (found := re.search(r"picture-(\d)", use.source)) else 0
-    if use.alt:
+def _draft(occurrence: ImageOccurrence) -> Draft:
+    n = int(found[1]) if (found := re.search(r"picture-(\d)", occurrence.source)) else 0
+    if occurrence.alt:
         return Draft(Decision(Purpose.KEPT, "alt-present", "a person wrote it"), None)
-    if use.source == "home.png":
+    if occurrence.source == "home.png":
         return Draft(LEADS, None, notes=("say where it leads",))
-    if use.source == "chart.png":
+    if occurrence.source == "chart.png":
         maybe = ("A chart of rain.", "A table.")
         return Draft(SAYS, None, confidence=0.1, abstained=True, alternatives=maybe, model="m-v1")
     return says(f"A dog number {n}.", 0.4 + n * 0.07, alternatives=(f"An animal, {n}.",))
@@ -162,7 +162,7 @@ def press(tab: Tab, *keys: str) -> None:
 def verdicts(store: Store) -> list[tuple[str, str | None] | None]:
     return [
         (str(each.review.verdict), each.review.alt) if each.review else None
-        for each in store.uses()
+        for each in store.occurrences()
     ]
 
 
@@ -179,8 +179,8 @@ def test_an_alt_that_stands_is_edited_as_it_was_shown(
         press(tab, "e")
         tab.locator("textarea").fill("A ewe and her lamb")
         press(tab, "Control+Enter")
-        until(lambda: store.use(9).review is not None)
-    review = store.use(9).review
+        until(lambda: store.occurrence(9).review is not None)
+    review = store.occurrence(9).review
     assert review is not None
     assert (review.alt, review.replaces) == ("A ewe and her lamb", "A dog, said elsewhere")
 
@@ -230,7 +230,7 @@ def test_a_dozen_is_reviewed_by_keys_alone(tab: Tab, store: Store) -> None:
         ("edited", "A table."),
         ("decorative", ""),
     ]
-    assert {each.review.who for each in store.uses() if each.review} == {"Ann"}
+    assert {each.review.who for each in store.occurrences() if each.review} == {"Ann"}
 
 
 @pytest.mark.racy
@@ -363,7 +363,7 @@ def test_a_picture_is_said_alike_wherever_it_waits(tab: Tab, store: Store) -> No
         [shown("three", n, "picture-0.jpg") for n in range(3)]
         + [shown("three", 3, "picture-0.jpg", link=SITE)],
     )
-    *same, linked = store.uses(page=SITE + "three")
+    *same, linked = store.occurrences(page=SITE + "three")
     for stored in same:
         store.put_draft(stored.id, Draft(SAYS, None))
     store.put_draft(linked.id, Draft(LEADS, None))
@@ -374,7 +374,9 @@ def test_a_picture_is_said_alike_wherever_it_waits(tab: Tab, store: Store) -> No
     expect(tab.locator("#ask")).to_contain_text("The same in 3 places?")
     press(tab, "Enter")
     expect(tab.locator("#live")).to_contain_text("3 pictures approved")
-    said = [each.review.alt if each.review else None for each in store.uses(page=SITE + "three")]
+    said = [
+        each.review.alt if each.review else None for each in store.occurrences(page=SITE + "three")
+    ]
     assert said == ["Its own words", "A dog number 0.", "A dog number 0.", None]
     assert verdicts(store)[0] == ("approved", "A dog number 0.")
 
@@ -611,20 +613,22 @@ def test_only_an_alt_that_was_shown_is_replaced(
     store.put_page(Page(SITE + "three"), [shown("three", 0, "picture-0.jpg", alt="IMG_1.jpg")])
     assert client.get("/secret/uses/13").json()["context"]["stands"] == "IMG_1.jpg"
     assert client.post("/secret/uses/13/review", json=sent, headers=OWN).status_code == 200
-    review = store.use(13).review
+    review = store.occurrence(13).review
     assert review is not None
     assert review.replaces == replaces
     if replaces is None:
         return
     many = {"ids": [9], "verdict": "decorative"}
     assert client.post("/secret/reviews", json=many, headers=OWN).json()["done"] == 1
-    assert store.use(9).review == replace(store.use(9).review or review, replaces=None)
+    assert store.occurrence(9).review == replace(
+        store.occurrence(9).review or review, replaces=None
+    )
 
 
 def test_kept_alts_with_errors_are_a_list_of_their_own(client: httpx.Client, store: Store) -> None:
-    uses = [shown("three", 0, "picture-0.jpg", alt="IMG_1.jpg")]
-    store.put_page(Page(SITE + "three"), uses)
-    store.put_draft(13, _draft(uses[0]))
+    occurrences = [shown("three", 0, "picture-0.jpg", alt="IMG_1.jpg")]
+    store.put_page(Page(SITE + "three"), occurrences)
+    store.put_draft(13, _draft(occurrences[0]))
     assert client.get("/secret/list?show=kept").json()["ids"] == [9, 13]
     assert client.get("/secret/list?show=faulty").json()["ids"] == [13]
     store.put_review(13, Review(Verdict.EDITED, "A ewe"))
@@ -667,8 +671,10 @@ def test_what_a_page_holds_cannot_reorder_the_review_page(
     client: httpx.Client, store: Store
 ) -> None:
     odd = "a\u202egpj.exe\x1b"
-    use = replace(shown("odd", 0, f"{odd}.jpg", title=odd, caption=odd, alt=odd), heading=odd)
-    store.put_page(Page(SITE + "odd"), [use])
+    occurrence = replace(
+        shown("odd", 0, f"{odd}.jpg", title=odd, caption=odd, alt=odd), heading=odd
+    )
+    store.put_page(Page(SITE + "odd"), [occurrence])
     [stored] = store.occurrences(page=SITE + "odd")
     store.put_draft(stored.id, Draft(Decision(Purpose.UNKNOWN, "logo", odd), None, notes=(odd,)))
     detail = client.get(f"/secret/uses/{stored.id}").json()

@@ -31,7 +31,7 @@ from cutline.service.middleware import TokenBuckets
 from cutline.service.schema import AltOptions, ImageSource, Options, PageContext
 from cutline.service.service import Given, Service
 from cutline.service.settings import Settings
-from cutline.site.model import ImageUse
+from cutline.site.model import ImageOccurrence
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 KEY = "correct-horse-battery-staple"
@@ -165,7 +165,7 @@ def test_base64_may_have_line_breaks_and_the_head_of_a_data_uri(client: httpx.Cl
 
 
 def test_an_icon_beside_text_is_decorative_as_in_a_scanned_page(client: httpx.Client) -> None:
-    fields = set(ImageUse.__dataclass_fields__)
+    fields = set(ImageOccurrence.__dataclass_fields__)
     assert fields - set(PageContext.model_fields) == {
         *("position", "url", "candidates", "markup", "offset", "noscript")
     }

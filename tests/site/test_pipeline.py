@@ -27,7 +27,7 @@ from cutline.site import pipeline
 from cutline.site.decide import alt_text as wording
 from cutline.site.decide.alt_text import WordingOptions
 from cutline.site.images import DownloadOptions
-from cutline.site.model import Alt, ImageUse, Kind, Page, Purpose, Review, Verdict
+from cutline.site.model import Alt, ImageOccurrence, Kind, Page, Purpose, Review, Verdict
 from cutline.site.pages.scan import scan
 from cutline.site.pipeline import DraftOptions, Summary, draft_site
 from cutline.site.store.store import Store
@@ -106,11 +106,13 @@ class Site:
         image.save(self.folder / name)
 
     def page(self, store: Store, name: str, *sources: str, **more: Any) -> None:
-        uses = [
-            ImageUse(f"{self.url}/{name}", n, Kind.IMG, source, f"{self.url}/{source}", **more)
+        occurrences = [
+            ImageOccurrence(
+                f"{self.url}/{name}", n, Kind.IMG, source, f"{self.url}/{source}", **more
+            )
             for n, source in enumerate(sources)
         ]
-        store.put_page(Page(f"{self.url}/{name}", status=200), uses)
+        store.put_page(Page(f"{self.url}/{name}", status=200), occurrences)
 
 
 @pytest.fixture
@@ -149,7 +151,7 @@ def test_each_picture_is_fetched_and_captioned_once(site: Site, store: Store) ->
     assert sorted(site.asked) == ["/0.jpg", "/1.jpg", "/2.jpg", "/copy.jpg", "/small.png"]
     assert len(captioner.shown) == summary.captioned == 3
     assert (summary.fetched, summary.failed, summary.drafts) == (5, 0, 20)
-    alts = [each.draft.alt for each in store.uses() if each.draft]
+    alts = [each.draft.alt for each in store.occurrences() if each.draft]
     assert alts == ["A dog 160 by 120."] * 20
     assert store.counts().distinct == 3
     assert not list(store.cache.rglob(".*"))  # no temporary file is left
@@ -177,7 +179,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(site: Site, store: Store) -> No
     site.page(store, "1", "cut.png", "good.png", "page.jpg", "gone.jpg", "drawing.svg")
     summary = run(store)
     assert (summary.fetched, summary.failed, summary.captioned) == (2, 3, 1)
-    found = {each.use.source: each for each in store.uses()}
+    found = {each.occurrence.source: each for each in store.occurrences()}
     codes = {source: each.image.code for source, each in found.items() if each.image}
     assert codes == {
         "cut.png": "corrupt",
@@ -207,13 +209,13 @@ def test_local_files_data_uris_and_what_lies_outside(tmp_path: Path, store: Stor
     store.put_setting("root", str(root))
     inline = base64.b64encode((root / "in.png").read_bytes()).decode()
     urls = [(root / "in.png").as_uri(), (tmp_path / "out.png").as_uri(), (root / "no.png").as_uri()]
-    uses = [ImageUse("p", n, Kind.IMG, url, url) for n, url in enumerate(urls)]
-    uses.append(ImageUse("p", 3, Kind.IMG, f"data:image/png;base64,{inline}"))
-    uses.append(ImageUse("p", 4, Kind.IMG, "data:image/png;base64,AAAA"))
-    store.put_page(Page("p"), uses)
+    occurrences = [ImageOccurrence("p", n, Kind.IMG, url, url) for n, url in enumerate(urls)]
+    occurrences.append(ImageOccurrence("p", 3, Kind.IMG, f"data:image/png;base64,{inline}"))
+    occurrences.append(ImageOccurrence("p", 4, Kind.IMG, "data:image/png;base64,AAAA"))
+    store.put_page(Page("p"), occurrences)
     summary = run(store)
     assert (summary.fetched, summary.failed, summary.captioned) == (2, 3, 1)
-    codes = [each.image.code for each in store.uses() if each.image]
+    codes = [each.image.code for each in store.occurrences() if each.image]
     assert codes == ["", "outside", "missing", "", "not-an-image"]
     assert store.image(1).path == root / "in.png"
     assert run(store).fetched == 0
@@ -229,14 +231,14 @@ def test_what_people_decided_is_neither_fetched_nor_drafted_anew(site: Site, sto
     site.page(store, "2", "a.jpg")
     run(store)
     assert site.asked == ["/a.jpg"]
-    [reviewed] = store.uses(stage="drafted")
+    [reviewed] = store.occurrences(stage="drafted")
     store.put_review(reviewed.id, Review(Verdict.APPROVED, "Mine."))
     summary = run(store, Says("says-v2"), redo=True)
     assert summary.captioned == 0
-    assert store.use(reviewed.id).draft == reviewed.draft
+    assert store.occurrence(reviewed.id).draft == reviewed.draft
 
 
-def test_local_pictures_of_kept_uses_are_had_too_and_errors_counted(
+def test_local_images_of_kept_occurrences_are_read_and_errors_counted(
     store: Store, tmp_path: Path
 ) -> None:
     root = tmp_path / "pages"
@@ -249,12 +251,12 @@ def test_local_pictures_of_kept_uses_are_had_too_and_errors_counted(
         '<img src="../outside.png" alt="A fox">'
     )
     store.put_setting("root", str(root))
-    for page, uses in scan(root):
-        store.put_page(page, uses)
+    for page, occurrences in scan(root):
+        store.put_page(page, occurrences)
     summary = run(store)
     assert (summary.kept, summary.faulty, summary.captioned) == (4, 1, 0)
     assert store.counts().distinct == 2, "a and b are the same"
-    wolf, *_, fox = store.uses()
+    wolf, *_, fox = store.occurrences()
     assert wolf.image is not None
     assert wolf.image.path == root / "a.png"
     assert fox.image is not None
@@ -268,7 +270,7 @@ def test_another_model_or_wording_makes_drafts_anew(site: Site, store: Store) ->
     assert run(store, Says("says-v2")).captioned == 1
     shorter = run(store, Says("says-v2"), wording=WordingOptions(max_chars=7, context_nats=0))
     assert (shorter.captioned, shorter.drafts) == (0, 2)
-    assert {each.draft.alt for each in store.uses() if each.draft} == {"A dog."}
+    assert {each.draft.alt for each in store.occurrences() if each.draft} == {"A dog."}
     assert site.asked == ["/a.jpg"]
 
 
@@ -315,7 +317,7 @@ def test_a_server_away_keeps_what_we_have_and_is_tried_again(site: Site, store: 
     site.save("a.jpg", noise(1))
     site.page(store, "1", "a.jpg")
     nowhere = "http://127.0.0.1:1/b.jpg"
-    store.put_page(Page("x"), [ImageUse("x", 0, Kind.IMG, nowhere, nowhere)])
+    store.put_page(Page("x"), [ImageOccurrence("x", 0, Kind.IMG, nowhere, nowhere)])
     assert run(store).failed == 1
     assert run(store).failed == 1
     run(store)
@@ -349,7 +351,7 @@ def test_stopping_keeps_what_was_made_and_going_on_gives_the_same(
     with Store(tmp_path / "undisturbed") as undisturbed:
         site.page(undisturbed, "1", *sources)
         run(undisturbed)
-        expected = [each.draft for each in undisturbed.uses()]
+        expected = [each.draft for each in undisturbed.occurrences()]
     for step in ("fetching", "captioning"):
 
         def stop(progress: Progress, step: str = step) -> None:
@@ -364,7 +366,7 @@ def test_stopping_keeps_what_was_made_and_going_on_gives_the_same(
     captioner = Says()
     run(store, captioner)
     assert len(captioner.shown) == 5
-    assert [each.draft for each in store.uses()] == expected
+    assert [each.draft for each in store.occurrences()] == expected
     assert not store.counts().failed
 
 
@@ -379,8 +381,8 @@ def test_images_of_text_are_read_once(
         read.append(image)
         return "Opening hours"
 
-    def decide(use: ImageUse, pixels: Any = None) -> Any:
-        found = original(use, pixels)
+    def decide(occurrence: ImageOccurrence, pixels: Any = None) -> Any:
+        found = original(occurrence, pixels)
         return replace(found, purpose=Purpose.TEXT) if pixels else found
 
     original = pipeline.decide
@@ -389,7 +391,7 @@ def test_images_of_text_are_read_once(
     run(store, ocr=True)
     run(store, ocr=True, redo=True)
     assert len(read) == 1
-    assert [each.draft.alt for each in store.uses() if each.draft] == ["Opening hours"] * 2
+    assert [each.draft.alt for each in store.occurrences() if each.draft] == ["Opening hours"] * 2
 
 
 def test_progress_names_each_step(site: Site, store: Store) -> None:
@@ -462,18 +464,18 @@ def test_alt_states_do_not_change_by_drafting(site: Site, store: Store) -> None:
 def test_an_empty_alt_is_a_gap_only_in_a_list_or_if_asked(site: Site, store: Store) -> None:
     site.save("a.jpg", noise(1))
     site.page(store, "1", "a.jpg", alt="")
-    store.put_export("x.csv", [(0, replace(next(store.uses()).use, page="x.csv"))])
+    store.put_export("x.csv", [(0, replace(next(store.occurrences()).occurrence, page="x.csv"))])
     run(store)
-    [read], [listed] = store.uses(origin=""), store.uses(origin="x.csv")
+    [read], [listed] = store.occurrences(origin=""), store.occurrences(origin="x.csv")
     assert read.draft is not None
     assert read.draft.decision.purpose is Purpose.KEPT
     assert listed.draft is not None
     assert listed.draft.alt == "A dog 160 by 120."
     assert "may be intentional" in listed.draft.notes[0]
-    assert listed.use.alt == ""
+    assert listed.occurrence.alt == ""
     assert run(store).drafts == 0
     run(store, fill_empty=True)
-    assert {each.draft.alt for each in store.uses() if each.draft} == {"A dog 160 by 120."}
+    assert {each.draft.alt for each in store.occurrences() if each.draft} == {"A dog 160 by 120."}
 
 
 def tried(site: Site, *names: str) -> dict[str, Any]:
@@ -489,13 +491,13 @@ def test_a_source_that_fails_is_followed_by_the_next(site: Site, store: Store) -
     site.save("real.png", noise(1))
     site.save("other.png", noise(2, 90, 60))
     page = f"{site.url}/"
-    uses = [
-        ImageUse(page, 0, Kind.IMG, **tried(site, "gone_720x.png", "gone.png", "real.png")),
-        ImageUse(page, 1, Kind.IMG, **tried(site, "other.png", "never.png")),
+    occurrences = [
+        ImageOccurrence(page, 0, Kind.IMG, **tried(site, "gone_720x.png", "gone.png", "real.png")),
+        ImageOccurrence(page, 1, Kind.IMG, **tried(site, "other.png", "never.png")),
     ]
-    store.put_page(Page(page, status=200), uses)
+    store.put_page(Page(page, status=200), occurrences)
     summary = run(store)
-    first, second = store.uses()
+    first, second = store.occurrences()
     assert (summary.failed, summary.fetched, summary.captioned) == (0, 2, 2)
     assert first.draft
     assert first.draft.alt == "A dog 160 by 120."
@@ -506,7 +508,7 @@ def test_a_source_that_fails_is_followed_by_the_next(site: Site, store: Store) -
     assert "/never.png" not in site.asked
 
     asked = len(site.asked)
-    store.put_page(Page(page, status=200), uses)  # the same again
+    store.put_page(Page(page, status=200), occurrences)  # the same again
     assert run(store).drafts == 0
     assert len(site.asked) == asked
 
@@ -516,24 +518,24 @@ def test_a_blank_placeholder_is_followed_by_the_next(site: Site, store: Store) -
     site.save("grey.png", Image.new("RGB", (600, 400), "grey"))
     site.save("real.png", noise(1))
     page = f"{site.url}/"
-    uses = [
-        ImageUse(page, n, Kind.IMG, **tried(site, name, "real.png"))
+    occurrences = [
+        ImageOccurrence(page, n, Kind.IMG, **tried(site, name, "real.png"))
         for n, name in enumerate(("px.png", "grey.png"))
     ]
-    store.put_page(Page(page, status=200), uses)
+    store.put_page(Page(page, status=200), occurrences)
     run(store)
-    for each in store.uses():
+    for each in store.occurrences():
         assert each.draft
         assert each.draft.alt == "A dog 160 by 120."
 
 
 def test_where_every_source_fails_the_first_ones_error_is_told(site: Site, store: Store) -> None:
     page = f"{site.url}/"
-    use = ImageUse(page, 0, Kind.IMG, **tried(site, "a.png", "b.png", "c.png"))
-    store.put_page(Page(page, status=200), [use])
+    occurrence = ImageOccurrence(page, 0, Kind.IMG, **tried(site, "a.png", "b.png", "c.png"))
+    store.put_page(Page(page, status=200), [occurrence])
     for _ in range(2):
         summary = run(store)
-        [each] = store.uses()
+        [each] = store.occurrences()
         assert each.image
         assert each.image.url.endswith("/a.png")
         assert each.draft
@@ -543,6 +545,6 @@ def test_where_every_source_fails_the_first_ones_error_is_told(site: Site, store
 
     site.save("b.png", noise(3))  # back again, as another visit finds out
     run(store, download=DownloadOptions(max_age_s=0))
-    [each] = store.uses()
+    [each] = store.occurrences()
     assert each.draft
     assert each.draft.alt == "A dog 160 by 120."

@@ -109,7 +109,7 @@ def test_a_real_site_goes_the_whole_way(website: Website, tmp_path: Path) -> Non
     said = cutline("draft")
     with Store("site.cutline") as store:
         counts = store.counts()
-        pictures = {each.use.url for each in store.uses(stage="drafted")}
+        pictures = {each.occurrence.url for each in store.occurrences(stage="drafted")}
     assert counts.found == 0
     assert counts.by_purpose[Purpose.KEPT] == counts.by_alt[Alt.PRESENT]
     assert counts.by_purpose[Purpose.REDUNDANT] > 10
@@ -121,9 +121,9 @@ def test_a_real_site_goes_the_whole_way(website: Website, tmp_path: Path) -> Non
     review()
     with Store("site.cutline") as store:
         counts = store.counts()
-        reviewed = [each for each in store.uses(stage="reviewed") if each.review]
+        reviewed = [each for each in store.occurrences(stage="reviewed") if each.review]
         approved = {
-            each.id: (each.use, each.review.alt)
+            each.id: (each.occurrence, each.review.alt)
             for each in reviewed
             if each.review and each.review.alt is not None
         }
@@ -143,10 +143,14 @@ def test_a_real_site_goes_the_whole_way(website: Website, tmp_path: Path) -> Non
     was, is_ = contents(website.folder), contents(copy)
     assert was.keys() == is_.keys()
     changed = {name for name in was if was[name] != is_[name]}
-    assert changed == {use.page.removeprefix(website.url) for use, _ in approved.values()}
+    assert changed == {
+        occurrence.page.removeprefix(website.url) for occurrence, _ in approved.values()
+    }
     for name in changed:
         assert ALT.sub(b"", was[name]) == ALT.sub(b"", is_[name])
-        written = [alt for use, alt in approved.values() if use.page == website.url + name]
+        written = [
+            alt for occurrence, alt in approved.values() if occurrence.page == website.url + name
+        ]
         assert Counter(new_alts(was[name], is_[name])) == Counter(written)
 
     website.folder, before = copy, website.pictures()
@@ -154,9 +158,13 @@ def test_a_real_site_goes_the_whole_way(website: Website, tmp_path: Path) -> Non
     assert "Nothing left to draft." in cutline("draft")
     assert website.pictures() == before
     with Store("site.cutline") as store:
-        for id, (use, alt) in approved.items():
-            found = store.use(id)
-            assert (found.use.page, found.use.source, found.use.alt) == (use.page, use.source, alt)
+        for id, (occurrence, alt) in approved.items():
+            found = store.occurrence(id)
+            assert (found.occurrence.page, found.occurrence.source, found.occurrence.alt) == (
+                occurrence.page,
+                occurrence.source,
+                alt,
+            )
             assert found.applied
         assert store.counts().captions == counts.captions
 

@@ -55,7 +55,7 @@ def test_a_site_goes_the_whole_way_from_python(folder: Path, path: Path) -> None
         each.step for each in told
     }
     with site.open_store(path) as store:
-        first, second, _ = store.uses()
+        first, second, _ = store.occurrences()
     assert site.review(path, first.id, "edited", "A  red field", who="Ann").verdict == "edited"
     assert site.review(path, second.id, "approved").verdict == "approved"
     assert site.apply(path, folder).alts == 2
@@ -228,7 +228,9 @@ def test_the_tree_is_asked_once_for_each_occurrence(
     asked: list[Any] = []
     decide = pipeline.decide
     monkeypatch.setattr(
-        pipeline, "decide", lambda use, pixels: asked.append(use.source) or decide(use, pixels)
+        pipeline,
+        "decide",
+        lambda occurrence, pixels: asked.append(occurrence.source) or decide(occurrence, pixels),
     )
     site.scan(path, folder)
     site.draft(path, standin.StandIn())
@@ -269,15 +271,15 @@ def test_exports_of_one_name_are_kept_apart(tmp_path: Path, path: Path) -> None:
     blog = export(tmp_path / "blog" / name, ("https://a.example/blog", "https://a.example/2.png"))
     site.import_export(path, shop)
     with Store(path) as store:
-        [first] = store.uses()
+        [first] = store.occurrences()
     site.review(path, first.id, "edited", "A teapot")
     site.import_export(path, blog)
     with Store(path) as store:
-        assert [each.use.source for each in store.uses()] == [
+        assert [each.occurrence.source for each in store.occurrences()] == [
             "https://a.example/1.png",
             "https://a.example/2.png",
         ]
-        assert store.count_uses(stage="reviewed") == 1
+        assert store.count_occurrences(stage="reviewed") == 1
     for file, text in ((shop, "A teapot"), (blog, "new")):
         site.export_rows(path, file, tmp_path / "out.csv")
         assert text in (tmp_path / "out.csv").read_text()

@@ -171,7 +171,7 @@ class Steps:
                 self.problem(f'  {path}:{line}: alt="{alt}"')
         if outcome.files:
             files = several(len(set(outcome.files)), "file")
-            self.say(f"Undone: {several(outcome.uses, 'alt')} in {files}.")
+            self.say(f"Undone: {several(outcome.occurrences, 'alt')} in {files}.")
         elif not outcome.failed:
             self.say("Everything that was written is undone already.")
 
@@ -287,9 +287,13 @@ def print_findings(
         if errors_only and finding.severity is not Severity.ERROR:
             continue
         if as_json:
-            use = finding.use
-            source = (use.source or use.markup)[:200] if use else ""
-            about = {"page": use.page if use else place, "place": place, "source": source}
+            occurrence = finding.occurrence
+            source = (occurrence.source or occurrence.markup)[:200] if occurrence else ""
+            about = {
+                "page": occurrence.page if occurrence else place,
+                "place": place,
+                "source": source,
+            }
             about |= {"severity": finding.severity, "rule": finding.rule}
             about |= {"message": finding.message, "reference": finding.reference}
             print(json.dumps(about, ensure_ascii=True))
@@ -326,7 +330,7 @@ def _folded(findings: Iterable[tuple[str, Finding]]) -> Iterator[str]:
     gaps: list[tuple[str, Finding]] = []
     for place, finding in findings:
         last = gaps[-1][1] if gaps else finding
-        nameless = last.use is finding.use and last.severity == finding.severity
+        nameless = last.occurrence is finding.occurrence and last.severity == finding.severity
         if finding.rule == "link-name" and last is not finding and nameless:
             gaps.pop()
             both = f"{last.reference}; {finding.reference}"
@@ -337,11 +341,11 @@ def _folded(findings: Iterable[tuple[str, Finding]]) -> Iterator[str]:
     lines: list[tuple[str, dict[str, None]]] = []
     for place, finding in gaps:
         by = f" ({finding.reference})" if finding.reference else ""
-        use = finding.use
-        source = use.source or use.markup if use else ""
+        occurrence = finding.occurrence
+        source = occurrence.source or occurrence.markup if occurrence else ""
         where = f"{source[:80]}: " if source else ""
         line = f"{place}: {finding.severity}: {where}{finding.message}{by} [{finding.rule}]"
-        page = use.page if use else place
+        page = occurrence.page if occurrence else place
         same = pages.setdefault((finding, source), {})
         if not same:
             lines.append((line, same))

@@ -48,7 +48,7 @@ from cutline.service.service import Answer, Given, Service
 from cutline.service.settings import Settings
 from cutline.site.decide import glossary
 from cutline.site.decide.alt_text import WordingOptions
-from cutline.site.model import Draft, ImageUse
+from cutline.site.model import Draft, ImageOccurrence
 
 T = TypeVar("T")
 router = APIRouter()
@@ -242,7 +242,7 @@ async def alt(request: Request) -> Response:
         )
     except OptionError as error:
         raise ProblemError("invalid-request", str(error)) from error
-    found = await unless_gone(request, service.alt(given, _use(page), wording))
+    found = await unless_gone(request, service.alt(given, _occurrence(page), wording))
     assert found.draft is not None
     return _json(
         {
@@ -430,8 +430,8 @@ def _draft(draft: Draft) -> dict[str, Any]:
     }
 
 
-def _use(page: PageContext) -> ImageUse:
-    return ImageUse(position=0, url=page.source, **page.model_dump())
+def _occurrence(page: PageContext) -> ImageOccurrence:
+    return ImageOccurrence(position=0, url=page.source, **page.model_dump())
 
 
 def _service(request: Request) -> Service:

@@ -41,7 +41,7 @@ from cutline.site.decide.chat_alt import (
 )
 from cutline.site.decide.decision_tree import decide
 from cutline.site.decide.image_stats import measure
-from cutline.site.model import Decision, Draft, ImageUse, Kind, Pixels, Purpose
+from cutline.site.model import Decision, Draft, ImageOccurrence, Kind, Pixels, Purpose
 
 log = logging.getLogger("cutline.serve")
 
@@ -57,7 +57,7 @@ _FETCH_CODES = {
     "not-an-image": "image-format",
 }
 _SERVER_TIMEOUT_S = 60.0
-_NO_PAGE = ImageUse("", 0, Kind.IMG, "")
+_NO_PAGE = ImageOccurrence("", 0, Kind.IMG, "")
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,9 @@ class Service:
                 *(self._one(captioner, each, options, drafts=drafts) for each in given)
             )
 
-    async def alt(self, given: Given | None, use: ImageUse, wording: WordingOptions) -> Answer:
+    async def alt(
+        self, given: Given | None, occurrence: ImageOccurrence, wording: WordingOptions
+    ) -> Answer:
         """Decide the purpose of an image and draft its alt; caption it only if needed.
 
         Args:
@@ -266,17 +268,19 @@ class Service:
             ProblemError: it cannot be read, no model is loaded, or the queue is full.
         """
         if given is None:
-            return Answer(None, draft(use, decide(use, None), None, wording))
+            return Answer(None, draft(occurrence, decide(occurrence, None), None, wording))
         caption: Caption | None = None
         with self._places(1):
             async with self._content(given) as content:
-                decision = decide(use, await self._measure(content))
+                decision = decide(occurrence, await self._measure(content))
                 if is_chat_model(self.captioner) and needs_chat(decision):
-                    return Answer(None, await self._chat_draft(content, use, decision, wording))
+                    return Answer(
+                        None, await self._chat_draft(content, occurrence, decision, wording)
+                    )
                 if decision.alt is None and decision.purpose is not Purpose.KEPT:
                     captioner = self.captioner
                     best = replace(captioner.search, n_best=min(3, captioner.search.beam_size))
-                    near = context_of(use) if wording.context_nats else ""
+                    near = context_of(occurrence) if wording.context_nats else ""
                     found = await self._one(
                         captioner,
                         Given(given.source, content, context=near),
@@ -285,10 +289,14 @@ class Service:
                     if isinstance(found, ProblemError):
                         raise found
                     caption = found.caption
-        return Answer(caption, draft(use, decision, caption, wording))
+        return Answer(caption, draft(occurrence, decision, caption, wording))
 
     async def _chat_draft(
-        self, content: bytes, use: ImageUse, decision: Decision, wording: WordingOptions
+        self,
+        content: bytes,
+        occurrence: ImageOccurrence,
+        decision: Decision,
+        wording: WordingOptions,
     ) -> Draft:
         """The draft by a chat model, which is told of the page.
 
@@ -299,7 +307,7 @@ class Service:
         options = ChatAltOptions(wording.max_chars, glossary=wording.glossary)
 
         def ask() -> ChatAlt:
-            dialogue = alt_dialogue(use, decision, options)
+            dialogue = alt_dialogue(occurrence, decision, options)
             [found] = captioner.converse([(content, dialogue)], self.limits)
             if isinstance(found, CutlineError):
                 raise found
@@ -312,7 +320,7 @@ class Service:
             self.metrics.images.labels("error").inc()
             raise problem_of(error) from error
         self.metrics.images.labels("ok").inc()
-        return chat_draft(use, decision, answer, captioner.name, wording)
+        return chat_draft(occurrence, decision, answer, captioner.name, wording)
 
     async def _measure(self, content: bytes) -> Pixels:
         try:
@@ -358,8 +366,8 @@ class Service:
                 caption = await self._cached(_Group(captioner, options), content, given.context)
                 found = Answer(caption)
                 if drafts:
-                    use = replace(_NO_PAGE, before=given.context)
-                    decision = decide(use, await self._measure(content))
+                    occurrence = replace(_NO_PAGE, before=given.context)
+                    decision = decide(occurrence, await self._measure(content))
                     found = Answer(caption, draft(_NO_PAGE, decision, caption))
         except ProblemError as problem:
             found = problem

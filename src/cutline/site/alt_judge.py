@@ -167,16 +167,16 @@ def _rule_or_task(
 def _recipe(
     model: ChatModel, options: JudgeOptions, index: ImageIndex, each: StoredOccurrence
 ) -> str:
-    use = each.occurrence
+    occurrence = each.occurrence
     data = page_data(
-        use,
-        decide(replace(use, alt=None), _pixels(each)),
+        occurrence,
+        decide(replace(occurrence, alt=None), _pixels(each)),
         others=index.others(each),
         glossary=options.glossary,
         shared=index.is_shared(each),
     )
-    language = language_for(use, options.language)
-    parts = model.name, options.prompt.version, options.max_chars, language, use.alt, data
+    language = language_for(occurrence, options.language)
+    parts = model.name, options.prompt.version, options.max_chars, language, occurrence.alt, data
     return digest("judge", *parts)
 
 

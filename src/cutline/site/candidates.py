@@ -6,7 +6,7 @@ has that size, or where it is a blank placeholder. Then the next one is the imag
 
 from __future__ import annotations
 
-from cutline.site.store.rows import StoredImage, StoredUse
+from cutline.site.store.rows import StoredImage, StoredOccurrence
 from cutline.site.store.store import Store
 
 
@@ -34,7 +34,7 @@ class Candidates:
             The ids of the images to fetch now; empty when there is nothing left to try.
         """
         found: set[int] = set()
-        for each in list(self._store.uses()):
+        for each in list(self._store.occurrences()):
             image = each.image
             if image is None or image.id not in image_ids or is_usable(image):
                 continue
@@ -44,9 +44,9 @@ class Candidates:
                     found.add(image_id)
         return found
 
-    def _next(self, each: StoredUse, image: StoredImage) -> str | None:
+    def _next(self, each: StoredOccurrence, image: StoredImage) -> str | None:
         """The next source to try; the first again after the last, None if it is the only one."""
-        sources = dict.fromkeys([each.use.url or image.url, *each.use.candidates])
+        sources = dict.fromkeys([each.occurrence.url or image.url, *each.occurrence.candidates])
         if len(sources) < 2:
             return None
         tried = self._tried.setdefault(each.id, [next(iter(sources))])

@@ -49,7 +49,11 @@ class ImageIndex:
         """Other occurrences of the image that have an alt."""
         key = _key(each)
         return (
-            [] if key is None else [use for use in self.alts.get(key, []) if use != each.occurrence]
+            []
+            if key is None
+            else [
+                occurrence for occurrence in self.alts.get(key, []) if occurrence != each.occurrence
+            ]
         )
 
 
@@ -69,24 +73,26 @@ class ChatDrafts:
     options: ChatAltOptions
     index: ImageIndex
 
-    def recipe(self, each: StoredOccurrence, use: ImageOccurrence, decision: Decision) -> str:
+    def recipe(
+        self, each: StoredOccurrence, occurrence: ImageOccurrence, decision: Decision
+    ) -> str:
         """Equal for requests that are equal, so that each is sent once."""
         data = page_data(
-            use,
+            occurrence,
             decision,
             others=self.index.others(each),
             glossary=self.options.glossary,
             shared=self.index.is_shared(each),
         )
-        language = language_for(use, self.options.language)
+        language = language_for(occurrence, self.options.language)
         return digest("alt", self.options.prompt.version, self.options.max_chars, language, data)
 
     def dialogue(
-        self, each: StoredOccurrence, use: ImageOccurrence, decision: Decision
+        self, each: StoredOccurrence, occurrence: ImageOccurrence, decision: Decision
     ) -> Dialogue[ChatAlt]:
         """The dialogue that asks for one occurrence's alt."""
         return alt_dialogue(
-            use,
+            occurrence,
             decision,
             self.options,
             others=self.index.others(each),
@@ -101,7 +107,7 @@ class ChatDrafts:
 
     def draft(
         self,
-        use: ImageOccurrence,
+        occurrence: ImageOccurrence,
         decision: Decision,
         record: dict[str, Any],
         wording: WordingOptions,
@@ -111,7 +117,7 @@ class ChatDrafts:
             answer = ChatAlt.from_dict(record)
         except (KeyError, TypeError, ValueError):
             return None
-        made = chat_draft(use, decision, answer, self.model, wording)
+        made = chat_draft(occurrence, decision, answer, self.model, wording)
         return replace(made, drafted_at=str(record.get("drafted_at", "")))
 
 

@@ -138,8 +138,8 @@ class Baseline:
 
 
 def _fingerprint(location: Location, finding: Finding) -> str:
-    use = finding.use
-    source = (use.source or use.markup) if use else ""
+    occurrence = finding.occurrence
+    source = (occurrence.source or occurrence.markup) if occurrence else ""
     parts = (location.file, finding.rule, source, finding.message)
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:24]
 
@@ -163,7 +163,7 @@ def _lint_file(file: Path, top: Path) -> Iterator[tuple[Location, Finding]]:
         message = f"it cannot be read: {read.error}"
         yield Location(name.as_posix()), Finding("unreadable", Severity.ERROR, message)
     for finding in lint_page(occurrences):
-        offset = finding.use.offset if finding.use else -1
+        offset = finding.occurrence.offset if finding.occurrence else -1
         line = text.count("\n", 0, offset) + 1 if offset >= 0 else 0
         yield Location(name.as_posix(), line), finding
 

@@ -106,16 +106,12 @@ class ImageOccurrence:
         return Alt.PRESENT if self.alt.strip() else Alt.WHITESPACE
 
 
-ImageUse = ImageOccurrence
-"""The name of `ImageOccurrence` in version 0.1."""
-
-
 @dataclass(frozen=True)
 class Page:
     """A page or file, as it was read.
 
     Attributes:
-        url: as in `ImageUse.page`.
+        url: as in `ImageOccurrence.page`.
         sha256: of its bytes; "" if it could not be read.
         status: the HTTP status; 0 for a file, or without a response.
         error: why it could not be read; "" if it was.
@@ -299,7 +295,7 @@ class Finding:
     severity: Severity
     message: str
     reference: str = ""
-    use: ImageOccurrence | None = field(default=None, compare=False)
+    occurrence: ImageOccurrence | None = field(default=None, compare=False)
 
 
 def new_review(

@@ -134,7 +134,7 @@ class ApplyResult:
     def alts(self) -> int:
         """How many alts were written, or are to be written."""
         if self.outcome is not None:
-            return self.outcome.uses
+            return self.outcome.occurrences
         return sum(len(change.edits) for change in self.changes)
 
     @property

@@ -322,10 +322,10 @@ class _Run:
         """Draft from an answer in the store, or add the request that is missing."""
         content = each.image.content if each.image else None
         assert content is not None  # see `_asks`
-        use = self._as_missing(each)
-        recipe = chat.recipe(each, use, decision)
+        occurrence = self._as_missing(each)
+        recipe = chat.recipe(each, occurrence, decision)
         record = self.store.caption(content, chat.model, recipe)
-        made = chat.draft(use, decision, record, self.options.wording) if record else None
+        made = chat.draft(occurrence, decision, record, self.options.wording) if record else None
         if made is not None:
             self._save(each, decision, made)
             return

@@ -59,13 +59,15 @@ def lint(store: StoreOrPath, *, drafts: bool = False) -> Iterator[tuple[str, Fin
                 yield from lint_file(root, url)
             else:
                 for finding in lint_page([each.occurrence for each in stored]):
-                    number = f", image {finding.use.position + 1}" if finding.use else ""
+                    number = (
+                        f", image {finding.occurrence.position + 1}" if finding.occurrence else ""
+                    )
                     yield f"{url}{number}", finding
             for each in stored if drafts else ():
                 if each.draft is not None and each.draft.alt:
                     for finding in lint_alt(each.draft.alt, each.occurrence):
                         message = f"our suggestion: {finding.message}"
-                        yield url, replace(finding, message=message, use=each.occurrence)
+                        yield url, replace(finding, message=message, occurrence=each.occurrence)
         for url in without_images:
             yield from lint_file(root, url)
 

@@ -31,7 +31,7 @@ def normalise_url(url: str, base: str = "") -> str:
         An http, https or file URL, the last only for what is named by a file; "" for what can't be
         fetched.
     """
-    url, base = printable(url).strip(), printable(base)
+    url, base = without_surrogates(url).strip(), without_surrogates(base)
     local = base[:5].lower() == "file:"
     if local and url[:2] in ("//", "\\\\"):
         url = f"https:{url}"
@@ -60,6 +60,6 @@ def _escapes(text: str) -> str:
     return _ESCAPE.sub(canonical, _STRAY_PERCENT.sub("%25", text))
 
 
-def printable(text: str) -> str:
-    """Bytes that were no text, as a browser shows them."""
+def without_surrogates(text: str) -> str:
+    """A text with each surrogate, a byte that could not be decoded, replaced by U+FFFD."""
     return _SURROGATE.sub("\ufffd", text)

@@ -216,13 +216,13 @@ def import_export(store: StoreOrPath, file: Path | str) -> ImportResult:
     export = read_export(file)
     path = str(file.resolve())
     with open_store(store) as opened:
-        check_hosts(opened, file, [occurrence.page for _, occurrence in export.uses])
+        check_hosts(opened, file, [occurrence.page for _, occurrence in export.occurrences])
         if opened.setting("start") is None:
             opened.put_setting("start", path)
-        opened.put_export(opened.add_origin(file), export.uses)
-    images = {occurrence.url or occurrence.source for _, occurrence in export.uses}
+        opened.put_export(opened.add_origin(file), export.occurrences)
+    images = {occurrence.url or occurrence.source for _, occurrence in export.occurrences}
     problems = tuple(export.problems)
-    return ImportResult(file.name, len(export.rows), len(export.uses), len(images), problems)
+    return ImportResult(file.name, len(export.rows), len(export.occurrences), len(images), problems)
 
 
 # Drafts

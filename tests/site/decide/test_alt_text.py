@@ -19,7 +19,7 @@ from cutline.site.decide import glossary
 from cutline.site.decide.alt_text import WordingOptions, confidence, context, draft
 from cutline.site.decide.decision_tree import decide
 from cutline.site.decide.lint import redundant_prefix
-from cutline.site.model import Decision, Draft, ImageUse, Kind, Origin, Purpose
+from cutline.site.model import Decision, Draft, ImageOccurrence, Kind, Origin, Purpose
 
 CURVE = {"sure": ((-1.0, 0.0), (0.2, 0.9))}
 INFORMATIVE = Decision(Purpose.INFORMATIVE, "informative", "nothing else")
@@ -30,7 +30,7 @@ def _curve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wording, "calibration", lambda: CURVE)
 
 
-def use(**fields: Any) -> ImageUse:
+def occurrence(**fields: Any) -> ImageOccurrence:
     given = {
         "page": "https://www.example.org/",
         "position": 0,
@@ -38,15 +38,17 @@ def use(**fields: Any) -> ImageUse:
         "source": "1.jpg",
         "url": "https://www.example.org/1.jpg",
     }
-    return ImageUse(**given | fields)
+    return ImageOccurrence(**given | fields)
 
 
 def said(text: str, score: float = -0.2, model: str = "sure", **fields: Any) -> Caption:
     return Caption("1.jpg", text, score, model, **fields)
 
 
-def word(text: str, where: ImageUse | None = None, score: float = -0.2, **options: Any) -> Draft:
-    where = where or use()
+def word(
+    text: str, where: ImageOccurrence | None = None, score: float = -0.2, **options: Any
+) -> Draft:
+    where = where or occurrence()
     return draft(where, decide(where), said(text, score), WordingOptions(**options))
 
 
@@ -55,7 +57,7 @@ def test_a_caption_becomes_the_alt_with_its_confidence() -> None:
         "A dog runs.", labels=(Label("dog", 0.6), Label("cat", 0.01)),
         alternatives=(Alternative("A photo of a brown dog.", -0.4),),
     )  # fmt: skip
-    found = draft(use(), INFORMATIVE, caption)
+    found = draft(occurrence(), INFORMATIVE, caption)
     assert found.alt == "A dog runs."
     assert found.words == tuple((w, Origin.PICTURE) for w in ("A", "dog", "runs."))
     assert found.confidence == pytest.approx(0.76)
@@ -78,18 +80,21 @@ def test_an_unsure_caption_is_only_an_alternative() -> None:
 def test_a_model_that_was_never_calibrated_is_marked_and_not_withheld() -> None:
     caption = said("A dog runs.", -9, "stranger")
     assert confidence(caption) is None
-    found = draft(use(), INFORMATIVE, caption)
+    found = draft(occurrence(), INFORMATIVE, caption)
     assert (found.alt, found.confidence, found.abstained) == ("A dog runs.", None, False)
     assert "stranger" in found.notes[0]
 
 
 def test_a_captioner_of_photographs_suggests_nothing_for_a_drawing() -> None:
     drawing = Decision(Purpose.INFORMATIVE, "drawing", "even patches")
-    found = draft(use(), drawing, said("A dog runs."))
+    found = draft(occurrence(), drawing, said("A dog runs."))
     assert (found.alt, found.abstained, found.confidence) == (None, True, None)
     assert found.alternatives == ("A dog runs.",)
     assert "no photograph" in found.notes[0]
-    assert draft(use(), drawing, said("A login window.", -1, "stranger")).alt == "A login window."
+    assert (
+        draft(occurrence(), drawing, said("A login window.", -1, "stranger")).alt
+        == "A login window."
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +105,7 @@ def test_a_captioner_of_photographs_suggests_nothing_for_a_drawing() -> None:
 def test_the_caption_of_what_is_no_photograph_is_only_an_alternative(
     kind: str, purpose: Purpose
 ) -> None:
-    where = use()
+    where = occurrence()
     caption = replace(said("a man in a window"), kind=ImageKind(kind, 0.93))
     found = draft(where, decide(where), caption)
     assert (found.alt, found.abstained, found.decision.purpose) == (None, True, purpose)
@@ -109,7 +114,7 @@ def test_the_caption_of_what_is_no_photograph_is_only_an_alternative(
 
 
 def test_the_kind_photograph_changes_nothing() -> None:
-    where = use()
+    where = occurrence()
     plain = said("a man in a window")
     marked = replace(plain, kind=ImageKind(PHOTOGRAPH, 0.93))
     assert draft(where, decide(where), marked) == draft(where, decide(where), plain)
@@ -132,7 +137,7 @@ def test_the_packaged_curves_rise_and_the_default_threshold_cuts_them() -> None:
 
 
 def test_what_the_rule_suggests_needs_no_caption() -> None:
-    where = use(link="https://www.example.org/contact-us/")
+    where = occurrence(link="https://www.example.org/contact-us/")
     found = word("A dog runs.", where)
     assert found.alt == "Contact us"
     assert found.words == (("Contact", Origin.PAGE), ("us", Origin.PAGE))
@@ -141,42 +146,44 @@ def test_what_the_rule_suggests_needs_no_caption() -> None:
     assert (short.alt, short.notes) == ("Contact", ('shortened from "Contact us"',))
     assert (found.confidence, found.alternatives) == (None, ("A dog runs.",))
     assert draft(where, decide(where), None).alt == "Contact us"
-    outside = use(link="https://other.net/")
+    outside = occurrence(link="https://other.net/")
     assert draft(outside, decide(outside), None).alt == "other.net"
-    spacer = use(width_px=1, height_px=1)
+    spacer = occurrence(width_px=1, height_px=1)
     assert draft(spacer, decide(spacer), None).alt == ""
 
 
 def test_what_a_person_wrote_gets_no_suggestion() -> None:
     for alt in ("Our dog", ""):
-        found = word("A dog runs.", use(alt=alt))
+        found = word("A dog runs.", occurrence(alt=alt))
         assert (found.alt, found.words, found.alternatives) == (None, (), ())
 
 
 def test_complex_text_and_nameless_images_ask_a_person() -> None:
-    chart = word("A dog runs.", use(url="https://a.net/sales-chart.png", title="Sales in 2020"))
+    chart = word(
+        "A dog runs.", occurrence(url="https://a.net/sales-chart.png", title="Sales in 2020")
+    )
     assert chart.alt is None
     assert chart.alternatives == ("A dog runs.", "Sales in 2020")
     assert any("long description" in note for note in chart.notes)
-    text = draft(use(), Decision(Purpose.TEXT, "text", "lines"), said("A dog runs."))
+    text = draft(occurrence(), Decision(Purpose.TEXT, "text", "lines"), said("A dog runs."))
     assert text.alt is None
-    read = draft(use(), Decision(Purpose.TEXT, "text", "lines", "Summer sale"), None)
+    read = draft(occurrence(), Decision(Purpose.TEXT, "text", "lines", "Summer sale"), None)
     assert read.alt == "Summer sale"
-    link = word("A dog runs.", use(link="https://a.net/?id=1"))
+    link = word("A dog runs.", occurrence(link="https://a.net/?id=1"))
     assert link.alt is None
     assert any("where it leads" in note for note in link.notes)
 
 
 def test_a_failed_or_absent_caption_is_said() -> None:
     error = ImageFormatError("1.jpg", "not a picture")
-    failed = draft(use(), INFORMATIVE, said("", -np.inf, error=error))
+    failed = draft(occurrence(), INFORMATIVE, said("", -np.inf, error=error))
     assert (failed.alt, failed.model) == (None, "")
     assert failed.notes == ("not captioned: 1.jpg: not a picture",)
-    assert draft(use(), INFORMATIVE, None).notes == ("not captioned",)
+    assert draft(occurrence(), INFORMATIVE, None).notes == ("not captioned",)
 
 
 def test_words_that_stand_beside_the_picture_are_marked() -> None:
-    where = use(heading="Our Labrador and the beach")
+    where = occurrence(heading="Our Labrador and the beach")
     marked = dict(word("A labrador runs on the beach.", where, context_nats=1.0).words)
     assert marked == {
         "A": Origin.PICTURE, "labrador": Origin.PAGE, "runs": Origin.PICTURE,
@@ -227,7 +234,9 @@ def test_a_glossary_is_read_line_by_line() -> None:
 
 
 def test_a_product_whose_name_page_and_file_agree_on_stands_before_the_caption() -> None:
-    where = use(heading="Roadster 300 Classic", url="https://a.net/roadster-300-classic-front.jpg")
+    where = occurrence(
+        heading="Roadster 300 Classic", url="https://a.net/roadster-300-classic-front.jpg"
+    )
     found = word("A red bicycle leans on a wall.", where)
     assert found.alt == "Roadster 300 Classic: a red bicycle leans on a wall."
     assert found.words[:4] == (
@@ -244,24 +253,26 @@ def test_a_product_whose_name_page_and_file_agree_on_stands_before_the_caption()
 
 def test_a_persons_name_is_offered_and_never_put_in() -> None:
     for where in (
-        use(caption="Anna Schmidt, head of sales"),
-        use(after="Meet Anna Schmidt today", url="https://a.net/anna-schmidt.jpg"),
-        use(heading="Anna Schmidt"),
+        occurrence(caption="Anna Schmidt, head of sales"),
+        occurrence(after="Meet Anna Schmidt today", url="https://a.net/anna-schmidt.jpg"),
+        occurrence(heading="Anna Schmidt"),
     ):
         found = word("A young woman in a red shirt smiles.", where)
         assert found.alt == "A young woman in a red shirt smiles."
         assert found.alternatives[0] == "Anna Schmidt in a red shirt smiles."
-    assert "Anna" not in str(word("A young woman smiles.", use(before="Buy now")).alternatives)
+    assert "Anna" not in str(
+        word("A young woman smiles.", occurrence(before="Buy now")).alternatives
+    )
 
 
 def test_what_the_text_beside_it_says_is_not_said_twice() -> None:
-    where = use(caption="Our brown dog running across a wide field of wheat")
+    where = occurrence(caption="Our brown dog running across a wide field of wheat")
     found = word("A brown dog runs across a field.", where)
     assert (found.decision.purpose, found.decision.rule) == (Purpose.REDUNDANT, "said-beside")
     assert (found.alt, found.words) == ("", ())
     assert found.alternatives[0] == "A brown dog runs across a field."
     assert word("A black dog runs across a field.", where).alt
-    assert word("A dog runs.", use(caption="The dog runs")).alt  # too little to be sure
+    assert word("A dog runs.", occurrence(caption="The dog runs")).alt  # too little to be sure
 
 
 LONG = (
@@ -307,24 +318,24 @@ def test_nothing_begins_with_what_screen_readers_say_already(prefix: str) -> Non
 
 
 def test_a_page_in_another_language_gets_a_note() -> None:
-    assert "translate" in word("A dog.", use(language="de-AT")).notes[0]
-    assert not word("A dog.", use(language="en-GB")).notes
-    assert not word("Ein Hund.", use(language="de-AT"), language="de").notes
-    linked = use(language="de-AT", link="https://www.example.org/")
+    assert "translate" in word("A dog.", occurrence(language="de-AT")).notes[0]
+    assert not word("A dog.", occurrence(language="en-GB")).notes
+    assert not word("Ein Hund.", occurrence(language="de-AT"), language="de").notes
+    linked = occurrence(language="de-AT", link="https://www.example.org/")
     assert "check" in draft(linked, decide(linked), None).notes[0]
 
 
 def test_an_alt_of_spaces_gets_a_note() -> None:
-    assert "spaces" in word("A dog.", use(alt=" ")).notes[0]
+    assert "spaces" in word("A dog.", occurrence(alt=" ")).notes[0]
 
 
 def test_drafts_are_linted_too() -> None:
-    where = use(title="Cheap bikes, best bikes, new bikes, red bikes")
+    where = occurrence(title="Cheap bikes, best bikes, new bikes, red bikes")
     assert "keywords" in str(draft(where, decide(where), None).notes)
 
 
 def test_context_is_what_stands_near_and_bounded() -> None:
-    where = use(
+    where = occurrence(
         url="https://a.net/red-bicycle-DSC0012.jpg",
         caption="Figure 3: A rider's bicycle",
         heading="Touring",
@@ -332,12 +343,12 @@ def test_context_is_what_stands_near_and_bounded() -> None:
         after="Read more",
         page_title="Shop | Home",
     )
-    near = context(where, [use(alt="Bianchi racer"), use()]).split()
+    near = context(where, [occurrence(alt="Bianchi racer"), occurrence()]).split()
     assert near[:4] == ["Bianchi", "racer", "3", "rider's"]
     assert {"red", "Touring", "before38", "before49"} <= set(near)
     assert not {"before37", "Read", "more", "Figure", "A", "Home"} & set(near)
     assert near.count("bicycle") == 1
-    assert len(context(use(caption=" ".join(map(str, range(99))))).split()) == 40
+    assert len(context(occurrence(caption=" ".join(map(str, range(99))))).split()) == 40
 
 
 @pytest.mark.parametrize(
@@ -364,8 +375,8 @@ texts = st.text(max_size=30) | st.lists(
     ),
     max_size=30,
 ).map(" ".join)
-uses = st.builds(
-    use,
+occurrences = st.builds(
+    occurrence,
     kind=st.sampled_from(Kind),
     url=texts | st.sampled_from(["https://a.net/red-bicycle-300.jpg", "https://a.net/logo.png"]),
     alt=st.none() | st.just(" "),
@@ -381,7 +392,7 @@ uses = st.builds(
 
 
 @given(
-    uses,
+    occurrences,
     texts,
     st.lists(texts, max_size=3),
     st.integers(1, 140),
@@ -392,7 +403,7 @@ uses = st.builds(
     ),
 )
 def test_no_suggestion_is_too_long_or_begins_image_of(
-    where: ImageUse,
+    where: ImageOccurrence,
     text: str,
     others: list[str],
     max_chars: int,
@@ -410,6 +421,6 @@ def test_no_suggestion_is_too_long_or_begins_image_of(
 
 
 def test_a_page_s_title_names_no_picture_and_a_full_stop_makes_no_other_alternative() -> None:
-    assert draft(use(page_title="Wren Hotel"), INFORMATIVE, None).alternatives == ()
-    found = draft(use(title="Lena dancing", caption="Lena dancing."), INFORMATIVE, None)
+    assert draft(occurrence(page_title="Wren Hotel"), INFORMATIVE, None).alternatives == ()
+    found = draft(occurrence(title="Lena dancing", caption="Lena dancing."), INFORMATIVE, None)
     assert found.alternatives == ("Lena dancing",)

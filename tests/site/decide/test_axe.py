@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from cutline.site.decide.lint import MISSING, lint
-from cutline.site.model import ImageUse, Kind
-from cutline.site.pages.scan import decode, uses_in_html
+from cutline.site.model import ImageOccurrence, Kind
+from cutline.site.pages.scan import decode, occurrences_in_html
 
 CHROMIUM = Path("/usr/bin/chromium")
 MANUAL = Path("/usr/share/doc/grass-doc/html")
@@ -242,10 +242,10 @@ def serve(route: Any, html: str) -> None:
         route.fulfill(status=status, body=PICTURE, content_type="image/gif")
 
 
-def ours(use: ImageUse, rule: str) -> str:
+def ours(occurrence: ImageOccurrence, rule: str) -> str:
     """Our rule by axe's name: an alt of spaces is as good as none."""
     names = {Kind.INPUT: "input-image-alt", Kind.AREA: "area-alt"}
-    return names.get(use.kind, "image-alt") if rule == "whitespace" else rule
+    return names.get(occurrence.kind, "image-alt") if rule == "whitespace" else rule
 
 
 @pytest.mark.racy
@@ -259,11 +259,14 @@ def test_verdicts_on_snippets_are_those_of_axe(browser: Any) -> None:
     page.goto("https://www.example.org/")
     theirs = axe(page, "return e.closest('div[id^=s]').id")
     page.close()
-    _, uses = uses_in_html(html, page="https://www.example.org/")
+    _, occurrences = occurrences_in_html(html, page="https://www.example.org/")
     found = {
-        (html[html.rfind("<div id=s", 0, use.offset + 1) :][8:].split(">")[0], ours(use, f.rule))
-        for f in lint(uses)
-        if (use := f.use) is not None and ours(use, f.rule) in RULES
+        (
+            html[html.rfind("<div id=s", 0, occurrence.offset + 1) :][8:].split(">")[0],
+            ours(occurrence, f.rule),
+        )
+        for f in lint(occurrences)
+        if (occurrence := f.occurrence) is not None and ours(occurrence, f.rule) in RULES
     }
     for number, snippet in enumerate(snippets):
         here = f"s{number}"
@@ -287,15 +290,15 @@ def test_verdicts_on_a_real_manual_are_those_of_axe(browser: Any) -> None:
     images_seen, unnamed = 0, []
     for text in richest:
         for html in (text, _damaged(text)):
-            _, uses = uses_in_html(html, page="page.html")
-            images = [use for use in uses if use.kind is Kind.IMG]
+            _, occurrences = occurrences_in_html(html, page="page.html")
+            images = [occurrence for occurrence in occurrences if occurrence.kind is Kind.IMG]
             page.set_content(html, wait_until="domcontentloaded")
             assert page.evaluate("document.images.length") == len(images)
             theirs = axe(page, "return [...document.images].indexOf(e.querySelector('img') || e)")
             found = {
-                (images.index(use), ours(use, f.rule))
+                (images.index(occurrence), ours(occurrence, f.rule))
                 for f in lint(images)
-                if (use := f.use) is not None and ours(use, f.rule) in RULES
+                if (occurrence := f.occurrence) is not None and ours(occurrence, f.rule) in RULES
             }
             assert found == theirs
             images_seen += len(images)

@@ -16,13 +16,13 @@ from cutline.errors import MissingExtraError
 from cutline.site.decide import image_stats as looks
 from cutline.site.decide.decision_tree import RULES, decide, with_text
 from cutline.site.decide.image_stats import measure, read_text
-from cutline.site.model import Decision, ImageUse, Kind, Pixels, Purpose
+from cutline.site.model import Decision, ImageOccurrence, Kind, Pixels, Purpose
 from cutline.site.url_words import destination, name_words
 
 PAGE = "https://www.example.org/shop/"
 
 
-def use(**fields: Any) -> ImageUse:
+def occurrence(**fields: Any) -> ImageOccurrence:
     given = {
         "page": PAGE,
         "position": 0,
@@ -30,7 +30,7 @@ def use(**fields: Any) -> ImageUse:
         "source": "bike.jpg",
         "url": "https://www.example.org/i/red-bicycle.jpg",
     }
-    return ImageUse(**given | fields)
+    return ImageOccurrence(**given | fields)
 
 
 CASES: list[tuple[dict[str, Any], Purpose, str, str | None]] = [
@@ -118,26 +118,28 @@ CASES: list[tuple[dict[str, Any], Purpose, str, str | None]] = [
 def test_the_tree_decides(
     fields: dict[str, Any], purpose: Purpose, rule: str, alt: str | None
 ) -> None:
-    decision = decide(use(**fields))
+    decision = decide(occurrence(**fields))
     assert (decision.purpose, decision.rule, decision.alt) == (purpose, rule, alt)
     assert decision.evidence
 
 
 def test_pixels_decide_where_the_page_does_not() -> None:
-    assert decide(use(), Pixels(1, 1, flat=True)).rule == "spacer"
-    assert decide(use(), Pixels(300, 200, flat=True)).rule == "spacer"
-    assert decide(use(), Pixels(300, 200, text_like=0.9)).purpose is Purpose.TEXT
-    assert decide(use(), Pixels(300, 200, chart_like=0.9)).purpose is Purpose.COMPLEX
-    drawing = decide(use(), Pixels(300, 200, chart_like=0.5))
+    assert decide(occurrence(), Pixels(1, 1, flat=True)).rule == "spacer"
+    assert decide(occurrence(), Pixels(300, 200, flat=True)).rule == "spacer"
+    assert decide(occurrence(), Pixels(300, 200, text_like=0.9)).purpose is Purpose.TEXT
+    assert decide(occurrence(), Pixels(300, 200, chart_like=0.9)).purpose is Purpose.COMPLEX
+    drawing = decide(occurrence(), Pixels(300, 200, chart_like=0.5))
     assert (drawing.rule, drawing.purpose, drawing.alt) == ("drawing", Purpose.INFORMATIVE, None)
-    assert decide(use(title="The settings window"), Pixels(300, 200, chart_like=0.5)).alt
+    assert decide(occurrence(title="The settings window"), Pixels(300, 200, chart_like=0.5)).alt
     opened = {"link": "https://a.net/full/window.png"}
-    thumbnail = decide(use(**opened), Pixels(300, 200, chart_like=0.5))
+    thumbnail = decide(occurrence(**opened), Pixels(300, 200, chart_like=0.5))
     assert thumbnail.rule == "drawing"
     assert "the link opens a picture, window.png" in thumbnail.evidence
-    assert decide(use(**opened), Pixels(20, 20, flat=True)).alt is None
-    assert decide(use(), Pixels(300, 200, text_like=0.4, chart_like=0.4)).rule == "informative"
-    assert decide(use(alt="Kept"), Pixels(1, 1, flat=True)).purpose is Purpose.KEPT
+    assert decide(occurrence(**opened), Pixels(20, 20, flat=True)).alt is None
+    assert (
+        decide(occurrence(), Pixels(300, 200, text_like=0.4, chart_like=0.4)).rule == "informative"
+    )
+    assert decide(occurrence(alt="Kept"), Pixels(1, 1, flat=True)).purpose is Purpose.KEPT
 
 
 BLANK = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
@@ -154,7 +156,7 @@ BLANK = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAA
 def test_a_lazy_placeholder_is_asked_about(attributes: str) -> None:
     size = {"width_px": 600, "height_px": 400} if "width" in attributes else {}
     markup = f'<img src="{BLANK}" {attributes}>'
-    placeholder = use(source=BLANK, url="", markup=markup, **size)
+    placeholder = occurrence(source=BLANK, url="", markup=markup, **size)
     decision = decide(placeholder, Pixels(1, 1, flat=True))
     assert (decision.purpose, decision.rule) == (Purpose.UNKNOWN, "lazy-placeholder")
 
@@ -162,9 +164,11 @@ def test_a_lazy_placeholder_is_asked_about(attributes: str) -> None:
 def test_a_spacer_is_no_lazy_placeholder() -> None:
     for attributes in ("width=600 height=1", "", "data-id=7", 'class="spacer" loading="eager"'):
         size = {"width_px": 600, "height_px": 1} if "width" in attributes else {}
-        spacer = use(source=BLANK, url="", markup=f'<img src="{BLANK}" {attributes}>', **size)
+        spacer = occurrence(
+            source=BLANK, url="", markup=f'<img src="{BLANK}" {attributes}>', **size
+        )
         assert decide(spacer, Pixels(1, 1, flat=True)).rule == "spacer", attributes
-    photograph = use(markup='<img class="lazy" src="red-bicycle.jpg" data-src="x.jpg">')
+    photograph = occurrence(markup='<img class="lazy" src="red-bicycle.jpg" data-src="x.jpg">')
     assert decide(photograph, Pixels(800, 600)).rule == "informative"
 
 
@@ -172,15 +176,15 @@ def test_one_side_from_the_page_and_the_other_from_the_file() -> None:
     photograph = Pixels(2000, 1500)
     for name in ("product-line", "border-collie", "finish-line", "divider"):
         for size in ({"width_px": 150}, {"width_px": 120}, {"height_px": 90}):
-            shown = use(url=f"https://a.net/{name}.jpg", **size)
+            shown = occurrence(url=f"https://a.net/{name}.jpg", **size)
             assert decide(shown, photograph).alt is None, (name, size)
-    wide = use(url="https://a.net/finish-line.jpg", width_px=1600, height_px=200)
+    wide = occurrence(url="https://a.net/finish-line.jpg", width_px=1600, height_px=200)
     assert decide(wide, Pixels(1600, 200)).rule == "informative"
     for size in ({"width_px": 24}, {"height_px": 24}):
-        icon = use(url="https://a.net/i.png", beside="Call us", **size)
+        icon = occurrence(url="https://a.net/i.png", beside="Call us", **size)
         assert decide(icon, Pixels(512, 512)).rule == "icon-beside-text"
         assert decide(icon).rule == "informative"
-    rule = use(url="https://a.net/divider.png", width_px=600)
+    rule = occurrence(url="https://a.net/divider.png", width_px=600)
     assert decide(rule, Pixels(1200, 40)).rule == "spacer"
 
 
@@ -195,7 +199,7 @@ def test_one_side_from_the_page_and_the_other_from_the_file() -> None:
     ],
 )
 def test_an_icon_says_what_its_whole_name_says(name: str, alt: str | None) -> None:
-    icon = use(url=f"https://a.net/{name}.png", width_px=16, height_px=16)
+    icon = occurrence(url=f"https://a.net/{name}.png", width_px=16, height_px=16)
     assert decide(icon).alt == alt
 
 
@@ -216,7 +220,7 @@ def test_an_icon_says_what_its_whole_name_says(name: str, alt: str | None) -> No
     ],
 )
 def test_a_button_does_what_its_whole_name_says(name: str, alt: str | None) -> None:
-    assert decide(use(button=True, url=f"https://a.net/{name}.png")).alt == alt
+    assert decide(occurrence(button=True, url=f"https://a.net/{name}.png")).alt == alt
 
 
 @pytest.mark.parametrize(
@@ -233,7 +237,7 @@ def test_a_button_does_what_its_whole_name_says(name: str, alt: str | None) -> N
     ],
 )
 def test_a_name_that_ends_in_chart_is_a_chart(name: str, complex: bool) -> None:
-    decision = decide(use(url=f"https://a.net/{name}.jpg"))
+    decision = decide(occurrence(url=f"https://a.net/{name}.jpg"))
     assert (decision.purpose is Purpose.COMPLEX) == complex
 
 
@@ -242,7 +246,7 @@ def test_every_rule_has_a_name_a_sentence_and_a_page_of_the_tutorial() -> None:
     assert len(set(names)) == len(names)
     assert {rule for _, _, rule, _ in CASES} - {"informative"} <= set(names)
     for rule in RULES:
-        assert rule.says.endswith(".")
+        assert rule.condition.endswith(".")
         assert rule.reference.startswith("https://www.w3.org/WAI/tutorials/images/")
 
 
@@ -288,9 +292,9 @@ def test_a_link_within_a_scanned_page_says_what_it_leads_to() -> None:
 
 
 def test_reasons_name_a_file_by_its_path_in_the_folder() -> None:
-    decision = decide(replace(use(), page="a.html", link="./shop/1234.html"))
+    decision = decide(replace(occurrence(), page="a.html", link="./shop/1234.html"))
     assert "the link to shop/1234.html, which does not tell" in decision.evidence
-    assert "the start page" in decide(replace(use(), page="a.html", link="./")).evidence
+    assert "the start page" in decide(replace(occurrence(), page="a.html", link="./")).evidence
 
 
 @pytest.mark.parametrize(
@@ -411,7 +415,7 @@ def test_reading_text_without_its_extra_says_which(monkeypatch: pytest.MonkeyPat
 words = st.text(max_size=40) | st.sampled_from(["", "logo", "http://[", "Bild 3", "a", "\n"])
 urls = words | st.sampled_from(["https://a.b/c?d=e#f", "mailto:", "//x", "https://a.b:x/", "%ff"])
 anywhere = st.builds(
-    ImageUse,
+    ImageOccurrence,
     page=urls,
     position=st.integers(0, 9),
     kind=st.sampled_from(Kind),
@@ -446,11 +450,11 @@ measured = st.builds(
 
 
 @given(anywhere, st.none() | measured)
-def test_every_use_is_decided_and_no_word_of_a_person_is_replaced(
-    use: ImageUse, pixels: Pixels | None
+def test_every_occurrence_is_decided_and_no_human_alt_is_replaced(
+    occurrence: ImageOccurrence, pixels: Pixels | None
 ) -> None:
-    decision = decide(use, pixels)
+    decision = decide(occurrence, pixels)
     assert decision.evidence
-    assert decision == decide(use, pixels)
-    if use.alt is not None and (use.alt == "" or use.alt.strip()):
+    assert decision == decide(occurrence, pixels)
+    if occurrence.alt is not None and (occurrence.alt == "" or occurrence.alt.strip()):
         assert (decision.purpose, decision.alt) == (Purpose.KEPT, None)

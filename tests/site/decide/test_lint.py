@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutline.site.decide.lint import MISSING, lint, lint_alt, says_nothing
-from cutline.site.model import Finding, ImageUse, Kind, Severity
-from cutline.site.pages.scan import uses_in_html
+from cutline.site.model import Finding, ImageOccurrence, Kind, Severity
+from cutline.site.pages.scan import occurrences_in_html
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 
-def use(**fields: Any) -> ImageUse:
+def occurrence(**fields: Any) -> ImageOccurrence:
     given = {
         "page": "https://www.example.org/",
         "position": 0,
@@ -21,11 +21,11 @@ def use(**fields: Any) -> ImageUse:
         "source": "team-photo-04.jpg",
         "url": "https://www.example.org/team-photo-04.jpg",
     }
-    return ImageUse(**given | fields)
+    return ImageOccurrence(**given | fields)
 
 
 def on_page(html: str) -> list[Finding]:
-    return list(lint(uses_in_html(html, page="https://www.example.org/")[1]))
+    return list(lint(occurrences_in_html(html, page="https://www.example.org/")[1]))
 
 
 def rules(findings: list[Finding]) -> list[tuple[str, Severity]]:
@@ -57,9 +57,12 @@ def test_what_needs_a_name_and_has_none(html: str, found: list[tuple[str, Severi
     assert rules(on_page(html)) == found
 
 
-def test_findings_know_their_use() -> None:
+def test_findings_have_their_occurrence() -> None:
     first, second = on_page("<img src=a.jpg><img src=b.jpg>")
-    assert [first.use and first.use.source, second.use and second.use.source] == ["a.jpg", "b.jpg"]
+    assert [
+        first.occurrence and first.occurrence.source,
+        second.occurrence and second.occurrence.source,
+    ] == ["a.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -96,11 +99,11 @@ def test_findings_know_their_use() -> None:
     ],
 )
 def test_what_an_alt_says(alt: str, found: list[tuple[str, Severity]]) -> None:
-    assert rules(lint_alt(alt, use())) == found
+    assert rules(lint_alt(alt, occurrence())) == found
 
 
 def test_an_alt_that_is_the_files_only_word_may_well_be_right() -> None:
-    assert not lint_alt("Sunflower", use(url="https://a.net/sunflower.jpg"))
+    assert not lint_alt("Sunflower", occurrence(url="https://a.net/sunflower.jpg"))
 
 
 @pytest.mark.parametrize(
@@ -113,12 +116,12 @@ def test_an_alt_that_is_the_files_only_word_may_well_be_right() -> None:
     ],
 )
 def test_an_alt_that_the_text_beside_it_says_too(around: dict[str, str]) -> None:
-    assert rules(lint_alt("Jane Doe", use(**around))) == [("image-redundant-alt", WARNING)]
-    assert not lint_alt("Jane Doe bakes", use(**around))
+    assert rules(lint_alt("Jane Doe", occurrence(**around))) == [("image-redundant-alt", WARNING)]
+    assert not lint_alt("Jane Doe bakes", occurrence(**around))
 
 
 def test_one_word_in_the_text_beside_it_is_no_repetition() -> None:
-    assert not lint_alt("Bread", use(after="Bread is what we bake"))
+    assert not lint_alt("Bread", occurrence(after="Bread is what we bake"))
 
 
 # Alts of real pages and their siblings, beside the file's name: none may be flagged.
@@ -433,8 +436,8 @@ ACTIONS = (
 )
 
 
-def named(file: str, **fields: Any) -> ImageUse:
-    return use(source=file, url=f"https://www.example.org/{file}", **fields)
+def named(file: str, **fields: Any) -> ImageOccurrence:
+    return occurrence(source=file, url=f"https://www.example.org/{file}", **fields)
 
 
 @pytest.mark.parametrize(("alt", "file"), GOOD)
@@ -463,15 +466,15 @@ def test_links_and_buttons_say_what_they_do(where: dict[str, Any]) -> None:
 
 
 def test_an_icon_that_is_named_like_where_it_leads() -> None:
-    assert not lint_alt("X", use(link="https://x.com/example"))
-    assert not lint_alt("Star", use(link="https://www.example.org/star"))
-    assert not lint_alt("Magnifying glass", use(link="https://www.example.org/big.jpg"))
+    assert not lint_alt("X", occurrence(link="https://x.com/example"))
+    assert not lint_alt("Star", occurrence(link="https://www.example.org/star"))
+    assert not lint_alt("Magnifying glass", occurrence(link="https://www.example.org/big.jpg"))
 
 
 def test_template_code_is_a_fault_only_where_a_page_is_served() -> None:
     for alt in ("{{ page.title }}", "<%= title %>", "${alt}", "{title}"):
-        assert rules(lint_alt(alt, use())) == [("placeholder", ERROR)]
-        assert not lint_alt(alt, use(page="_layouts/post.html"))
+        assert rules(lint_alt(alt, occurrence())) == [("placeholder", ERROR)]
+        assert not lint_alt(alt, occurrence(page="_layouts/post.html"))
 
 
 def test_signs_and_emoji_make_alts_different() -> None:
@@ -479,7 +482,7 @@ def test_signs_and_emoji_make_alts_different() -> None:
     for one, two in (("Learn C", "Learn C++"), ("C# book", "C book"), ("Cat 😀", "Cat 😢")):
         assert not on_page(pair.format(one, two))
     assert len(on_page(pair.format("A cat.", "a  cat"))) == 3
-    assert not lint_alt("Learn C++", use(after="Learn C in a week"))
+    assert not lint_alt("Learn C++", occurrence(after="Learn C in a week"))
 
 
 def test_versions_of_one_picture_may_share_an_alt() -> None:
@@ -512,7 +515,7 @@ def test_spaces_are_no_alt_unless_the_role_says_decorative(
 
 def test_the_end_of_a_sentence_about_a_picture_does_not_repeat_it() -> None:
     before = "You should now see the admin index page:"
-    assert not lint_alt("Admin index page", use(before=before))
+    assert not lint_alt("Admin index page", occurrence(before=before))
 
 
 def test_different_pictures_with_the_same_alt() -> None:
@@ -522,7 +525,7 @@ def test_different_pictures_with_the_same_alt() -> None:
     linked = "<a href=/x><img src=1.jpg alt=Next></a><a href={}><img src=2.jpg alt=Next></a>"
     assert not on_page(linked.format("/x"))
     assert len(on_page(linked.format("/y"))) == 2
-    pages = [use(alt="A dog", page=page, url=f"https://a.net/{page}") for page in "ab"]
+    pages = [occurrence(alt="A dog", page=page, url=f"https://a.net/{page}") for page in "ab"]
     assert not list(lint(pages))
 
 
@@ -546,8 +549,11 @@ def test_titles_that_say_nothing() -> None:
         assert not says_nothing(text), text
 
 
-@given(st.text(max_size=80), st.builds(use, kind=st.sampled_from(Kind), alt=st.none() | st.text()))
-def test_any_text_can_be_checked(alt: str, where: ImageUse) -> None:
+@given(
+    st.text(max_size=80),
+    st.builds(occurrence, kind=st.sampled_from(Kind), alt=st.none() | st.text()),
+)
+def test_any_text_can_be_checked(alt: str, where: ImageOccurrence) -> None:
     assert lint_alt(alt, where) == lint_alt(alt, where)
     assert bool(alt.strip()) or not lint_alt(alt, where)
     list(lint([where]))

@@ -5,7 +5,7 @@ import pytest
 from cutline.errors import OutputError
 from cutline.site.model import Kind
 from cutline.site.pages.alt_markup import alt_in, clean, current_alt, has_alt, with_alt
-from cutline.site.pages.scan import uses_in_html
+from cutline.site.pages.scan import occurrences_in_html
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_an_alt_is_one_line_that_a_file_can_carry() -> None:
     ],
 )
 def test_the_current_alt(html: str, alt: str | None) -> None:
-    [use] = uses_in_html(html, page="a.html")[1]
-    assert current_alt(use) == alt
-    assert alt is None or has_alt(use, alt)
-    assert not has_alt(use, "Another")
+    [occurrence] = occurrences_in_html(html, page="a.html")[1]
+    assert current_alt(occurrence) == alt
+    assert alt is None or has_alt(occurrence, alt)
+    assert not has_alt(occurrence, "Another")

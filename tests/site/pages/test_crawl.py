@@ -17,7 +17,7 @@ from threading import Lock, Thread
 import pytest
 
 from cutline.errors import DataError, OptionError
-from cutline.site.model import ImageUse, Page
+from cutline.site.model import ImageOccurrence, Page
 from cutline.site.pages.crawl import crawl
 from cutline.site.pages.crawl_types import CrawlOptions, CrawlSummary, on_site
 from cutline.site.pages.spider import read_sitemap
@@ -80,12 +80,12 @@ def site() -> Iterator[Site]:
 
 def run(
     url: str, options: CrawlOptions = QUICK
-) -> tuple[CrawlSummary, dict[str, tuple[Page, list[ImageUse]]]]:
-    found: dict[str, tuple[Page, list[ImageUse]]] = {}
+) -> tuple[CrawlSummary, dict[str, tuple[Page, list[ImageOccurrence]]]]:
+    found: dict[str, tuple[Page, list[ImageOccurrence]]] = {}
 
-    def sink(page: Page, uses: list[ImageUse]) -> None:
+    def sink(page: Page, occurrences: list[ImageOccurrence]) -> None:
         assert page.url not in found, "a page came twice"
-        found[page.url] = page, uses
+        found[page.url] = page, occurrences
 
     return crawl(url, options, sink), found
 
@@ -147,15 +147,15 @@ def test_a_site_as_sites_are(site: Site) -> None:
     }
     assert dead["/gone"].error == "HTTP 404 Not Found"
     assert "redirect" in dead["/loop"].error
-    home, uses = found[f"{here}/"]
+    home, occurrences = found[f"{here}/"]
     assert (home.title, home.language, home.status) == ("Home", "en", 200)
-    assert [(use.url, use.alt, use.page) for use in uses] == [
+    assert [(occurrence.url, occurrence.alt, occurrence.page) for occurrence in occurrences] == [
         (f"{here}/a.png", None, f"{here}/"),
         (f"{here}/b.png", "", f"{here}/"),
     ]
     assert summary.pages == 7
     assert (summary.dead, summary.forbidden, summary.duplicates) == (4, 1, 1)
-    assert summary.uses == 4
+    assert summary.occurrences == 4
     assert summary.waiting == 0
     never = {"/private/x", "/skip/this", "/a.jpg"}
     assert not never & set(site.asked)
@@ -190,9 +190,9 @@ def test_a_start_that_moved_takes_the_site_along(site: Site) -> None:
 def test_no_answer_is_told(site: Site) -> None:
     site.close()
     summary, found = run(site.url)
-    [(page, uses)] = found.values()
+    [(page, occurrences)] = found.values()
     assert "refused" in page.error.lower()
-    assert (uses, summary.dead, summary.pages) == ([], 1, 0)
+    assert (occurrences, summary.dead, summary.pages) == ([], 1, 0)
 
 
 def wide(count: int) -> dict[str, tuple[int, dict[str, str], str]]:
@@ -205,7 +205,7 @@ def test_a_stop_and_a_resume_read_every_page_once(site: Site, tmp_path: Path) ->
     options = CrawlOptions(**vars(QUICK) | {"job": tmp_path / "job", "concurrency": 4})
     taken: list[str] = []
 
-    def stopping(page: Page, uses: list[ImageUse]) -> None:
+    def stopping(page: Page, occurrences: list[ImageOccurrence]) -> None:
         if len(taken) == 15:
             raise KeyboardInterrupt
         taken.append(page.url)
@@ -216,12 +216,12 @@ def test_a_stop_and_a_resume_read_every_page_once(site: Site, tmp_path: Path) ->
     log.write_bytes(log.read_bytes()[:-20])  # as a power cut leaves it
     with pytest.raises(DataError, match="holds another crawl"):
         crawl("http://127.0.0.1:1/", options, stopping)
-    summary = crawl(site.url, options, lambda page, uses: taken.append(page.url))
+    summary = crawl(site.url, options, lambda page, occurrences: taken.append(page.url))
     assert set(taken) == {f"{site.url}{path}" for path in site.pages}
     assert len(taken) <= len(site.pages) + 1
-    assert (summary.pages, summary.uses) == (41, 40)
+    assert (summary.pages, summary.occurrences) == (41, 40)
     again: list[str] = []
-    crawl(site.url, options, lambda page, uses: again.append(page.url))
+    crawl(site.url, options, lambda page, occurrences: again.append(page.url))
     assert set(again) == set(taken)
 
 
@@ -260,7 +260,7 @@ def test_a_kill_ends_both_processes_and_loses_nothing(site: Site, tmp_path: Path
     assert not Path(f"/proc/{child}").exists(), "the fetching process outlived its parent"
     site.slow_s = 0
     options = CrawlOptions(**vars(QUICK) | {"job": tmp_path / "job"})
-    crawl(site.url, options, lambda page, uses: taken.append(page.url))
+    crawl(site.url, options, lambda page, occurrences: taken.append(page.url))
     assert set(taken) == {f"{site.url}{path}" for path in site.pages}
     assert len(taken) <= len(site.pages) + 1
 
@@ -297,7 +297,7 @@ def test_the_first_page_is_read_once_under_both_its_names(site: Site) -> None:
     home = page(links("/index.html", "/a/index.html") + "<img src=a.png>")
     site.pages = {"/": home, "/index.html": home, "/a/index.html": home}
     read: list[str] = []
-    summary = crawl(f"{site.url}/", QUICK, lambda page, uses: read.append(page.url))
+    summary = crawl(f"{site.url}/", QUICK, lambda page, occurrences: read.append(page.url))
     assert sorted(read) == [f"{site.url}/", f"{site.url}/a/index.html"]
     assert summary.duplicates == 1
 

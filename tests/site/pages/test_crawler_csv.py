@@ -34,10 +34,10 @@ def export_of(folder: Path, content: str | bytes, name: str = "export.csv") -> E
 
 def test_images_of_screaming_frog(tmp_path: Path) -> None:
     export = export_of(tmp_path, "\ufeff" + IMAGES)
-    [(number, use)] = export.uses
-    assert (number, use.kind, use.url) == (0, Kind.ROW, "https://x.org/a,b.jpg")
-    assert use.alt_state is Alt.MISSING
-    assert use.page == "export.csv"
+    [(number, occurrence)] = export.occurrences
+    assert (number, occurrence.kind, occurrence.url) == (0, Kind.ROW, "https://x.org/a,b.jpg")
+    assert occurrence.alt_state is Alt.MISSING
+    assert occurrence.page == "export.csv"
     assert export.problems == [
         (1, "got content of type 'text/html; charset=utf-8'; expected an image")
     ]
@@ -58,7 +58,9 @@ def test_inlinks_in_every_language(
     ]
     content = "".join(delimiter.join(f'"{cell}"' for cell in row) + "\r\n" for row in rows)
     export = export_of(tmp_path, content.encode(encoding))
-    assert [(n, use.page, use.url, use.alt) for n, use in export.uses] == [
+    assert [
+        (n, occurrence.page, occurrence.url, occurrence.alt) for n, occurrence in export.occurrences
+    ] == [
         (0, "https://x.org/p/", "https://x.org/b%C3%A4r.jpg", None),
         (1, "https://x.org/p/", "https://x.org/b.jpg", "Ein Bär"),
     ]
@@ -85,31 +87,38 @@ def test_inlinks_in_every_language(
 )
 def test_whole_tags_in_cells(tmp_path: Path, cell: str, url: str, alt: str | None) -> None:
     export = export_of(tmp_path, f"url,image\nhttps://x.org/p,{cell}\n")
-    [(number, use)] = export.uses
-    assert (number, use.page, use.url, use.alt) == (0, "https://x.org/p", url, alt)
+    [(number, occurrence)] = export.occurrences
+    assert (number, occurrence.page, occurrence.url, occurrence.alt) == (
+        0,
+        "https://x.org/p",
+        url,
+        alt,
+    )
 
 
 def test_a_column_of_bare_tags(tmp_path: Path) -> None:
     tag = '<img style="border: 0; margin: 1px, 2px" src="https://x.org/{}.jpg" alt="" />'
     export = export_of(tmp_path, "images\n" + "\n".join(tag.format(n) for n in range(144)))
-    assert [use.url for _, use in export.uses] == [f"https://x.org/{n}.jpg" for n in range(144)]
-    assert {use.alt_state for _, use in export.uses} == {Alt.EMPTY}
+    assert [occurrence.url for _, occurrence in export.occurrences] == [
+        f"https://x.org/{n}.jpg" for n in range(144)
+    ]
+    assert {occurrence.alt_state for _, occurrence in export.occurrences} == {Alt.EMPTY}
 
 
 @pytest.mark.parametrize("header", ["", "URL\n", "Bilder\n"])
 def test_a_plain_column_of_urls(tmp_path: Path, header: str) -> None:
     export = export_of(tmp_path, f"{header}https://x.org/a,1.png\nhttps://x.org/render?id=2\nno\n")
-    assert [use.url for _, use in export.uses] == [
+    assert [occurrence.url for _, occurrence in export.occurrences] == [
         "https://x.org/a,1.png",
         "https://x.org/render?id=2",
     ]
     assert [number for number, _ in export.problems] == [2]
 
 
-def test_several_tags_in_a_cell_are_several_uses(tmp_path: Path) -> None:
+def test_several_tags_in_a_cell_are_several_occurrences(tmp_path: Path) -> None:
     cell = '"<img src=""/a.png""><img src=""/b.png"">"'
     export = export_of(tmp_path, f"url,images\nhttps://x.org/,{cell}\n")
-    assert [(n, use.url) for n, use in export.uses] == [
+    assert [(n, occurrence.url) for n, occurrence in export.occurrences] == [
         (0, "https://x.org/a.png"),
         (0, "https://x.org/b.png"),
     ]
@@ -119,14 +128,14 @@ def test_a_quote_never_closed_swallows_no_rows(tmp_path: Path) -> None:
     rows = 'https://x.org/p,"<img src=""/{}.png""{}\n'
     content = "url,image\n" + rows.format(0, "") + rows.format(1, '>"') + rows.format(2, '>"')
     export = export_of(tmp_path, content)
-    assert [(n, use.url) for n, use in export.uses] == [
+    assert [(n, occurrence.url) for n, occurrence in export.occurrences] == [
         (n, f"https://x.org/{n}.png") for n in range(3)
     ]
 
 
 def test_a_file_on_this_machine_is_no_image_of_a_site(tmp_path: Path) -> None:
     export = export_of(tmp_path, "URL\nfile:///etc/passwd.png\n//x.org/a.png\n")
-    assert not export.uses
+    assert not export.occurrences
     assert len(export.problems) == 2
 
 
@@ -142,7 +151,7 @@ def test_rows_come_back_as_they_were_with_new_columns(tmp_path: Path, encoding: 
         f"{old[2]},,",
     ]
     again = read_export(target)
-    assert again.uses == [(0, again.uses[0][1])]
+    assert again.occurrences == [(0, again.occurrences[0][1])]
     write_export(again, {}, target)
     assert read_export(target).rows == again.rows
 
@@ -220,7 +229,10 @@ def test_headers_of_every_language(tmp_path: Path, language: str, above: str) ->
     encodings = ["utf-8", *([LEGACY[language]] if language in LEGACY else [])]
     for encoding in encodings:
         export = export_of(tmp_path, content.encode(encoding))
-        assert [(n, use.page, use.url, use.alt) for n, use in export.uses] == [
+        assert [
+            (n, occurrence.page, occurrence.url, occurrence.alt)
+            for n, occurrence in export.occurrences
+        ] == [
             (0, "https://e.com/", "https://e.com/render?id=1", None),
             (2, "https://e.com/", "https://e.com/b.jpg", "A dog"),
         ]
@@ -232,7 +244,9 @@ def test_headers_of_every_language(tmp_path: Path, language: str, above: str) ->
 def test_pages_and_images_of_every_language(tmp_path: Path, language: str) -> None:
     rows = "https://e.com/p,https://e.com/a.jpg,\nhttps://e.com/p,https://e.com/b.jpg,A dog\n"
     export = export_of(tmp_path, f"{PAGES[language]}\n{rows}")
-    assert [(use.page, use.url, use.alt) for _, use in export.uses] == [
+    assert [
+        (occurrence.page, occurrence.url, occurrence.alt) for _, occurrence in export.occurrences
+    ] == [
         ("https://e.com/p", "https://e.com/a.jpg", None),
         ("https://e.com/p", "https://e.com/b.jpg", "A dog"),
     ]
@@ -246,7 +260,7 @@ def test_cells_that_span_lines(tmp_path: Path) -> None:
             rows = [d.join(["Handle", "Body (HTML)", "Image Src", "Image Alt Text"])]
             rows += [d.join(["mug", cell, f"https://e.com/{n}.jpg", ""]) for n in range(4)]
             export = export_of(tmp_path, "\n".join(rows))
-            assert [use.url for _, use in export.uses] == [
+            assert [occurrence.url for _, occurrence in export.occurrences] == [
                 f"https://e.com/{n}.jpg" for n in range(4)
             ]
             write_export(export, {n: {"cutline_alt": "A\nmug"} for n in range(4)}, tmp_path / "o")
@@ -307,7 +321,10 @@ SHOPS = {
 def test_products_of_shops(tmp_path: Path, shop: str) -> None:
     content, images = SHOPS[shop]
     export = export_of(tmp_path, content)
-    assert [(use.url.removeprefix("https://e.com/"), use.alt) for _, use in export.uses] == images
+    assert [
+        (occurrence.url.removeprefix("https://e.com/"), occurrence.alt)
+        for _, occurrence in export.occurrences
+    ] == images
     assert not export.problems
 
 
@@ -318,9 +335,9 @@ def test_a_row_without_an_image_says_so(tmp_path: Path) -> None:
 
 def test_counts_and_lengths_are_not_alts(tmp_path: Path) -> None:
     export = export_of(tmp_path, "Address,Missing alt,Alt Text 1\nhttps://e.com/a.jpg,3,A dog\n")
-    assert [use.alt for _, use in export.uses] == ["A dog"]
+    assert [occurrence.alt for _, occurrence in export.occurrences] == ["A dog"]
     export = export_of(tmp_path, "Address,Alt Text 1 Length\nhttps://e.com/a.jpg,5\n")
-    assert [use.alt for _, use in export.uses] == [None]
+    assert [occurrence.alt for _, occurrence in export.occurrences] == [None]
 
 
 def test_marks_escaped_by_backslashes_come_back_so(tmp_path: Path) -> None:
@@ -328,7 +345,7 @@ def test_marks_escaped_by_backslashes_come_back_so(tmp_path: Path) -> None:
         'Source,Destination,Alt\n"https://e.com","https://e.com/a.jpg","The \\"big\\", red dog"\n'
     )
     export = export_of(tmp_path, content)
-    assert [use.alt for _, use in export.uses] == ['The "big", red dog']
+    assert [occurrence.alt for _, occurrence in export.occurrences] == ['The "big", red dog']
     write_export(export, {0: {"new": 'a "b", c\\'}}, tmp_path / "out.csv")
     written = (tmp_path / "out.csv").read_text()
     assert written.splitlines()[1] == content.splitlines()[1] + ',"a \\"b\\", c\\\\"'
@@ -353,9 +370,11 @@ TABLE = st.binary(max_size=300) | st.lists(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(content=TABLE)
-def test_any_table_gives_a_use_or_a_problem_for_each_row(tmp_path: Path, content: bytes) -> None:
+def test_any_table_gives_an_occurrence_or_a_problem_for_each_row(
+    tmp_path: Path, content: bytes
+) -> None:
     export = export_of(tmp_path, content)
-    told = {number for number, _ in export.uses} ^ {number for number, _ in export.problems}
+    told = {number for number, _ in export.occurrences} ^ {number for number, _ in export.problems}
     assert told == set(range(len(export.rows)))
     same = tmp_path / "same.csv"
     write_export(export, {}, same)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cutline.site.pages.scan import uses_in_html, uses_in_markdown
+from cutline.site.pages.scan import occurrences_in_html, occurrences_in_markdown
 
 HTML = [
     "<noscript>",
@@ -29,9 +29,9 @@ def seconds(piece: str, length: int, page: str) -> float:
     text = piece * (length // len(piece))
     start = time.process_time()
     if page.endswith(".md"):
-        uses_in_markdown(text, page=page)
+        occurrences_in_markdown(text, page=page)
     else:
-        uses_in_html(text, page=page)
+        occurrences_in_html(text, page=page)
     return time.process_time() - start
 
 
@@ -56,5 +56,5 @@ def test_markdown(piece: str) -> None:
 @pytest.mark.parametrize("piece", [",", "(", "url(", "a ", "a.png"])
 def test_attributes(attribute: str, piece: str) -> None:
     start = time.process_time()
-    uses_in_html(f"<img {attribute.format(piece * 60_000)}>", page="a.html")
+    occurrences_in_html(f"<img {attribute.format(piece * 60_000)}>", page="a.html")
     assert time.process_time() - start < 12

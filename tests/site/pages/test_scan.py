@@ -9,31 +9,34 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cutline.errors import DataError
-from cutline.site.model import Alt, ImageUse, Kind
+from cutline.site.model import Alt, ImageOccurrence, Kind
 from cutline.site.pages.scan import (
     decode,
     normalise_url,
+    occurrences_in_html,
+    occurrences_in_markdown,
     scan,
     scan_unread,
-    uses_in_html,
-    uses_in_markdown,
 )
 
 PAGE = "https://example.org/a/b.html"
 
 
-def uses_of(html: str, base: str | None = None) -> list[ImageUse]:
-    _, uses = uses_in_html(html, page=PAGE, base=base)
-    for use in uses:
-        assert use.markup
-        assert html[use.offset : use.offset + len(use.markup)] == use.markup
-    assert [use.position for use in uses] == list(range(len(uses)))
-    return uses
+def occurrences_of(html: str, base: str | None = None) -> list[ImageOccurrence]:
+    _, occurrences = occurrences_in_html(html, page=PAGE, base=base)
+    for occurrence in occurrences:
+        assert occurrence.markup
+        assert (
+            html[occurrence.offset : occurrence.offset + len(occurrence.markup)]
+            == occurrence.markup
+        )
+    assert [occurrence.position for occurrence in occurrences] == list(range(len(occurrences)))
+    return occurrences
 
 
-def use_of(html: str, base: str | None = None) -> ImageUse:
-    [use] = uses_of(html, base)
-    return use
+def occurrence_of(html: str, base: str | None = None) -> ImageOccurrence:
+    [occurrence] = occurrences_of(html, base)
+    return occurrence
 
 
 @pytest.mark.parametrize(
@@ -48,8 +51,8 @@ def use_of(html: str, base: str | None = None) -> ImageUse:
     ],
 )
 def test_the_four_states_of_an_alt(attribute: str, alt: str | None, state: Alt) -> None:
-    use = use_of(f"<img src=a.png {attribute}>")
-    assert (use.alt, use.alt_state) == (alt, state)
+    occurrence = occurrence_of(f"<img src=a.png {attribute}>")
+    assert (occurrence.alt, occurrence.alt_state) == (alt, state)
 
 
 @pytest.mark.parametrize(
@@ -66,29 +69,31 @@ def test_the_four_states_of_an_alt(attribute: str, alt: str | None, state: Alt) 
     ],
 )
 def test_the_start_tag_is_found_exactly(html: str) -> None:
-    use = use_of(html)
-    assert use.source == "a.png"
-    assert use.markup.lower().startswith("<im")
-    assert use.markup.endswith(">")
+    occurrence = occurrence_of(html)
+    assert occurrence.source == "a.png"
+    assert occurrence.markup.lower().startswith("<im")
+    assert occurrence.markup.endswith(">")
 
 
 def test_in_xhtml_elements_close_themselves() -> None:
     html = """<?xml version="1.0"?><html><head><title/><script src="x"/></head><body><!-- <b/> -->
       <a href="/x"/><p/><img src="é.png" alt="1 > 2"/><div hidden=""/><br/>
       <svg><path/></svg><img src="b.png"/></body></html>"""
-    _, uses = uses_in_html(html, page="a/b.XHTML", base=PAGE)
-    assert [(use.markup, use.link, use.hidden) for use in uses] == [
+    _, occurrences = occurrences_in_html(html, page="a/b.XHTML", base=PAGE)
+    assert [
+        (occurrence.markup, occurrence.link, occurrence.hidden) for occurrence in occurrences
+    ] == [
         ('<img src="é.png" alt="1 > 2"/>', "", False),
         ("<svg>", "", False),
         ('<img src="b.png"/>', "", False),
     ]
-    for use in uses:
-        assert html[use.offset :].startswith(use.markup)
-    assert uses_of(html) == []
+    for occurrence in occurrences:
+        assert html[occurrence.offset :].startswith(occurrence.markup)
+    assert occurrences_of(html) == []
 
 
 def test_a_tag_cut_off_is_none() -> None:
-    assert uses_of('<p><img src="a.png') == []
+    assert occurrences_of('<p><img src="a.png') == []
 
 
 @pytest.mark.parametrize(
@@ -105,7 +110,7 @@ def test_a_tag_cut_off_is_none() -> None:
     ],
 )
 def test_what_shows_an_image(html: str, kind: Kind) -> None:
-    assert use_of(html).kind is kind
+    assert occurrence_of(html).kind is kind
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def test_what_shows_an_image(html: str, kind: Kind) -> None:
     ],
 )
 def test_what_shows_none(html: str) -> None:
-    assert uses_of(html) == []
+    assert occurrences_of(html) == []
 
 
 @pytest.mark.parametrize(
@@ -143,24 +148,24 @@ def test_what_shows_none(html: str) -> None:
     ],
 )
 def test_which_source_is_taken(html: str, source: str, candidates: tuple[str, ...]) -> None:
-    use = use_of(html)
-    assert use.source == source
-    assert use.candidates == tuple(f"https://example.org/a/{one}" for one in candidates)
+    occurrence = occurrence_of(html)
+    assert occurrence.source == source
+    assert occurrence.candidates == tuple(f"https://example.org/a/{one}" for one in candidates)
     fetched = source and not source.startswith("data:")
-    assert use.url == (normalise_url(source, PAGE) if fetched else "")
+    assert occurrence.url == (normalise_url(source, PAGE) if fetched else "")
 
 
 @pytest.mark.parametrize("source", ["{{ page.img }}", "{% static 'x' %}", "<?= $x ?>", "${x}"])
 def test_a_template_is_not_fetched(source: str) -> None:
-    use = use_of(f'<img src="{source}">')
-    assert (use.source, use.url) == (source, "")
+    occurrence = occurrence_of(f'<img src="{source}">')
+    assert (occurrence.source, occurrence.url) == (source, "")
 
 
 def test_base_counts_for_sources_and_links() -> None:
     head = "<head><base target=x><base href=/new/><base href=/no/></head>"
-    use = use_of(f"{head}<a href='x#y'><img src=i.png></a>")
-    assert use.url == "https://example.org/new/i.png"
-    assert use.link == "https://example.org/new/x#y"
+    occurrence = occurrence_of(f"{head}<a href='x#y'><img src=i.png></a>")
+    assert occurrence.url == "https://example.org/new/i.png"
+    assert occurrence.link == "https://example.org/new/x#y"
 
 
 @pytest.mark.parametrize(
@@ -181,14 +186,14 @@ def test_base_counts_for_sources_and_links() -> None:
     ],
 )
 def test_the_link_or_button_around(html: str, link: str, text: str, button: bool) -> None:
-    use = uses_of(html)[0]
-    assert use.link == (f"https://example.org{link}" if link else "")
-    assert (use.link_text, use.button) == (text, button)
+    occurrence = occurrences_of(html)[0]
+    assert occurrence.link == (f"https://example.org{link}" if link else "")
+    assert (occurrence.link_text, occurrence.button) == (text, button)
 
 
 @pytest.mark.parametrize("href", ["mailto:a@example.org", "javascript:go()", "tel:+1"])
 def test_a_link_keeps_its_scheme(href: str) -> None:
-    assert use_of(f"<a href={href}><img></a>").link == href
+    assert occurrence_of(f"<a href={href}><img></a>").link == href
 
 
 @pytest.mark.parametrize(
@@ -205,7 +210,7 @@ def test_a_link_keeps_its_scheme(href: str) -> None:
     ],
 )
 def test_what_is_hidden(html: str) -> None:
-    assert use_of(html).hidden
+    assert occurrence_of(html).hidden
 
 
 @pytest.mark.parametrize(
@@ -227,7 +232,7 @@ def test_what_is_hidden(html: str) -> None:
     ],
 )
 def test_what_is_not(html: str) -> None:
-    assert not use_of(html).hidden
+    assert not occurrence_of(html).hidden
 
 
 def test_what_stands_around() -> None:
@@ -238,7 +243,7 @@ def test_what_stands_around() -> None:
         style="width: 30px; height:50%" height="40px">
         <figcaption>Une <i>vue</i></figcaption></figure>
       <p>After</p><noscript><p>off<img src=n.png></p></noscript><h2>Later</h2>"""
-    logo, figure, noscript = uses_of(html)
+    logo, figure, noscript = occurrences_of(html)
     assert (logo.heading, figure.heading, noscript.heading) == ("News", "News", "News")
     assert figure.before == "Site Before it News"
     assert figure.after == "Une vue After Later"
@@ -265,13 +270,13 @@ def test_what_stands_around() -> None:
     ],
 )
 def test_what_stands_in_the_same_block(html: str, beside: str) -> None:
-    assert use_of(html).beside == beside
+    assert occurrence_of(html).beside == beside
 
 
 def test_context_is_cut_between_words() -> None:
-    use = use_of("word " * 100 + "<img>" + " next" * 100)
-    assert use.before == ("word " * 40).strip()
-    assert use.after == ("next " * 40).strip()
+    occurrence = occurrence_of("word " * 100 + "<img>" + " next" * 100)
+    assert occurrence.before == ("word " * 40).strip()
+    assert occurrence.after == ("next " * 40).strip()
 
 
 @pytest.mark.parametrize(
@@ -292,16 +297,16 @@ def test_context_is_cut_between_words() -> None:
     ],
 )
 def test_the_accessible_name(html: str, name: str) -> None:
-    assert uses_of(html)[0].name == name
+    assert occurrences_of(html)[0].name == name
 
 
 def test_page_and_its_checksum_are_told() -> None:
-    page, _ = uses_in_html("<html xml:lang=de><title>a</title>", page=PAGE)
+    page, _ = occurrences_in_html("<html xml:lang=de><title>a</title>", page=PAGE)
     assert (page.url, page.title, page.language, len(page.sha256)) == (PAGE, "a", "de", 64)
 
 
 def test_a_deep_page_is_read() -> None:
-    assert len(uses_of("<div>" * 5000 + "<img>" + "<a href=x>" * 300 + "<img>")) == 2
+    assert len(occurrences_of("<div>" * 5000 + "<img>" + "<a href=x>" * 300 + "<img>")) == 2
 
 
 PIECES = [
@@ -317,12 +322,12 @@ PIECES = [
 @example("<i role=img><p>x<i role=img><p>")
 @example("<noscript><img></noscript")
 def test_any_html_is_read_with_exact_places(html: str) -> None:
-    uses_of(html)
+    occurrences_of(html)
 
 
 def test_of_svgs_only_the_outermost_counts_unless_it_has_a_role() -> None:
     html = "<svg><svg></svg><g role=img></g><svg role=graphics-symbol></svg></svg>"
-    assert [use.markup for use in uses_of(html)] == [
+    assert [occurrence.markup for occurrence in occurrences_of(html)] == [
         "<svg>",
         "<g role=img>",
         "<svg role=graphics-symbol>",
@@ -412,9 +417,12 @@ Text ![one](a.png) ![ö two](<b c.png> "t") [![in](c.png)](/x) `![no](x)`
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_markdown(newline: str, mark: str) -> None:
     text = mark + MARKDOWN.replace("\n", newline)
-    page, uses = uses_in_markdown(text, page="a/b.md", base=PAGE)
+    page, occurrences = occurrences_in_markdown(text, page="a/b.md", base=PAGE)
     assert (page.title, page.language) == ("Hello: there", "de")
-    assert [(use.markup.replace(newline, "\n"), use.alt, use.source) for use in uses] == [
+    assert [
+        (occurrence.markup.replace(newline, "\n"), occurrence.alt, occurrence.source)
+        for occurrence in occurrences
+    ] == [
         ("![one](a.png)", "one", "a.png"),
         ('![ö two](<b c.png> "t")', "ö two", "b c.png"),
         ("![in](c.png)", "in", "c.png"),
@@ -432,13 +440,16 @@ def test_markdown(newline: str, mark: str) -> None:
         ("![inside](in.png)", "inside", "in.png"),
         ("<img\n  >   src=deep.png>", None, "deep.png"),
     ]
-    for use in uses:
-        assert text[use.offset : use.offset + len(use.markup)] == use.markup
-    assert len({use.offset for use in uses}) == len(uses)
-    assert {use.kind for use in uses} == {Kind.MARKDOWN, Kind.IMG}
-    assert {use.heading for use in uses} == {"A heading"}
-    assert uses[2].link == "https://example.org/x"
-    assert uses[1].title == "t"
+    for occurrence in occurrences:
+        assert (
+            text[occurrence.offset : occurrence.offset + len(occurrence.markup)]
+            == occurrence.markup
+        )
+    assert len({occurrence.offset for occurrence in occurrences}) == len(occurrences)
+    assert {occurrence.kind for occurrence in occurrences} == {Kind.MARKDOWN, Kind.IMG}
+    assert {occurrence.heading for occurrence in occurrences} == {"A heading"}
+    assert occurrences[2].link == "https://example.org/x"
+    assert occurrences[1].title == "t"
 
 
 MARKDOWN_PIECES = [
@@ -453,11 +464,11 @@ MARKDOWN_PIECES = [
 @example("| ![a](b) | ![a](b) |\n|---|---|\n")
 @example("<!--cutline:0--><img src=x cutline='0'>")
 def test_any_markdown_is_read_with_exact_places(text: str) -> None:
-    _, uses = uses_in_markdown(text, page="a.md")
-    for use in uses:
-        assert use.offset == -1 or text[use.offset :].startswith(use.markup)
-        if use.kind is Kind.MARKDOWN and use.offset >= 0:
-            assert use.markup.startswith("![")
+    _, occurrences = occurrences_in_markdown(text, page="a.md")
+    for occurrence in occurrences:
+        assert occurrence.offset == -1 or text[occurrence.offset :].startswith(occurrence.markup)
+        if occurrence.kind is Kind.MARKDOWN and occurrence.offset >= 0:
+            assert occurrence.markup.startswith("![")
 
 
 @pytest.mark.parametrize(
@@ -493,8 +504,8 @@ def test_a_link_within_the_folder_scanned_is_a_path_in_it(tmp_path: Path) -> Non
     links = ["../index.html", "/", "b.html?x#y", "#top", "../../other.html", "https://a.net/"]
     html = "".join(f"<a href='{link}'><img src=1.png></a>" for link in links)
     (tmp_path / "new shop/a.html").write_text(html)
-    [(_, uses)] = scan(tmp_path)
-    assert [use.link for use in uses] == [
+    [(_, occurrences)] = scan(tmp_path)
+    assert [occurrence.link for occurrence in occurrences] == [
         "./index.html",
         "./",
         "./new%20shop/b.html?x#y",
@@ -518,15 +529,17 @@ def test_a_folder_is_scanned(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     (tmp_path / "broken.html").symlink_to(tmp_path / "nowhere")
-    found = {page.url: (page, uses) for page, uses in scan(tmp_path, exclude=["drafts"])}
+    found = {
+        page.url: (page, occurrences) for page, occurrences in scan(tmp_path, exclude=["drafts"])
+    }
     assert list(found) == ["broken.html", "index.html", "blog/one.md", "blog/two.HTM"]
     root = tmp_path.resolve().as_uri()
-    assert [use.url for use in found["index.html"][1]] == [
+    assert [occurrence.url for occurrence in found["index.html"][1]] == [
         f"{root}/img/a.png",
         f"{root}/b%20c.png",
         "https://cdn.example.org/x.png",
     ]
-    assert [use.url for use in found["blog/one.md"][1]] == [f"{root}/img/a.png"]
+    assert [occurrence.url for occurrence in found["blog/one.md"][1]] == [f"{root}/img/a.png"]
     assert found["blog/two.HTM"][0].title == "é"
     assert found["blog/two.HTM"][1][0].alt == "é"
     assert "No such file" in found["broken.html"][0].error
@@ -555,9 +568,9 @@ def test_root_relative_pictures_of_generators(
     (tmp_path / folder / file).write_bytes(b"x")
     image = "<img src=/{}>" if page.endswith("html") else "![](/{})"
     (tmp_path / page).write_text(f"{image.format(file)}\n\n{image.format('no.png')}")
-    [(_, uses)] = scan(tmp_path)
+    [(_, occurrences)] = scan(tmp_path)
     root = tmp_path.resolve()
-    assert [use.url for use in uses] == [
+    assert [occurrence.url for occurrence in occurrences] == [
         (root / folder / file).as_uri(),
         (root / "no.png").as_uri(),
     ]
@@ -566,8 +579,8 @@ def test_root_relative_pictures_of_generators(
 def test_a_picture_of_a_page_that_is_published_as_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     (tmp_path / "page.md").write_text("<img src=../a.png>")
-    [(_, [use])] = scan(tmp_path)
-    assert use.url == (tmp_path.resolve() / "a.png").as_uri()
+    [(_, [occurrence])] = scan(tmp_path)
+    assert occurrence.url == (tmp_path.resolve() / "a.png").as_uri()
 
 
 def test_what_looks_like_an_image_and_is_not_read_is_counted(tmp_path: Path) -> None:

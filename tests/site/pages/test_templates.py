@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutline.site.model import ImageOccurrence
-from cutline.site.pages.scan import uses_in_html, uses_in_markdown
+from cutline.site.pages.scan import occurrences_in_html, occurrences_in_markdown
 from cutline.site.pages.templates import (
     Protected,
     SpanKind,
@@ -22,11 +22,14 @@ from cutline.site.pages.templates import (
 
 
 def sources(text: str, page: str) -> list[str]:
-    read = uses_in_html if page.endswith(".html") else uses_in_markdown
-    _, uses = read(text, page=page)
-    for use in uses:
-        assert text[use.offset : use.offset + len(use.markup)] == use.markup
-    return [use.source for use in uses]
+    read = occurrences_in_html if page.endswith(".html") else occurrences_in_markdown
+    _, occurrences = read(text, page=page)
+    for occurrence in occurrences:
+        assert (
+            text[occurrence.offset : occurrence.offset + len(occurrence.markup)]
+            == occurrence.markup
+        )
+    return [occurrence.source for occurrence in occurrences]
 
 
 MATTERS = [
@@ -52,7 +55,7 @@ def test_front_matter_holds_no_images(matter: str, page: str) -> None:
 
 @pytest.mark.parametrize("matter", MATTERS[:3] + MATTERS[5:7])
 def test_its_title_is_the_pages(matter: str) -> None:
-    assert uses_in_markdown(f"{matter}\n![](a.png)", page="a.md")[0].title == "A"
+    assert occurrences_in_markdown(f"{matter}\n![](a.png)", page="a.md")[0].title == "A"
     assert front_matter_field(matter, "title") == "A"
 
 
@@ -140,8 +143,8 @@ def test_what_is_no_comment_or_sample(text: str) -> None:
 
 def test_a_page_from_a_server_is_no_template() -> None:
     html = "---\nx: <img src=1>\n---\n{# <img src=2> #}{% raw %}<img src=3>{% endraw %}"
-    _, uses = uses_in_html(html, page="https://example.org/")
-    assert [use.source for use in uses] == ["1", "2", "3"]
+    _, occurrences = occurrences_in_html(html, page="https://example.org/")
+    assert [occurrence.source for occurrence in occurrences] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -160,8 +163,8 @@ def test_a_page_from_a_server_is_no_template() -> None:
 )
 def test_template_code_in_markup_is_read_over(code: str, source: str) -> None:
     if "<img <%" in code or "<img {%" in code:  # no tag in Markdown
-        page, uses = uses_in_markdown(f"Text {code}\n", page="a.md")
-        assert (uses, page.unread) == ([], (("JSX or template tag", 1),))
+        page, occurrences = occurrences_in_markdown(f"Text {code}\n", page="a.md")
+        assert (occurrences, page.unread) == ([], (("JSX or template tag", 1),))
     else:
         assert sources(f"Text {code}\n", "a.md") == [source]
     if code.startswith("<img") and "style=" not in code:
@@ -223,9 +226,9 @@ def test_time_grows_with_length_alone(piece: str) -> None:
     assert time.process_time() - start < 10
 
 
-def only(uses: list[ImageOccurrence]) -> ImageOccurrence:
-    [use] = uses
-    return use
+def only(occurrences: list[ImageOccurrence]) -> ImageOccurrence:
+    [occurrence] = occurrences
+    return occurrence
 
 
 @pytest.mark.parametrize(
@@ -244,7 +247,7 @@ def only(uses: list[ImageOccurrence]) -> ImageOccurrence:
     ],
 )
 def test_attribute_lists_behind_images(text: str, alt: str | None, markup: str | None) -> None:
-    use = only(uses_in_markdown(text, page="a.md")[1])
-    assert use.alt == alt
-    assert use.markup == (text if markup is None else markup)
-    assert (use.before, use.after.startswith("{")) == ("", markup == "![c](a.png)")
+    occurrence = only(occurrences_in_markdown(text, page="a.md")[1])
+    assert occurrence.alt == alt
+    assert occurrence.markup == (text if markup is None else markup)
+    assert (occurrence.before, occurrence.after.startswith("{")) == ("", markup == "![c](a.png)")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cutline.site.model import Decision, Draft, Page, Purpose, Review, Verdict
-from cutline.site.pages.scan import uses_in_html
+from cutline.site.pages.scan import occurrences_in_html
 from cutline.site.results import export
 from cutline.site.store.store import Store
 
@@ -38,9 +38,11 @@ def store(tmp_path: Path) -> Store:
         "<img src=/3.png>",
         "<img src=/2.png>",
     ]
-    page, uses = uses_in_html("".join([*tags, "<img src=/9.png>"]), page="https://a.example/")
+    page, occurrences = occurrences_in_html(
+        "".join([*tags, "<img src=/9.png>"]), page="https://a.example/"
+    )
     store = Store(tmp_path / "site.cutline")
-    store.put_page(page, uses)
+    store.put_page(page, occurrences)
     decision = Decision(Purpose.INFORMATIVE, "photo", "nothing else says it")
     store.put_draft(2, Draft(decision, "A dog", confidence=0.5, labels=("dog", "ball"), model="m"))
     for id, alt in (
@@ -53,7 +55,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def test_a_table_has_every_use_and_no_formula(store: Store) -> None:
+def test_a_table_has_every_occurrence_and_no_formula(store: Store) -> None:
     stream = io.StringIO(newline="")
     export.write_csv(store, stream)
     first, second, *others = csv.DictReader(io.StringIO(stream.getvalue(), newline=""))
@@ -73,13 +75,22 @@ def test_a_table_has_every_use_and_no_formula(store: Store) -> None:
 
 
 def test_json_says_the_same_and_tells_missing_from_empty(store: Store) -> None:
-    store.put_page(Page("https://a.example/b"), uses_in_html("<img src=x alt=''>", page="b")[1])
+    store.put_page(
+        Page("https://a.example/b"), occurrences_in_html("<img src=x alt=''>", page="b")[1]
+    )
     stream = io.StringIO()
     export.write_json(store, stream)
     record = json.loads(stream.getvalue())
     assert record["version"] == 1
-    assert [use["alt"] for use in record["uses"]] == ["=1+1", None, None, None, None, ""]
-    assert [list(use) for use in record["uses"]] == [export.COLUMNS] * 6
+    assert [occurrence["alt"] for occurrence in record["uses"]] == [
+        "=1+1",
+        None,
+        None,
+        None,
+        None,
+        "",
+    ]
+    assert [list(occurrence) for occurrence in record["uses"]] == [export.COLUMNS] * 6
     assert record["uses"][1]["labels"] == ["dog", "ball"]
 
 
@@ -167,9 +178,11 @@ def test_other_urls_of_an_attachment(url: str, known: list[str]) -> None:
 
 def test_the_script_looks_for_every_url(tmp_path: Path) -> None:
     page = "https://a.example/"
-    _, uses = uses_in_html("<img src='https://i0.wp.com/a.example/2.png?w=3'>", page=page)
+    _, occurrences = occurrences_in_html(
+        "<img src='https://i0.wp.com/a.example/2.png?w=3'>", page=page
+    )
     with Store(tmp_path / "site.cutline") as store:
-        store.put_page(Page(page), uses)
+        store.put_page(Page(page), occurrences)
         store.put_review(1, Review(Verdict.EDITED, "A dog"))
         script = export.wp_cli(store)
     environment = library(tmp_path / "wp", _2="")

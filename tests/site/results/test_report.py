@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cutline.site.model import Decision, Draft, Origin, Page, Pixels, Purpose, Review, Verdict
-from cutline.site.pages.scan import scan, uses_in_html
+from cutline.site.pages.scan import occurrences_in_html, scan
 from cutline.site.results import report as reports
 from cutline.site.store.store import Content, Store
 from cutline.site.writeback import apply as writeback
@@ -39,8 +39,8 @@ def store(tmp_path: Path) -> Store:
         )
     store = Store(tmp_path / "zoo.cutline")
     store.put_setting("root", str(root))
-    for page, uses in scan(root):
-        store.put_page(page, uses)
+    for page, occurrences in scan(root):
+        store.put_page(page, occurrences)
     store.put_page(Page("b.html", error="no permission"), [])
     for image in store.images():
         path = Path(image.url.removeprefix("file://"))
@@ -66,7 +66,9 @@ def test_coverage_counts_what_needs_words_and_has_some(store: Store) -> None:
     assert (found.unmarked, found.needing, found.needing_with_words) == (1, 6, 1)
     assert (after.words, after.missing, after.needing, after.share) == (2, 4, 6, 2 / 6)
     assert (possible.words, possible.decorative, possible.share) == (3, 2, 3 / 6)
-    assert found.uses == after.uses == possible.uses == 8, "hidden, and nameless drawings, are none"
+    assert found.occurrences == after.occurrences == possible.occurrences == 8, (
+        "hidden and unnamed drawings do not count"
+    )
     assert (report.left_out, report.counts.uses) == (2, 10)
     assert "are left out: 2 of the 10 images here." in report.to_html()
 
@@ -74,13 +76,13 @@ def test_coverage_counts_what_needs_words_and_has_some(store: Store) -> None:
 def test_what_we_wrote_leaves_the_pages_as_they_were_found(store: Store, tmp_path: Path) -> None:
     before = reports.report(store)
     applied = writeback.plan(store, tmp_path / "zoo")
-    assert writeback.apply(store, applied, journal=tmp_path / "journal").uses == 1
-    for page, uses in scan(tmp_path / "zoo"):
-        store.put_page(page, uses)
+    assert writeback.apply(store, applied, journal=tmp_path / "journal").occurrences == 1
+    for page, occurrences in scan(tmp_path / "zoo"):
+        store.put_page(page, occurrences)
     after = reports.report(store)
     assert (after.before, after.after) == (before.before, before.after)
     assert after.problems == before.problems
-    store.undo_review(3)
+    assert store.undo_newest() == [3]
     assert reports.report(store).after == before.after, "it stands in the page all the same"
 
 
@@ -206,9 +208,9 @@ def test_the_page_shows_every_kind_of_words(store: Store) -> None:
 
 def test_the_same_picture_with_the_same_words_is_shown_once(store: Store, tmp_path: Path) -> None:
     (tmp_path / "zoo" / "a.html").write_text('<img src="0.png">' * 3)
-    for page, uses in scan(tmp_path / "zoo"):
-        store.put_page(page, uses)
-    for stored in store.uses():
+    for page, occurrences in scan(tmp_path / "zoo"):
+        store.put_page(page, occurrences)
+    for stored in store.occurrences():
         store.put_draft(stored.id, informative("A dog"))
     [card] = reports.report(store).cards
     assert (card.text, card.uses) == ("A dog", 3)
@@ -224,7 +226,7 @@ def test_thumbnails_are_few_and_small(store: Store) -> None:
     assert len(html) < 60_000
 
 
-def test_progress_counts_uses(store: Store) -> None:
+def test_progress_counts_occurrences(store: Store) -> None:
     seen: list[tuple[int, int]] = []
     reports.report(store, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (10, 10)
@@ -238,8 +240,10 @@ def test_axe_finds_nothing_in_a_browser(store: Store, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     for number in range(20):
-        page, uses = uses_in_html("<img src=0.png>", page=f"https://a.example/{number}/{'x' * 80}")
-        store.put_page(page, uses)
+        page, occurrences = occurrences_in_html(
+            "<img src=0.png>", page=f"https://a.example/{number}/{'x' * 80}"
+        )
+        store.put_page(page, occurrences)
     path = tmp_path / "report.html"
     path.write_text(reports.report(store).to_html(), encoding="utf-8")
     with sync_playwright() as playwright:

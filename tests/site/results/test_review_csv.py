@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from cutline.errors import DataError
-from cutline.site.model import Decision, Draft, ImageUse, Kind, Page, Purpose, Review, Verdict
+from cutline.site.model import (
+    Decision,
+    Draft,
+    ImageOccurrence,
+    Kind,
+    Page,
+    Purpose,
+    Review,
+    Verdict,
+)
 from cutline.site.results.review_csv import COLUMNS, read_reviews, write_sheet
 from cutline.site.store.store import Store
 
@@ -19,8 +28,8 @@ DRAFTS = ("A dog.", "", None, "=1+1 is two", 'The "old" town; by night')
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store(tmp_path / "site.cutline") as store:
-        uses = [
-            ImageUse(
+        occurrences = [
+            ImageOccurrence(
                 "a.html",
                 n,
                 Kind.IMG,
@@ -31,8 +40,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
             )
             for n in range(len(DRAFTS))
         ]
-        store.put_page(Page("a.html"), uses)
-        for stored, alt in zip(store.uses(), DRAFTS, strict=True):
+        store.put_page(Page("a.html"), occurrences)
+        for stored, alt in zip(store.occurrences(), DRAFTS, strict=True):
             decision = Decision(Purpose.INFORMATIVE, "informative", "it shows something")
             store.put_draft(
                 stored.id, Draft(decision, alt, confidence=0.4967, notes=("look twice",))
@@ -58,7 +67,7 @@ def saved(rows: list[dict[str, str]], path: Path, encoding: str = "utf-8", **dia
 def reviews(store: Store) -> list[tuple[str, str | None] | None]:
     return [
         (str(each.review.verdict), each.review.alt) if each.review else None
-        for each in store.uses()
+        for each in store.occurrences()
     ]
 
 
@@ -75,13 +84,15 @@ def test_a_row_says_what_a_reviewer_needs(store: Store) -> None:
 
 
 def test_a_failure_is_told_once(store: Store) -> None:
-    store.put_page(Page("b.html"), [ImageUse("b.html", 0, Kind.IMG, "x.jpg", "http://a.b/x.jpg")])
+    store.put_page(
+        Page("b.html"), [ImageOccurrence("b.html", 0, Kind.IMG, "x.jpg", "http://a.b/x.jpg")]
+    )
     [image] = store.images()
     store.put_failure(image.id, "missing", "no such file")
     assert written(store)[-1]["notes"] == "no such file"
     decision = Decision(Purpose.UNKNOWN, "failed", "no picture")
     note = "its picture could not be had: no such file"
-    [stored] = store.uses(page="b.html")
+    [stored] = store.occurrences(page="b.html")
     store.put_draft(stored.id, Draft(decision, None, notes=(note,)))
     assert written(store)[-1]["notes"] == note
 
@@ -150,11 +161,11 @@ def test_bad_rows_are_named_and_the_others_count(store: Store, tmp_path: Path) -
 
 def test_rows_left_as_they_were_take_nothing_back(store: Store, tmp_path: Path) -> None:
     early, late = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
-    for use in (1, 2):
-        store.put_review(use, Review(Verdict.EDITED, "First words", "Ann", early))
+    for occurrence in (1, 2):
+        store.put_review(occurrence, Review(Verdict.EDITED, "First words", "Ann", early))
     rows = written(store)
-    for use in (1, 2, 3):
-        store.put_review(use, Review(Verdict.EDITED, "Later words", "Ben", late))
+    for occurrence in (1, 2, 3):
+        store.put_review(occurrence, Review(Verdict.EDITED, "Later words", "Ben", late))
     rows[1]["approved_alt"] = "Words of the sheet"
     rows[2]["approved_alt"] = "Words of the sheet"
     sheet = read_reviews(store, saved(rows, tmp_path / "s.csv"), "Ann")
@@ -187,7 +198,7 @@ def test_cells_of_any_size_come_back_and_pictures_in_the_page_are_cut_short(
     store: Store, tmp_path: Path
 ) -> None:
     picture = "data:image/png;base64," + "A" * 200_000
-    store.put_page(Page("b.html"), [ImageUse("b.html", 0, Kind.IMG, picture)])
+    store.put_page(Page("b.html"), [ImageOccurrence("b.html", 0, Kind.IMG, picture)])
     rows = written(store)
     assert rows[-1]["image"] == picture[:200]
     rows[0] |= {"context": "x" * 200_000, "approved_alt": "A cat"}

@@ -139,4 +139,4 @@ def test_fields_of_a_newer_version_are_ignored(store: Path) -> None:
         connection.execute("UPDATE uses SET record = json_set(record, '$.later', 1)")
     connection.close()
     with Store(store) as opened:
-        assert len(list(opened.uses())) == 8
+        assert len(list(opened.occurrences())) == 8

@@ -21,7 +21,7 @@ from cutline.site.model import (
     Alt,
     Decision,
     Draft,
-    ImageUse,
+    ImageOccurrence,
     Kind,
     Origin,
     Page,
@@ -48,9 +48,9 @@ SUGGESTION = Draft(
 )
 
 
-def shown(source: str, position: int = 0, **more: Any) -> ImageUse:
+def shown(source: str, position: int = 0, **more: Any) -> ImageOccurrence:
     url = more.pop("url", f"https://example.org/{source}" if source else "")
-    return ImageUse(more.pop("page", PAGE), position, Kind.IMG, source, url=url, **more)
+    return ImageOccurrence(more.pop("page", PAGE), position, Kind.IMG, source, url=url, **more)
 
 
 @pytest.fixture
@@ -59,13 +59,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def put(store: Store, *uses: ImageUse, page: str = PAGE, **more: Any) -> list[int]:
-    store.put_page(Page(page, **more), [replace(use, position=n) for n, use in enumerate(uses)])
-    return [each.id for each in store.uses(page=page)]
+def put(store: Store, *occurrences: ImageOccurrence, page: str = PAGE, **more: Any) -> list[int]:
+    store.put_page(
+        Page(page, **more),
+        [replace(occurrence, position=n) for n, occurrence in enumerate(occurrences)],
+    )
+    return [each.id for each in store.occurrences(page=page)]
 
 
 def test_everything_comes_back_as_it_was(store: Store) -> None:
-    use = ImageUse(
+    occurrence = ImageOccurrence(
         page=PAGE,
         position=3,
         kind=Kind.INPUT,
@@ -81,33 +84,33 @@ def test_everything_comes_back_as_it_was(store: Store) -> None:
         noscript=True,
     )
     page = Page(PAGE, "ab", "Title \udcff", "de", 200)
-    store.put_page(page, [use])
-    [each] = store.uses()
-    assert each.use == use
+    store.put_page(page, [occurrence])
+    [each] = store.occurrences()
+    assert each.occurrence == occurrence
     assert list(store.pages()) == [page]
     store.put_draft(each.id, SUGGESTION)
     store.put_review(each.id, EDITED)
-    again = store.use(each.id)
+    again = store.occurrence(each.id)
     assert (again.draft, again.review) == (SUGGESTION, EDITED)
     assert not again.applied
     assert not again.stale
 
 
 def test_a_second_scan_changes_nothing(store: Store) -> None:
-    uses = [shown("a.jpg"), shown("b.jpg", alt="")]
-    put(store, *uses, title="Home")
+    occurrences = [shown("a.jpg"), shown("b.jpg", alt="")]
+    put(store, *occurrences, title="Home")
     before = dump(store.path)
-    put(store, *uses, title="Home")
+    put(store, *occurrences, title="Home")
     assert dump(store.path) == before
 
 
-def test_uses_keep_their_reviews_when_the_page_changes_around_them(store: Store) -> None:
+def test_occurrences_keep_their_reviews_when_the_page_changes_around_them(store: Store) -> None:
     dog, cat, spacer = shown("dog.jpg", before="Rex"), shown("cat.jpg"), shown("dot.gif")
     first, second, _ = put(store, dog, cat, spacer)
     store.put_review(first, APPROVED)
     moved = put(store, shown("new.jpg"), replace(cat, before="other words"), dog)
     assert moved[1:] == [second, first]
-    assert store.use(first).review == APPROVED
+    assert store.occurrence(first).review == APPROVED
     assert store.counts().uses == 3
 
 
@@ -116,31 +119,35 @@ def test_equal_sources_are_told_apart_by_their_place(store: Store) -> None:
     ids = put(store, one, two, three)
     store.put_review(ids[1], APPROVED)
     put(store, shown("dot.gif", before="zero"), one, replace(two, alt="A dog."), three)
-    [reviewed] = store.uses(stage="reviewed")
-    assert (reviewed.id, reviewed.use.before, reviewed.use.alt) == (ids[1], "two", "A dog.")
+    [reviewed] = store.occurrences(stage="reviewed")
+    assert (reviewed.id, reviewed.occurrence.before, reviewed.occurrence.alt) == (
+        ids[1],
+        "two",
+        "A dog.",
+    )
 
 
 def test_twins_keep_their_ids_when_an_alt_is_written_into_one(store: Store) -> None:
     twin = shown("dog.jpg", before="here")
     ids = put(store, twin, twin)
     assert put(store, replace(twin, alt="A dog."), twin) == ids
-    assert [each.use.alt for each in store.uses()] == ["A dog.", twin.alt]
+    assert [each.occurrence.alt for each in store.occurrences()] == ["A dog.", twin.alt]
 
 
 def test_what_is_gone_comes_back_with_its_review(store: Store) -> None:
     [id] = put(store, shown("dog.jpg"))
     store.put_review(id, APPROVED)
     put(store)
-    assert list(store.uses()) == []
+    assert list(store.occurrences()) == []
     assert list(store.images()) == []
     assert put(store, shown("dog.jpg")) == [id]
-    assert store.use(id).review == APPROVED
+    assert store.occurrence(id).review == APPROVED
 
 
-def test_a_page_that_failed_keeps_its_uses_and_one_retired_returns(store: Store) -> None:
+def test_a_failed_page_keeps_its_occurrences_and_a_retired_page_returns(store: Store) -> None:
     ids = put(store, shown("dog.jpg"))
     store.put_page(Page(PAGE, status=503, error="503"), [])
-    assert [each.id for each in store.uses()] == ids
+    assert [each.id for each in store.occurrences()] == ids
     assert store.counts().failed_pages == 1
     assert store.retire_pages([]) == 1
     assert store.retire_pages([]) == 0
@@ -150,15 +157,18 @@ def test_a_page_that_failed_keeps_its_uses_and_one_retired_returns(store: Store)
 
 def test_rows_of_an_export_keep_their_number_and_leave_pages_alone(store: Store) -> None:
     [read] = put(store, shown("dog.jpg"))
-    rows = [(n, replace(use, kind=Kind.ROW)) for n, use in [(0, shown("dog.jpg")), (4, shown("x"))]]
+    rows = [
+        (n, replace(occurrence, kind=Kind.ROW))
+        for n, occurrence in [(0, shown("dog.jpg")), (4, shown("x"))]
+    ]
     store.put_export("images.csv", rows)
     before = dump(store.path)
     store.put_export("images.csv", rows)
     assert dump(store.path) == before
-    listed = list(store.uses(origin="images.csv"))
-    assert [(each.line, each.use.source) for each in listed] == [(0, "dog.jpg"), (4, "x")]
+    listed = list(store.occurrences(origin="images.csv"))
+    assert [(each.line, each.occurrence.source) for each in listed] == [(0, "dog.jpg"), (4, "x")]
     store.put_export("images.csv", rows[:1])
-    assert [each.id for each in store.uses()] == [read, listed[0].id]
+    assert [each.id for each in store.occurrences()] == [read, listed[0].id]
     assert len(list(store.images())) == 1
     store.put_export("images.csv", [(0, replace(rows[0][1], page="https://example.org/other"))])
     assert store.counts().pages == 2
@@ -167,7 +177,7 @@ def test_rows_of_an_export_keep_their_number_and_leave_pages_alone(store: Store)
 def test_a_data_uri_is_an_image_and_a_css_background_is_none(store: Store) -> None:
     uri = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
     put(store, shown(uri, url=""), shown(uri, url=""), shown("", url=""))
-    css = ImageUse(PAGE, 0, Kind.CSS, "a.png", url="https://example.org/a.png")
+    css = ImageOccurrence(PAGE, 0, Kind.CSS, "a.png", url="https://example.org/a.png")
     store.put_page(Page("b"), [replace(css, page="b")])
     assert [image.url[:5] for image in store.images()] == ["data:"]
 
@@ -188,9 +198,12 @@ def test_images_share_their_content_and_drafts_notice_new_content(store: Store) 
     assert found.path == store.cache / "aa" / "aa" == store.picture(found.content or 0)
     for id in ids:
         store.put_draft(id, SUGGESTION)
-    assert store.count_uses(stage="stale") == 0
+    assert store.count_occurrences(stage="stale") == 0
     store.put_content(one.id, content("bb"), path="/site/a.jpg")
-    assert [each.use.source for each in store.uses(stage="stale")] == ["a.jpg", "a.jpg"]
+    assert [each.occurrence.source for each in store.occurrences(stage="stale")] == [
+        "a.jpg",
+        "a.jpg",
+    ]
     assert store.image(one.id).path == Path("/site/a.jpg")
     store.put_failure(two.id, "status", "the server answers 404 Not Found")
     assert [image.code for image in store.images("failed")] == ["status"]
@@ -209,12 +222,12 @@ def test_a_group_is_one_distinct_picture_and_shares_its_caption(store: Store) ->
     assert store.caption(one, "m-v2", "plain") is store.caption(one, "m-v1", "other") is None
     assert store.counts().distinct == 2
     assert store.counts().captions == 1
-    assert store.count_uses(group=one) == 2
+    assert store.count_occurrences(group=one) == 2
     put(store, shown("a.jpg"), shown("b.jpg"), shown("c.jpg"), shown("never fetched.jpg"))
     assert store.counts().distinct == 3
 
 
-def test_drafts_are_stale_when_use_model_or_rules_change(store: Store) -> None:
+def test_drafts_are_stale_when_occurrence_model_or_rules_change(store: Store) -> None:
     store.put_setting("model", "m-v1")
     store.put_setting("rules", "1")
     ids = put(store, shown("a.jpg"), shown("b.jpg", before="x"))
@@ -222,12 +235,12 @@ def test_drafts_are_stale_when_use_model_or_rules_change(store: Store) -> None:
     store.put_draft(ids[1], replace(SUGGESTION, model=""))
 
     def stale() -> list[int]:
-        return [each.id for each in store.uses(stage=Stage.STALE)]
+        return [each.id for each in store.occurrences(stage=Stage.STALE)]
 
     assert stale() == []
     store.put_setting("model", "m-v2")
     assert stale() == [ids[0]]
-    assert store.use(ids[0]).stale
+    assert store.occurrence(ids[0]).stale
     store.put_setting("rules", "2")
     assert stale() == ids
     for id in ids:
@@ -241,17 +254,15 @@ def test_reviews_are_added_and_undone_but_never_lost(store: Store) -> None:
     one, two = put(store, shown("a.jpg"), shown("b.jpg"))
     store.put_reviews([(one, APPROVED), (two, APPROVED)])
     store.put_review(one, EDITED)
-    assert store.use(one).review == EDITED
-    assert store.undo_review(one) == one
-    assert store.use(one).review == APPROVED
-    assert store.undo_review() == two
-    assert store.undo_review(two) is None
-    assert store.undo_review() == one
-    assert store.undo_review() is None
-    assert store.use(one).review is None
+    assert store.occurrence(one).review == EDITED
+    assert store.undo_newest() == [one]
+    assert store.occurrence(one).review == APPROVED
+    assert store.undo_newest() == [one, two]
+    assert store.undo_newest() == []
+    assert store.occurrence(one).review is None
     assert store.history(one) == [APPROVED, EDITED]
     store.put_review(one, EDITED)
-    assert store.use(one).review == EDITED
+    assert store.occurrence(one).review == EDITED
     with sqlite3.connect(store.path) as other:
         for sql in ("DELETE FROM reviews", "UPDATE reviews SET verdict = 'skipped'"):
             with pytest.raises(sqlite3.IntegrityError, match="only added"):
@@ -262,20 +273,20 @@ def test_reviews_are_added_and_undone_but_never_lost(store: Store) -> None:
 def test_applied_is_what_the_review_says_now(store: Store) -> None:
     [id] = put(store, shown("a.jpg"))
     store.put_applied(id, "A dog.", "2026-01-02")
-    assert not store.use(id).applied
+    assert not store.occurrence(id).applied
     store.put_review(id, APPROVED)
-    assert store.use(id).applied
+    assert store.occurrence(id).applied
     store.put_review(id, EDITED)
-    assert not store.use(id).applied
+    assert not store.occurrence(id).applied
     store.put_applied(id, "Our dog Rex.", "2026-01-03")
-    assert store.count_uses(stage="applied") == 1
+    assert store.count_occurrences(stage="applied") == 1
     store.undo_applied(id, "2026-01-04")
-    assert not store.use(id).applied
+    assert not store.occurrence(id).applied
     store.undo_applied(id, "2026-01-04")
     store.undo_applied(id, "2026-01-04")
 
 
-def test_uses_are_chosen_and_counted(store: Store) -> None:
+def test_occurrences_are_selected_and_counted(store: Store) -> None:
     ids = put(
         store, shown("a.jpg"), shown("b.jpg", alt=""), shown("c.jpg", alt=" "), shown("d", alt="D")
     )
@@ -287,8 +298,8 @@ def test_uses_are_chosen_and_counted(store: Store) -> None:
     store.put_review(ids[2], Review(Verdict.SKIPPED, None))
 
     def chosen(**only: Any) -> list[int]:
-        found = [each.id for each in store.uses(**only)]
-        assert len(found) == store.count_uses(**only)
+        found = [each.id for each in store.occurrences(**only)]
+        assert len(found) == store.count_occurrences(**only)
         return found
 
     assert chosen(page=PAGE) == ids
@@ -300,9 +311,9 @@ def test_uses_are_chosen_and_counted(store: Store) -> None:
     assert len(chosen(stage="found")) == 1
     assert len(chosen(image=1)) == 2
     assert chosen(page=PAGE, state="missing", verdict=None) == [ids[0]]
-    assert [each.id for each in store.uses(limit=2, offset=1)] == ids[1:3]
+    assert [each.id for each in store.occurrences(limit=2, offset=1)] == ids[1:3]
     with pytest.raises(OptionError, match="got verdict 'maybe'; expected approved, edited"):
-        list(store.uses(verdict="maybe"))
+        list(store.occurrences(verdict="maybe"))
     counts = store.counts()
     assert counts.by_alt[Alt.MISSING] == 2
     assert (counts.pages, counts.uses, counts.images) == (2, 5, 4)
@@ -310,16 +321,16 @@ def test_uses_are_chosen_and_counted(store: Store) -> None:
     assert counts.reviewed[Verdict.SKIPPED] == 1
 
 
-def test_many_uses_come_while_others_are_written(store: Store) -> None:
+def test_occurrences_are_read_while_others_are_written(store: Store) -> None:
     put(store, *(shown(f"{number}.jpg") for number in range(350)))
-    for each in store.uses():
+    for each in store.occurrences():
         store.put_draft(each.id, SUGGESTION)
-    assert store.count_uses(stage="drafted") == 350
+    assert store.count_occurrences(stage="drafted") == 350
 
 
 def test_what_is_not_there_is_refused(store: Store) -> None:
     for call in (
-        lambda: store.use(9),
+        lambda: store.occurrence(9),
         lambda: store.image(9),
         lambda: store.picture(9),
         lambda: store.put_draft(9, SUGGESTION),
@@ -334,7 +345,7 @@ def test_several_reviews_are_all_or_none(store: Store) -> None:
     [id] = put(store, shown("a.jpg"))
     with pytest.raises(StoreError):
         store.put_reviews([(id, APPROVED), (99, APPROVED)])
-    assert store.use(id).review is None
+    assert store.occurrence(id).review is None
 
 
 def test_threads_and_a_second_store_write_at_once(store: Store) -> None:
@@ -425,7 +436,7 @@ def test_a_full_disk_is_told_and_costs_nothing_else(store: Store) -> None:
         put(store, shown("b.jpg", before="word " * 9000), page="big")
     assert caught.value.errno == errno.ENOSPC
     connection.execute("PRAGMA max_page_count = 1000000")
-    assert [each.use.source for each in store.uses()] == ["a.jpg"]
+    assert [each.occurrence.source for each in store.occurrences()] == ["a.jpg"]
 
 
 def test_a_writer_that_holds_on_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,7 +473,7 @@ def test_kill_loses_at_most_what_was_in_hand(tmp_path: Path) -> None:
         for line in process.stdout.read().split(b"\n")[:-1]:
             last = int(line)
     with Store(path) as store:
-        drafted = store.count_uses(stage="drafted")
+        drafted = store.count_occurrences(stage="drafted")
         assert last + 1 <= drafted <= store.counts().uses <= last + 2
         [(verdict,)] = store._database.rows("PRAGMA integrity_check")
         assert verdict == "ok"
@@ -494,7 +505,7 @@ def test_the_index_has_ids_and_how_sure_the_waiting_suggestions_are(store: Store
     assert [id for id, _ in store.index(most=0.5)] == [kept]
 
 
-def test_words_are_searched_in_what_is_seen_of_a_use(store: Store) -> None:
+def test_text_search_covers_the_visible_text_of_an_occurrence(store: Store) -> None:
     cow, per_cent = put(
         store,
         shown("cow.jpg", heading="Überall Gras", before='Say "moo"'),
@@ -516,13 +527,17 @@ def test_words_are_searched_in_what_is_seen_of_a_use(store: Store) -> None:
 
 
 def test_what_was_done_at_once_is_undone_at_once(store: Store) -> None:
-    uses = put(store, *(shown(f"{n}.jpg") for n in range(3)))
-    store.put_review(uses[0], APPROVED)
+    occurrences = put(store, *(shown(f"{n}.jpg") for n in range(3)))
+    store.put_review(occurrences[0], APPROVED)
     later = replace(EDITED, when="2026-01-03T00:00:00+00:00")
-    store.put_reviews((use, later) for use in uses)
-    assert store.undo_newest() == uses
-    assert [store.use(use).review for use in uses] == [APPROVED, None, None]
-    assert store.undo_newest() == uses[:1]
+    store.put_reviews((occurrence, later) for occurrence in occurrences)
+    assert store.undo_newest() == occurrences
+    assert [store.occurrence(occurrence).review for occurrence in occurrences] == [
+        APPROVED,
+        None,
+        None,
+    ]
+    assert store.undo_newest() == occurrences[:1]
     assert store.undo_newest() == []
 
 
@@ -549,4 +564,4 @@ def test_an_older_file_tells_what_we_wrote_from_what_was_found(
             )
     connection.close()
     with Store(path) as store:
-        assert [each.as_found.alt for each in store.uses()] == [None, "A wolf"]
+        assert [each.as_found.alt for each in store.occurrences()] == [None, "A wolf"]

@@ -35,18 +35,18 @@ def test_a_store_of_version_0_1_opens_with_everything_in_it(store: Path) -> None
     assert counts.reviewed[Verdict.EDITED] == counts.reviewed[Verdict.SKIPPED] == 1
     assert counts.by_purpose == {Purpose.INFORMATIVE: 4, Purpose.KEPT: 3}
     with Store(store) as opened:
-        [first, *_] = opened.uses(page="index.html")
+        [first, *_] = opened.occurrences(page="index.html")
         assert first.review is not None
         assert first.review.alt == "A path in the woods"
         assert first.review.who == "Ann"
-        assert [each.use.source for each in opened.uses(origin="images.csv")] == [
+        assert [each.occurrence.source for each in opened.occurrences(origin="images.csv")] == [
             "https://shop.example/x.png"
         ]
 
 
 def test_its_drafts_are_reviewed_reported_and_exported(store: Path) -> None:
     with Store(store) as opened:
-        [drafted, *_] = opened.uses(stage="drafted")
+        [drafted, *_] = opened.occurrences(stage="drafted")
     assert site.review(store, drafted.id, "approved").alt == drafted.draft.alt  # type: ignore[union-attr]
     table = io.StringIO()
     site.export(store, table)

@@ -19,7 +19,7 @@ from justhtml import JustHTML
 from cutline.errors import OptionError, OutputError
 from cutline.site.model import ImageOccurrence, Kind, Page, Review, Verdict
 from cutline.site.pages.alt_markup import clean
-from cutline.site.pages.scan import decode, scan, uses_in_html, uses_in_markdown
+from cutline.site.pages.scan import decode, occurrences_in_html, occurrences_in_markdown, scan
 from cutline.site.store.store import Store, StoredOccurrence
 from cutline.site.writeback import apply as writeback
 from cutline.site.writeback import journal as journals
@@ -44,12 +44,12 @@ class Site:
         return path
 
     def scan(self) -> None:
-        for page, uses in scan(self.root):
-            self.store.put_page(page, uses)
+        for page, occurrences in scan(self.root):
+            self.store.put_page(page, occurrences)
 
     def approve(self, page: str, *alts: str | None) -> None:
         """An alt for each of the page's first uses; None skips one."""
-        for stored, alt in zip(list(self.store.uses(page=page)), alts, strict=False):
+        for stored, alt in zip(list(self.store.occurrences(page=page)), alts, strict=False):
             if alt is not None:
                 verdict = Verdict.APPROVED if alt else Verdict.DECORATIVE
                 self.store.put_review(stored.id, Review(verdict, alt, "ann", WHEN))
@@ -92,10 +92,10 @@ def test_only_the_approved_alts_change_and_undo_gives_the_same_bytes(site: Site)
         b'\xef\xbb\xbf<!DOCTYPE html>\r\n<IMG SRC=a.png ALT="A dog">\r\n'
         b'<p><img\tsrc="b.png" /><img src=c alt="">\r\n'
     )
-    assert [use.applied for use in site.store.uses()] == [True, False, True]
+    assert [occurrence.applied for occurrence in site.store.occurrences()] == [True, False, True]
     assert site.undo() == writeback.Outcome(("a.html",), 2)
     assert path.read_bytes() == content
-    assert not any(use.applied for use in site.store.uses())
+    assert not any(occurrence.applied for occurrence in site.store.occurrences())
     assert site.undo() == writeback.Outcome((), 0), "a second time there is nothing to do"
 
 
@@ -125,7 +125,7 @@ def test_a_later_review_replaces_what_an_earlier_one_wrote(site: Site) -> None:
     assert path.read_text() == '<img src="i.png" alt="A wolf"><img src="i.png" alt="A cat">'
     site.scan()
     site.approve("a.html", None, "")
-    assert site.apply().uses == 1
+    assert site.apply().occurrences == 1
     site.undo()
     assert path.read_text() == '<img src="i.png"><img src="i.png">'
 
@@ -138,7 +138,7 @@ def test_what_was_taken_back_can_be_written_again_after_a_scan_in_between(site: 
     site.scan()
     site.undo()
     assert path.read_text() == page
-    assert site.apply().uses == 3
+    assert site.apply().occurrences == 3
     assert path.read_text() == written
 
 
@@ -154,16 +154,16 @@ def test_what_was_taken_back_can_be_written_again_after_a_scan_in_between(site: 
 )
 def test_what_we_wrote_does_not_count_as_found(site: Site, tag: str, approved: str) -> None:
     one(site, tag, approved)
-    [found] = [each.as_found for each in site.store.uses()]
+    [found] = [each.as_found for each in site.store.occurrences()]
     site.apply()
     site.scan()
-    [stored] = site.store.uses()
-    assert stored.use != found, "the page says something else now"
+    [stored] = site.store.occurrences()
+    assert stored.occurrence != found, "the page says something else now"
     assert stored.as_found == found
     site.undo()
-    assert [each.use for each in site.store.uses()] == [found]
+    assert [each.occurrence for each in site.store.occurrences()] == [found]
     site.scan()
-    assert [each.use for each in site.store.uses()] == [found]
+    assert [each.occurrence for each in site.store.occurrences()] == [found]
 
 
 def test_what_somebody_wrote_over_ours_counts_as_found(site: Site) -> None:
@@ -172,23 +172,25 @@ def test_what_somebody_wrote_over_ours_counts_as_found(site: Site) -> None:
     site.scan()
     path.write_text('<img src=a alt="A wolf">')
     site.scan()
-    assert [each.as_found.alt for each in site.store.uses()] == ["A wolf"]
+    assert [each.as_found.alt for each in site.store.occurrences()] == ["A wolf"]
 
 
 @pytest.mark.parametrize("there", ["flock-2023.jpg", "", "A &amp; B", " A  ewe"])
 def test_an_alt_that_was_shown_and_replaced_is_replaced(site: Site, there: str) -> None:
     path = one(site, f'<img src=a alt="{there}">', "A dog")
-    [stored] = site.store.uses()
+    [stored] = site.store.occurrences()
     assert stored.is_refused(())
     assert len(site.reasons()) == 1
-    review = Review(Verdict.EDITED, "A ewe and her lamb", "ann", WHEN, replaces=stored.use.alt)
+    review = Review(
+        Verdict.EDITED, "A ewe and her lamb", "ann", WHEN, replaces=stored.occurrence.alt
+    )
     site.store.put_review(1, review)
-    assert not site.store.use(1).is_refused(())
+    assert not site.store.occurrence(1).is_refused(())
     assert site.reasons() == []
     path.write_text('<img src=a alt="A wolf">')
     assert len(site.reasons()) == 1, "nobody was shown these"
     path.write_text(f'<img src=a alt="{there}">')
-    assert site.apply().uses == 1
+    assert site.apply().occurrences == 1
     assert path.read_text() == '<img src=a alt="A ewe and her lamb">'
 
 
@@ -196,7 +198,7 @@ def test_words_that_somebody_wrote_meanwhile_stay(site: Site) -> None:
     path = one(site, "<img src=a>", "A dog")
     path.write_text('<p>New</p><img src=a alt="A wolf">')
     assert site.reasons() == ["the page has other words (--overwrite replaces them): 'A wolf'"]
-    assert site.apply(overwrite=True).uses == 1
+    assert site.apply(overwrite=True).occurrences == 1
     assert path.read_text() == '<p>New</p><img src=a alt="A dog">'
 
 
@@ -205,8 +207,8 @@ def test_a_crash_between_file_and_record_is_made_good(site: Site) -> None:
     [change] = site.plan()
     assert change.file is not None
     change.file.write_bytes(change.after)
-    assert site.apply().uses == 0
-    assert [use.applied for use in site.store.uses()] == [True]
+    assert site.apply().occurrences == 0
+    assert [occurrence.applied for occurrence in site.store.occurrences()] == [True]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_what_a_person_wrote_stays_unless_told(
     site: Site, tag: str, options: Mapping[str, bool], written: bool
 ) -> None:
     path = one(site, tag, "A dog")
-    assert site.apply(**options).uses == written
+    assert site.apply(**options).occurrences == written
     assert (path.read_text() != tag) == written
     assert ("A dog" in path.read_text()) == written
 
@@ -236,7 +238,7 @@ def test_a_tag_that_moved_is_found_again_and_one_that_changed_is_not(site: Site)
     path = one(site, '<h1>Zoo</h1><img src="a.png"><img src="b.png">', "A dog", "A cat")
     path.write_text('<p>New</p><h1>Zoo</h1><img src="a.png"><img src="b.png" width=3>')
     assert site.reasons() == ["it changed since the scan, or is gone; scan the page again"]
-    assert site.apply().uses == 1
+    assert site.apply().occurrences == 1
     assert path.read_text() == (
         '<p>New</p><h1>Zoo</h1><img src="a.png" alt="A dog"><img src="b.png" width=3>'
     )
@@ -284,7 +286,7 @@ def test_nothing_outside_the_root_is_touched(site: Site, tmp_path: Path) -> None
         str(outside),
         "https://a.example/%2e%2e/outside.html",
     ):
-        site.store.put_page(Page(page), uses_in_html("<img src=a>", page=page)[1])
+        site.store.put_page(Page(page), occurrences_in_html("<img src=a>", page=page)[1])
         site.approve(page, "A dog")
     assert all("leads out of" in why for why in site.reasons())
     assert len(site.reasons()) == 4
@@ -295,7 +297,7 @@ def test_a_link_within_the_root_is_followed_and_stays_a_link(site: Site) -> None
     path = one(site, "<img src=a>", "A dog")
     path.rename(site.root / "b.html")
     path.symlink_to("b.html")
-    assert site.apply().uses == 1
+    assert site.apply().occurrences == 1
     assert path.is_symlink()
     assert "A dog" in (site.root / "b.html").read_text()
 
@@ -401,7 +403,7 @@ def test_kill_in_the_middle_leaves_whole_files_and_a_journal_that_tells(
     assert set(contents) == {before, after}
     site.undo()
     assert {(site.root / page).read_bytes() for page in pages} == {before}
-    assert not any(use.applied for use in site.store.uses())
+    assert not any(occurrence.applied for occurrence in site.store.occurrences())
     site.apply()
     assert {(site.root / page).read_bytes() for page in pages} == {after}
 
@@ -426,7 +428,7 @@ def test_words_are_written_so_that_a_browser_reads_them(
     site.apply()
     assert written in path.read_bytes()
     text, _ = decode(path.read_bytes())
-    assert uses_in_html(text, page="a")[1][0].alt == "café € 愛"
+    assert occurrences_in_html(text, page="a")[1][0].alt == "café € 愛"
     site.undo()
     assert path.read_bytes() == content
 
@@ -438,9 +440,11 @@ def test_markdown(site: Site) -> None:
     )
     alts = ("A [dog] | *bark*", "A c&amp;t", "<b>", "p | q")
     path = one(site, content, *alts, page="zoo.md")
-    assert site.apply(overwrite=True).uses == 4
+    assert site.apply(overwrite=True).occurrences == 4
     written = path.read_bytes().decode()
-    assert [use.alt for use in uses_in_markdown(written, page="x")[1]] == list(alts)
+    assert [occurrence.alt for occurrence in occurrences_in_markdown(written, page="x")[1]] == list(
+        alts
+    )
     assert '| <img src=c.png alt="p &#124; q"> |\r\n\r\n[cat]: cat.png\r\n' in written
     site.scan()
     assert [len(change.standing) for change in site.plan()] == [4]
@@ -452,24 +456,24 @@ def test_markdown_that_would_read_otherwise_is_refused_alone(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = one(site, "![](a.png) ![](b.png)", "fine", "trouble", page="zoo.md")
-    read = pagefile.uses_in_markdown
+    read = pagefile.occurrences_in_markdown
 
     def misread(text: str, **names: str) -> tuple[Page, list[ImageOccurrence]]:
         return read(text.replace("trouble", "something else"), **names)
 
-    monkeypatch.setattr(pagefile, "uses_in_markdown", misread)
+    monkeypatch.setattr(pagefile, "occurrences_in_markdown", misread)
     assert site.reasons() == ["its Markdown would not read as approved; change it by hand"]
-    assert site.apply().uses == 1
+    assert site.apply().occurrences == 1
     assert path.read_text() == "![fine](a.png) ![](b.png)"
 
 
 def test_what_has_no_place_in_a_file_is_refused(site: Site) -> None:
     site.write("a.html", "<img src=a>")
-    uses = [
+    occurrences = [
         ImageOccurrence("a.html", 0, Kind.ROW, "a"),
         ImageOccurrence("a.html", 1, Kind.IMG, "b"),
     ]
-    site.store.put_page(Page("a.html"), uses)
+    site.store.put_page(Page("a.html"), occurrences)
     site.approve("a.html", "A dog", "A cat")
     assert site.reasons() == [
         "only an export names it; write it back as a table",
@@ -480,7 +484,7 @@ def test_what_has_no_place_in_a_file_is_refused(site: Site) -> None:
 def test_within_template_code_nothing_is_touched(site: Site) -> None:
     one(site, """<?php if ($a > 1) echo '<img src="x">'; ?><img src="y">""", *["Tom's"] * 2)
     outcome = site.apply()
-    assert outcome.uses == 1
+    assert outcome.occurrences == 1
     assert (site.root / "a.html").read_text().endswith("""; ?><img src="y" alt="Tom's">""")
 
 
@@ -501,8 +505,8 @@ def test_within_template_code_nothing_is_touched(site: Site) -> None:
 )
 def test_a_crawled_page_has_its_file_in_a_copy_of_the_site(site: Site, url: str, file: str) -> None:
     path = site.write(file, "<img src=a>")
-    page, uses = uses_in_html("<img src=a>", page=url)
-    site.store.put_page(page, uses)
+    page, occurrences = occurrences_in_html("<img src=a>", page=url)
+    site.store.put_page(page, occurrences)
     site.approve(url, "A dog")
     assert site.apply() == writeback.Outcome((file,), 1)
     assert "A dog" in path.read_text()
@@ -511,14 +515,19 @@ def test_a_crawled_page_has_its_file_in_a_copy_of_the_site(site: Site, url: str,
 def test_two_urls_of_one_file_agree_or_are_refused(site: Site) -> None:
     path = site.write("index.html", "<img src=a><img src=b>")
     for url in ("https://a.example/", "https://a.example/index.html"):
-        page, uses = uses_in_html(path.read_text(), page=url)
-        site.store.put_page(page, uses)
+        page, occurrences = occurrences_in_html(path.read_text(), page=url)
+        site.store.put_page(page, occurrences)
     site.approve("https://a.example/", "A dog", "A cat")
     site.approve("https://a.example/index.html", "A dog", "A lion")
     assert site.reasons() == ["another page has this file, and another alt approved for it"]
-    assert site.apply().uses == 2
+    assert site.apply().occurrences == 2
     assert path.read_text() == '<img src=a alt="A dog"><img src=b alt="A cat">'
-    assert [use.applied for use in site.store.uses()] == [True, True, True, False]
+    assert [occurrence.applied for occurrence in site.store.occurrences()] == [
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 NAMES = ("a.html", "with space.html", "café.html", 'quo"te\\.html', "tab\there.html", "no/end.html")
@@ -603,21 +612,21 @@ def test_a_root_that_is_no_folder(site: Site) -> None:
 class FakeStore:
     """What a store answers of one page all of whose uses were reviewed."""
 
-    def __init__(self, page: Page, uses: list[ImageOccurrence], alts: list[str]) -> None:
+    def __init__(self, page: Page, occurrences: list[ImageOccurrence], alts: list[str]) -> None:
         self.page = page
         self.settings: dict[str, str] = {}
         self.stored = [
-            StoredOccurrence(number, use, review=Review(Verdict.EDITED, alt))
-            for number, (use, alt) in enumerate(zip(uses, alts, strict=False))
+            StoredOccurrence(number, occurrence, review=Review(Verdict.EDITED, alt))
+            for number, (occurrence, alt) in enumerate(zip(occurrences, alts, strict=False))
         ]
 
     def pages(self) -> list[Page]:
         return [self.page]
 
-    def uses(self, **_: object) -> list[StoredOccurrence]:
+    def occurrences(self, **_: object) -> list[StoredOccurrence]:
         return self.stored
 
-    def use(self, id: int) -> StoredOccurrence:
+    def occurrence(self, id: int) -> StoredOccurrence:
         return self.stored[id]
 
     def history(self, id: int) -> list[Review]:
@@ -691,16 +700,16 @@ def test_any_page_can_be_written_and_taken_back(
     content = "".join(pieces).encode(encoding, "replace")
     path.write_bytes(content)
     before, _ = decode(content)
-    page, uses = uses_in_html(before, page="a.html")
-    store = cast(Store, FakeStore(page, uses, alts))
+    page, occurrences = occurrences_in_html(before, page="a.html")
+    store = cast(Store, FakeStore(page, occurrences, alts))
     [change] = writeback.plan(store, root, overwrite=overwrite) or [writeback.FileChange("")]
     journal = root / "journal"
     writeback.apply(store, [change], journal=journal)
     after, _ = decode(path.read_bytes())
-    written = {edit.use for edit in change.edits}
+    written = {edit.occurrence for edit in change.edits}
     assert without_alts(after) == without_alts(before)
-    for number, now in enumerate(uses_in_html(after, page="a.html")[1]):
-        was = uses[number]
+    for number, now in enumerate(occurrences_in_html(after, page="a.html")[1]):
+        was = occurrences[number]
         if number not in written:
             assert (now.alt, now.markup) == (was.alt, was.markup)
         elif was.kind in (Kind.IMG, Kind.INPUT, Kind.AREA):
@@ -714,7 +723,7 @@ def test_any_page_can_be_written_and_taken_back(
 
 def test_a_drawing_marked_as_decorative_stands_at_the_next_apply(site: Site) -> None:
     path = one(site, "<svg width=9><path d=M0/></svg><svg><path d=M1/></svg>", "", "Boats")
-    assert site.apply().uses == 2
+    assert site.apply().occurrences == 2
     assert b'aria-hidden="true"' in path.read_bytes()
     assert site.reasons() == []
-    assert site.apply().uses == 0
+    assert site.apply().occurrences == 0

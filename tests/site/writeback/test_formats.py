@@ -14,7 +14,7 @@ from justhtml import JustHTML
 
 from cutline.site.model import Kind, Review, Verdict
 from cutline.site.pages.alt_markup import with_alt
-from cutline.site.pages.scan import scan, uses_in_html, uses_in_markdown
+from cutline.site.pages.scan import occurrences_in_html, occurrences_in_markdown, scan
 from cutline.site.store.store import Store
 from cutline.site.writeback import apply as writeback
 
@@ -35,9 +35,9 @@ def written(root: Path, page: str, content: str | bytes, alt: str, **options: bo
     before = content.encode() if isinstance(content, str) else content
     path.write_bytes(before)
     with Store(root.parent / "site.cutline") as store:
-        for found, uses in scan(root):
-            store.put_page(found, uses)
-        for stored in store.uses(page=page):
+        for found, occurrences in scan(root):
+            store.put_page(found, occurrences)
+        for stored in store.occurrences(page=page):
             store.put_review(stored.id, Review(Verdict.EDITED, alt, "ann", WHEN))
         changes = writeback.plan(store, root, **options)
         writeback.apply(store, changes, journal=root.parent / "journal")
@@ -103,18 +103,24 @@ def test_alts_read_the_same_in_every_engine(alt: str) -> None:
     image = with_alt("![](a.png)", Kind.MARKDOWN, alt)
     tag = with_alt('<img src="a.png">', Kind.IMG, alt, in_markdown=True)
     for source in (image, tag):
-        [use] = uses_in_markdown(f"Text {source} more\n", page="a.md")[1]
-        assert use.alt == alt
+        [occurrence] = occurrences_in_markdown(f"Text {source} more\n", page="a.md")[1]
+        assert occurrence.alt == alt
         for extensions in ([], ["extra", "attr_list", "md_in_html", "tables"]):
             html = markdown.markdown(f"Text {source} more\n", extensions=extensions)
-            [use] = uses_in_html(html, page="http://a")[1]
-            assert use.alt == alt, extensions
+            [occurrence] = occurrences_in_html(html, page="http://a")[1]
+            assert occurrence.alt == alt, extensions
         assert Environment(autoescape=False).from_string(source).render() == source
         assert "{" not in source.replace("{#", ""), "MDX would begin an expression"
     table = f"| a | b |\n|---|---|\n| {image} | {tag} |\n"
     html = markdown.markdown(table, extensions=["tables"])
-    assert [use.alt for use in uses_in_html(html, page="http://a")[1]] == [alt, alt]
-    assert [use.alt for use in uses_in_markdown(table, page="a.md")[1]] == [alt, alt]
+    assert [occurrence.alt for occurrence in occurrences_in_html(html, page="http://a")[1]] == [
+        alt,
+        alt,
+    ]
+    assert [occurrence.alt for occurrence in occurrences_in_markdown(table, page="a.md")[1]] == [
+        alt,
+        alt,
+    ]
 
 
 @settings(max_examples=200, deadline=None)
@@ -163,8 +169,8 @@ def test_the_alt_is_written_where_the_format_has_it(
 def test_images_of_dialects_are_written(root: Path, page: str, content: str) -> None:
     assert written(root, page, content, "A dog") == []
     after = text(root, page)
-    read = uses_in_markdown if page == "a.md" else uses_in_html
-    assert [use.alt for use in read(after, page=page)[1]] == ["A dog", "A dog"]
+    read = occurrences_in_markdown if page == "a.md" else occurrences_in_html
+    assert [occurrence.alt for occurrence in read(after, page=page)[1]] == ["A dog", "A dog"]
     assert "no>" not in after or "<img src=no>" in after
 
 
@@ -188,18 +194,22 @@ def test_characters_that_an_encoding_lacks_become_references(
     assert written(root, page, content.encode(encoding), "愛") == []
     after = (root / page).read_bytes().decode(encoding)
     assert expected in after
-    read = uses_in_markdown if page.endswith("md") else uses_in_html
-    assert {use.alt for use in read(after, page=page)[1]} == {"愛"}
+    read = occurrences_in_markdown if page.endswith("md") else occurrences_in_html
+    assert {occurrence.alt for occurrence in read(after, page=page)[1]} == {"愛"}
 
 
 def test_the_reason_stays_true_after_our_own_write(root: Path) -> None:
     page = "<img src=a.png><img {{ attributes }} src=b.png>{{ card('<img src=c.png>') }}"
     (root / "a.html").write_text(page)
     with Store(root.parent / "site.cutline") as store:
-        for found, uses in scan(root):
-            store.put_page(found, uses)
-        assert [each.use.source for each in store.uses()] == ["a.png", "b.png", "c.png"]
-        for stored in store.uses():
+        for found, occurrences in scan(root):
+            store.put_page(found, occurrences)
+        assert [each.occurrence.source for each in store.occurrences()] == [
+            "a.png",
+            "b.png",
+            "c.png",
+        ]
+        for stored in store.occurrences():
             store.put_review(stored.id, Review(Verdict.EDITED, "A dog", "ann", WHEN))
         reasons = []
         for _ in range(2):
@@ -216,8 +226,10 @@ def test_the_reason_stays_true_after_our_own_write(root: Path) -> None:
 def test_a_record_without_the_attribute_list_is_read_again(root: Path) -> None:
     (root / "a.md").write_text('![c](a.png){fig-alt="x"}\n')
     with Store(root.parent / "site.cutline") as store:
-        [(found, [use])] = scan(root)
-        store.put_page(found, [replace(use, markup="![c](a.png)", alt="c")])  # as in version 0.1
+        [(found, [occurrence])] = scan(root)
+        store.put_page(
+            found, [replace(occurrence, markup="![c](a.png)", alt="c")]
+        )  # as in version 0.1
         store.put_review(1, Review(Verdict.EDITED, "A dog", "ann", WHEN))
         changes = writeback.plan(store, root, overwrite=True)
         assert [change.edits for change in changes] == [()]

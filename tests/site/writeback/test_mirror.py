@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cutline.site.model import ImageOccurrence, Kind, Review, Verdict
-from cutline.site.pages.scan import uses_in_html
+from cutline.site.pages.scan import occurrences_in_html
 from cutline.site.pages.write_rules import WriteOptions, may_write
 from cutline.site.results.report import report
 from cutline.site.store.store import Store
@@ -27,9 +27,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def crawled(store: Store, url: str, html: str, alt: str) -> None:
-    page, uses = uses_in_html(html, page=url)
-    store.put_page(page, uses)
-    for stored in store.uses(page=url):
+    page, occurrences = occurrences_in_html(html, page=url)
+    store.put_page(page, occurrences)
+    for stored in store.occurrences(page=url):
         store.put_review(stored.id, Review(Verdict.EDITED, alt, "ann", ""))
 
 
@@ -141,6 +141,6 @@ def test_the_report_and_apply_agree_on_an_earlier_review(root: Path) -> None:
         crawled(store, "https://a.example/", "<img src=a alt='First words'>", "First words")
         store.put_review(1, Review(Verdict.EDITED, "Second words, which are others", "ann", ""))
         assert report(store).after.words == 1
-        [stored] = store.uses()
+        [stored] = store.occurrences()
         assert not stored.is_refused(store.history(1))
         assert apply(store, root) == (["index.html"], [])

@@ -40,8 +40,8 @@ class Applied:
         self.page.write_text(PAGE)
         self.journal = folder / "journal"
         self.store = Store(folder / "site.cutline")
-        for found, uses in scan(self.root):
-            self.store.put_page(found, uses)
+        for found, occurrences in scan(self.root):
+            self.store.put_page(found, occurrences)
         self.store.put_review(1, Review(Verdict.EDITED, "A dog", "ann", ""))
         writeback.apply(self.store, writeback.plan(self.store, self.root), journal=self.journal)
         assert self.page.read_text() == WRITTEN
@@ -198,9 +198,9 @@ def test_leftovers_of_a_killed_apply_are_deleted_by_the_next(tmp_path: Path) -> 
     for page in ("a.html", "sub/b.html"):
         (root / page).write_text(PAGE)
     with Store(tmp_path / "site.cutline") as store:
-        for found, uses in scan(root):
-            store.put_page(found, uses)
-        for stored in store.uses():
+        for found, occurrences in scan(root):
+            store.put_page(found, occurrences)
+        for stored in store.occurrences():
             store.put_review(stored.id, Review(Verdict.EDITED, "A dog", "ann", ""))
     program = textwrap.dedent("""
         import os, signal, sys

@@ -21,7 +21,7 @@ from cutline.errors import OptionError
 from cutline.image_kind import PHOTOGRAPH, ImageKind
 from cutline.site.decide.glossary import core, reword
 from cutline.site.decide.lint import lint_alt, redundant_prefix, says_nothing
-from cutline.site.model import Alt, Decision, Draft, ImageUse, Origin, Purpose
+from cutline.site.model import Alt, Decision, Draft, ImageOccurrence, Origin, Purpose
 from cutline.site.url_words import capital, name_words, uncapital
 
 _Words = tuple[tuple[str, Origin], ...]
@@ -70,7 +70,7 @@ class WordingOptions:
                 raise OptionError(f"got {key!r} = {value!r} in the glossary; expected words")
 
 
-def context(use: ImageUse, others: Sequence[ImageUse] = ()) -> str:
+def context(occurrence: ImageOccurrence, others: Sequence[ImageOccurrence] = ()) -> str:
     """The words that stand near an image, nearest first, for `InContext`.
 
     Args:
@@ -82,14 +82,14 @@ def context(use: ImageUse, others: Sequence[ImageUse] = ()) -> str:
     """
     sources = [
         *(other.alt or "" for other in others),
-        use.caption,
-        use.title,
-        " ".join(name_words(use.url or use.source)),
-        use.link_text,
-        " ".join(use.before.split()[-12:]),
-        " ".join(use.after.split()[:12]),
-        use.heading,
-        use.page_title,
+        occurrence.caption,
+        occurrence.title,
+        " ".join(name_words(occurrence.url or occurrence.source)),
+        occurrence.link_text,
+        " ".join(occurrence.before.split()[-12:]),
+        " ".join(occurrence.after.split()[:12]),
+        occurrence.heading,
+        occurrence.page_title,
     ]
     words = (word for source in sources for word in re.findall(r"[^\W_]+(?:['-]\w+)*", source))
     near = dict.fromkeys(word for word in words if word.lower() not in _BOILERPLATE)
@@ -126,7 +126,7 @@ def calibration() -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
 
 
 def draft(
-    use: ImageUse,
+    occurrence: ImageOccurrence,
     decision: Decision,
     caption: Caption | None,
     options: WordingOptions | None = None,
@@ -145,12 +145,12 @@ def draft(
     options = options or WordingOptions()
     if decision.purpose is Purpose.KEPT:
         return Draft(decision, None)
-    said = _described(use, caption, options)
+    said = _described(occurrence, caption, options)
     sure: float | None = None
     if caption and said and decision.purpose is Purpose.INFORMATIVE and decision.alt is None:
         sure = confidence(caption)
     words: _Words = ()
-    others = list(_alternatives(use, caption, said, options))
+    others = list(_alternatives(occurrence, caption, said, options))
     notes: list[str] = []
     kind = _other_kind(caption) if decision.purpose is Purpose.INFORMATIVE else None
     if kind is not None and decision.alt is None and kind.name in _COMPLEX_KINDS:
@@ -178,18 +178,18 @@ def draft(
     elif sure is not None and options.threshold is not None and sure < options.threshold:
         abstained, alt = True, None
         notes.append(f"too unsure to suggest: such captions fit in {sure:.0%} of cases")
-    elif beside := _said_beside(use, said):
+    elif beside := _said_beside(occurrence, said):
         decision = replace(decision, purpose=Purpose.REDUNDANT, rule="said-beside", alt="")
         decision = replace(decision, evidence=f"the {beside} says all that the caption does")
         alt = ""
     else:
-        words = _with_subject(use, said, options)
+        words = _with_subject(occurrence, said, options)
         alt = _text(words) if words else None
         if caption and alt and sure is None:
             notes.append(f"how sure {caption.model or 'the captioner'} is was never measured")
     if alt != _text(said):
         others.insert(0, _text(said))
-    notes += _notes(use, decision, caption, alt, options)
+    notes += _notes(occurrence, decision, caption, alt, options)
     return Draft(
         decision,
         alt,
@@ -215,15 +215,17 @@ def _different(others: Iterable[str], alt: str | None) -> tuple[str, ...]:
     return tuple(other for key, other in found.items() if key and key != (alt or "").rstrip("."))
 
 
-def _described(use: ImageUse, caption: Caption | None, options: WordingOptions) -> _Words:
+def _described(
+    occurrence: ImageOccurrence, caption: Caption | None, options: WordingOptions
+) -> _Words:
     """The caption as an alt, each word with its origin."""
-    return _reword(caption.text, use, options) if caption is not None and caption.ok else ()
+    return _reword(caption.text, occurrence, options) if caption is not None and caption.ok else ()
 
 
-def _reword(text: str, use: ImageUse, options: WordingOptions) -> _Words:
+def _reword(text: str, occurrence: ImageOccurrence, options: WordingOptions) -> _Words:
     near: set[str] = set()
     if options.context_nats:
-        near = {core(word) for word in context(use).split()} - _DANGLING
+        near = {core(word) for word in context(occurrence).split()} - _DANGLING
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     words = tuple(
         (word, Origin.PAGE if core(word) in near else Origin.PICTURE)
@@ -233,31 +235,31 @@ def _reword(text: str, use: ImageUse, options: WordingOptions) -> _Words:
 
 
 def _alternatives(
-    use: ImageUse, caption: Caption | None, said: _Words, options: WordingOptions
+    occurrence: ImageOccurrence, caption: Caption | None, said: _Words, options: WordingOptions
 ) -> Iterator[str]:
     """Other suggestions, best first: the page's names, its own words, the other captions."""
-    for name in _names(use):
+    for name in _names(occurrence):
         if said and (found := _PERSON.match(_text(said))):
             rest = _text(said)[found.end() :].split()
             yield _text(_form(_from_page(name) + _from_page(rest), options, options.sentence))
         else:
             yield _text(_form(_from_page(name), options, False))
-    for text in (use.title, use.caption):
+    for text in (occurrence.title, occurrence.caption):
         if not says_nothing(text):
             yield _text(_form(_from_page(_without_prefix(text)), options, False))
     for other in caption.alternatives if caption is not None and caption.ok else ():
-        yield _text(_reword(other.text, use, options))
+        yield _text(_reword(other.text, occurrence, options))
 
 
 def _notes(
-    use: ImageUse,
+    occurrence: ImageOccurrence,
     decision: Decision,
     caption: Caption | None,
     alt: str | None,
     options: WordingOptions,
 ) -> Iterator[str]:
     """What else a reviewer should know."""
-    if use.alt_state is Alt.WHITESPACE:
+    if occurrence.alt_state is Alt.WHITESPACE:
         yield "its alt holds nothing but spaces, which is neither a description nor a decision"
     if decision.purpose is Purpose.COMPLEX:
         yield (
@@ -276,20 +278,24 @@ def _notes(
             yield "not captioned"
         elif caption.error is not None:
             yield f"not captioned: {caption.error}"
-    page, ours = (language.lower().split("-")[0] for language in (use.language, options.language))
+    page, ours = (
+        language.lower().split("-")[0] for language in (occurrence.language, options.language)
+    )
     if alt and page and page != ours and decision.alt is None:
-        yield f"the page is in {use.language}, this draft in {options.language}: translate it"
+        yield (
+            f"the page is in {occurrence.language}, this draft in {options.language}: translate it"
+        )
     elif alt and page not in ("", "en") and decision.purpose is Purpose.FUNCTIONAL:
-        yield f"the page is in {use.language}: check that this draft is, too"
+        yield f"the page is in {occurrence.language}: check that this draft is, too"
     if alt:
-        for finding in lint_alt(alt, use):
+        for finding in lint_alt(alt, occurrence):
             yield finding.message
 
 
 # What the page calls it.
 
 
-def _with_subject(use: ImageUse, said: _Words, options: WordingOptions) -> _Words:
+def _with_subject(occurrence: ImageOccurrence, said: _Words, options: WordingOptions) -> _Words:
     """The caption after the product's name, if the page is clear about it: "Roadster: a bicycle."
 
     It is where a heading or title of a few capitalised words is also the file's name, and the
@@ -297,8 +303,13 @@ def _with_subject(use: ImageUse, said: _Words, options: WordingOptions) -> _Word
     """
     if not said or _PEOPLE.search(_text(said)):
         return said
-    named = [core(word) for word in name_words(use.url or use.source)]
-    for title in (use.title, use.heading, use.link_text, use.page_title):
+    named = [core(word) for word in name_words(occurrence.url or occurrence.source)]
+    for title in (
+        occurrence.title,
+        occurrence.heading,
+        occurrence.link_text,
+        occurrence.page_title,
+    ):
         words = title.split()
         cores = [core(word) for word in words]
         if (
@@ -315,13 +326,13 @@ def _with_subject(use: ImageUse, said: _Words, options: WordingOptions) -> _Word
     return said
 
 
-def _names(use: ImageUse) -> Iterator[str]:
+def _names(occurrence: ImageOccurrence) -> Iterator[str]:
     """Names of people or things that stand beside the picture, for a person to choose."""
-    for text in (use.title, use.caption):
+    for text in (occurrence.title, occurrence.caption):
         if found := _NAME.match(text.strip()):
             yield found[0]
-    named = [word for word in name_words(use.url or use.source) if word.isalpha()]
-    for text in (use.heading, use.before, use.after):
+    named = [word for word in name_words(occurrence.url or occurrence.source) if word.isalpha()]
+    for text in (occurrence.heading, occurrence.before, occurrence.after):
         if found := _NAME.fullmatch(text.strip()):
             yield found[0]
         elif 2 <= len(named) <= 3:
@@ -330,14 +341,14 @@ def _names(use: ImageUse) -> Iterator[str]:
                 yield together[0]
 
 
-def _said_beside(use: ImageUse, said: _Words) -> str:
+def _said_beside(occurrence: ImageOccurrence, said: _Words) -> str:
     """Which text beside the picture has every word of the caption that means something."""
     meant = {_stem(core(word)) for word, _ in said if core(word) not in _DANGLING}
     if len(meant) >= 3:
         for where, text in (
-            ("figcaption", use.caption),
-            ("text before it", use.before),
-            ("text after it", use.after),
+            ("figcaption", occurrence.caption),
+            ("text before it", occurrence.before),
+            ("text after it", occurrence.after),
         ):
             if meant <= {_stem(core(word)) for word in text.split()}:
                 return where

@@ -126,7 +126,7 @@ def needs_chat(decision: Decision) -> bool:
 
 
 def alt_dialogue(
-    use: ImageOccurrence,
+    occurrence: ImageOccurrence,
     decision: Decision,
     options: ChatAltOptions | None = None,
     *,
@@ -150,12 +150,14 @@ def alt_dialogue(
         ServerError: no answer has the requested form.
     """
     options = options or ChatAltOptions()
-    language = language_for(use, options.language)
+    language = language_for(occurrence, options.language)
     fields = {
         "task": task_for(decision),
         "language": english_name(language),
         "max_chars": options.max_chars,
-        "data": page_data(use, decision, others=others, glossary=options.glossary, shared=shared),
+        "data": page_data(
+            occurrence, decision, others=others, glossary=options.glossary, shared=shared
+        ),
         "long_description": wants_long_description(decision),
     }
     best: ChatAlt | None = None
@@ -167,7 +169,7 @@ def alt_dialogue(
         if isinstance(parsed, str):
             finding = parsed
             continue
-        checked = _checked(parsed, use, decision, language, options)
+        checked = _checked(parsed, occurrence, decision, language, options)
         if best is None or _rank(checked) < _rank(best):
             best = checked
         if _rank(best) == (0, 0):
@@ -254,23 +256,23 @@ def _paragraphs(text: str) -> str:
 
 def _checked(
     answer: ChatAlt,
-    use: ImageOccurrence,
+    occurrence: ImageOccurrence,
     decision: Decision,
     language: str,
     options: ChatAltOptions,
 ) -> ChatAlt:
     """An answer with what is wrong with it."""
-    problems = list(_problems(answer, use, language, options))
+    problems = list(_problems(answer, occurrence, language, options))
     remarks: list[str] = []
     notes: list[str] = []
-    for finding in lint_alt(answer.alt, use):
+    for finding in lint_alt(answer.alt, occurrence):
         if finding.rule != "too-long":
             said = f"the alt fails {finding.rule}: {finding.message}"
             (problems if finding.severity is Severity.ERROR else remarks).append(said)
     long_description = answer.long_description
     if not wants_long_description(decision):
         long_description = ""
-    elif reason := obeys_the_page(long_description, use):
+    elif reason := obeys_the_page(long_description, occurrence):
         notes.append(f"a long description was left out: {reason}")
         long_description = ""
     elif not long_description and not answer.decorative:
@@ -287,11 +289,11 @@ def _checked(
 
 
 def _problems(
-    answer: ChatAlt, use: ImageOccurrence, language: str, options: ChatAltOptions
+    answer: ChatAlt, occurrence: ImageOccurrence, language: str, options: ChatAltOptions
 ) -> Iterator[str]:
     if answer.decorative and not answer.alt:
         return
-    if reason := obeys_the_page(answer.alt, use):
+    if reason := obeys_the_page(answer.alt, occurrence):
         yield f"the alt cannot be used: {reason}"
     if len(answer.alt) > options.max_chars:
         yield f"the alt has {len(answer.alt)} characters; at most {options.max_chars} are allowed"
@@ -300,7 +302,7 @@ def _problems(
 
 
 def chat_draft(
-    use: ImageOccurrence,
+    occurrence: ImageOccurrence,
     decision: Decision,
     answer: ChatAlt,
     model: str,
@@ -322,7 +324,7 @@ def chat_draft(
         options or WordingOptions(), threshold=None, language=answer.language, context_nats=0.0
     )
     described = replace(decision, purpose=Purpose.INFORMATIVE, rule="informative")
-    place = replace(use, title="", heading="", page_title="", link_text="")
+    place = replace(occurrence, title="", heading="", page_title="", link_text="")
     if decision.purpose is not Purpose.INFORMATIVE:
         place = replace(place, caption="", before="", after="")
     made = draft(place, described, Caption("", answer.alt, 0.0, model), options)
@@ -343,17 +345,17 @@ def chat_draft(
         notes.insert(0, "check the long description too; it is exported beside the alt")
     if answer.decorative:
         notes.insert(0, f"{model} calls it decorative; if it is, give it an empty alt")
-        return _without_suggestion(made, use, answer, notes)
+        return _without_suggestion(made, occurrence, answer, notes)
     if answer.problems:
-        return _without_suggestion(made, use, answer, [*answer.problems, *notes])
+        return _without_suggestion(made, occurrence, answer, [*answer.problems, *notes])
     if answer.confidence is not None:
         notes.append(f"{model} states a confidence of {answer.confidence:.0%}, not calibrated")
     return replace(made, notes=tuple(dict.fromkeys(notes)))
 
 
 def _without_suggestion(
-    made: Draft, use: ImageOccurrence, answer: ChatAlt, notes: list[str]
+    made: Draft, occurrence: ImageOccurrence, answer: ChatAlt, notes: list[str]
 ) -> Draft:
     texts = dict.fromkeys((answer.alt, *made.alternatives))
-    others = tuple(text for text in texts if text and not obeys_the_page(text, use))
+    others = tuple(text for text in texts if text and not obeys_the_page(text, occurrence))
     return replace(made, alt=None, words=(), alternatives=others, notes=tuple(dict.fromkeys(notes)))

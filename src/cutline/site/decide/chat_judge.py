@@ -62,12 +62,16 @@ class JudgeOptions:
     """How a model is asked."""
 
 
-def has_alt_to_judge(use: ImageOccurrence) -> bool:
+def has_alt_to_judge(occurrence: ImageOccurrence) -> bool:
     """Whether an occurrence has an alt, which may be empty, that is shown to anybody."""
-    return use.alt_state in (Alt.PRESENT, Alt.EMPTY) and use.kind is not Kind.CSS and not use.hidden
+    return (
+        occurrence.alt_state in (Alt.PRESENT, Alt.EMPTY)
+        and occurrence.kind is not Kind.CSS
+        and not occurrence.hidden
+    )
 
 
-def judge_by_rule(use: ImageOccurrence, pixels: Pixels | None = None) -> Judgement | None:
+def judge_by_rule(occurrence: ImageOccurrence, pixels: Pixels | None = None) -> Judgement | None:
     """The judgement that a rule gives without a look at the image; None if none does.
 
     An alt in which lint finds an error, or that says nothing, is to change. Where the decision
@@ -78,9 +82,9 @@ def judge_by_rule(use: ImageOccurrence, pixels: Pixels | None = None) -> Judgeme
         use: where the image stands, with its alt.
         pixels: measurements of the image; None if it is not at hand.
     """
-    found = decide(_without_alt(use), pixels)
+    found = decide(_without_alt(occurrence), pixels)
     passed_over = found.purpose in (Purpose.DECORATIVE, Purpose.REDUNDANT) and found.alt == ""
-    if use.alt_state is Alt.EMPTY:
+    if occurrence.alt_state is Alt.EMPTY:
         if passed_over:
             return Judgement(AltVerdict.GOOD, _sentence(found.evidence), judge=f"rule:{found.rule}")
         if found.purpose is Purpose.FUNCTIONAL:
@@ -89,7 +93,7 @@ def judge_by_rule(use: ImageOccurrence, pixels: Pixels | None = None) -> Judgeme
         return None
     errors = [
         each
-        for each in (*lint_alt(use.alt or "", use), *lint([use]))
+        for each in (*lint_alt(occurrence.alt or "", occurrence), *lint([occurrence]))
         if each.severity is Severity.ERROR or each.rule in _SAYS_NOTHING
     ]
     if errors:
@@ -104,7 +108,7 @@ def judge_by_rule(use: ImageOccurrence, pixels: Pixels | None = None) -> Judgeme
 
 
 def judge_dialogue(
-    use: ImageOccurrence,
+    occurrence: ImageOccurrence,
     options: JudgeOptions | None = None,
     *,
     model: str,
@@ -122,13 +126,15 @@ def judge_dialogue(
         ServerError: no answer has the requested form.
     """
     options = options or JudgeOptions()
-    language = language_for(use, options.language)
-    decision = decide(_without_alt(use), pixels)
+    language = language_for(occurrence, options.language)
+    decision = decide(_without_alt(occurrence), pixels)
     fields = {
-        "alt": json.dumps(clean_characters(use.alt or ""), ensure_ascii=False),
+        "alt": json.dumps(clean_characters(occurrence.alt or ""), ensure_ascii=False),
         "language": english_name(language),
         "max_chars": options.max_chars,
-        "data": page_data(use, decision, others=others, glossary=options.glossary, shared=shared),
+        "data": page_data(
+            occurrence, decision, others=others, glossary=options.glossary, shared=shared
+        ),
     }
     finding, kept = "", None
     for _ in range(2):
@@ -139,7 +145,7 @@ def judge_dialogue(
             finding = parsed
             continue
         verdict, reason, better = parsed
-        problem = _problem(verdict, better, use, language, options) if better else ""
+        problem = _problem(verdict, better, occurrence, language, options) if better else ""
         if problem:
             better, finding = "", problem
         kept = Judgement(verdict, reason, better, model, options.prompt.version)
@@ -172,23 +178,27 @@ def _parse(text: str) -> tuple[AltVerdict, str, str] | str:
 
 
 def _problem(
-    verdict: AltVerdict, better: str, use: ImageOccurrence, language: str, options: JudgeOptions
+    verdict: AltVerdict,
+    better: str,
+    occurrence: ImageOccurrence,
+    language: str,
+    options: JudgeOptions,
 ) -> str:
     """Why a better alt cannot be used; "" if it can."""
     if refusal_in(better):
         return "its alt was an apology."
-    if reason := obeys_the_page(better, use):
+    if reason := obeys_the_page(better, occurrence):
         return f"its alt cannot be used: {reason}."
     if len(better) > options.max_chars:
         return f"its alt has {len(better)} characters; at most {options.max_chars} are allowed."
     if note := mismatch(better, language):
         return f"{note}."
-    bad = [each for each in lint_alt(better, use) if each.severity is Severity.ERROR]
+    bad = [each for each in lint_alt(better, occurrence) if each.severity is Severity.ERROR]
     return f"its alt fails {bad[0].rule}: {bad[0].message}." if bad else ""
 
 
-def _without_alt(use: ImageOccurrence) -> ImageOccurrence:
-    return replace(use, alt=None)
+def _without_alt(occurrence: ImageOccurrence) -> ImageOccurrence:
+    return replace(occurrence, alt=None)
 
 
 def _sentence(text: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from cutline.site.decide.lint import says_nothing
-from cutline.site.model import Alt, Decision, ImageUse, Kind, Pixels, Purpose
+from cutline.site.model import Alt, Decision, ImageOccurrence, Kind, Pixels, Purpose
 from cutline.site.url_words import (
     capital,
     destination,
@@ -46,7 +46,7 @@ class _Answer(NamedTuple):
     rule: str = ""  # the rule that found it, if it is not the one that was asked
 
 
-_Asks = Callable[[ImageUse, Pixels], _Answer | None]
+_Asks = Callable[[ImageOccurrence, Pixels], _Answer | None]
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Rule:
 
     Attributes:
         name: short and stable, as in `Decision.rule`.
-        says: what it looks for, in one sentence.
+        condition: when it applies, in one sentence.
         reference: the page of the W3C's images tutorial, or of WCAG, that it follows.
     """
 
     name: str
-    says: str
+    condition: str
     reference: str
     ask: _Asks
 
@@ -76,7 +76,7 @@ def _rule(name: str, page: str = "decision-tree/") -> Callable[[_Asks], _Asks]:
     return keep
 
 
-def decide(use: ImageUse, pixels: Pixels | None = None) -> Decision:
+def decide(occurrence: ImageOccurrence, pixels: Pixels | None = None) -> Decision:
     """Decide what an image is for by the first of `RULES` that applies.
 
     Args:
@@ -89,7 +89,7 @@ def decide(use: ImageUse, pixels: Pixels | None = None) -> Decision:
     """
     pixels = pixels or Pixels()
     for rule in RULES:
-        found = rule.ask(use, pixels)
+        found = rule.ask(occurrence, pixels)
         if found is not None:
             return Decision(found.purpose, found.rule or rule.name, found.evidence, found.alt)
     return Decision(
@@ -97,10 +97,12 @@ def decide(use: ImageUse, pixels: Pixels | None = None) -> Decision:
     )
 
 
-def is_kept(use: ImageUse) -> bool:
+def is_kept(occurrence: ImageOccurrence) -> bool:
     """Whether a person has decided already, so that neither pixels nor further rules matter."""
     return any(
-        rule.ask(use, Pixels()) is not None for rule in RULES if rule.name in _DECIDED_BY_AUTHOR
+        rule.ask(occurrence, Pixels()) is not None
+        for rule in RULES
+        if rule.name in _DECIDED_BY_AUTHOR
     )
 
 
@@ -116,27 +118,31 @@ def with_text(decision: Decision, text: str) -> Decision:
 
 
 @_rule("css-background", "decorative/")
-def _css_background(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _css_background(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """A CSS background has no alt to give."""
-    if use.kind is Kind.CSS:
+    if occurrence.kind is Kind.CSS:
         return _Answer(Purpose.KEPT, "a CSS background, which takes no alt")
     return None
 
 
 @_rule("has-alt", "")
-def _has_alt(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _has_alt(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """Somebody has written an alt."""
-    if use.alt_state is Alt.PRESENT:
-        return _Answer(Purpose.KEPT, f'its alt says "{_shorten(use.alt or "")}"')
+    if occurrence.alt_state is Alt.PRESENT:
+        return _Answer(Purpose.KEPT, f'its alt says "{_shorten(occurrence.alt or "")}"')
     return None
 
 
 @_rule("empty-alt", "decorative/")
-def _empty_alt(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _empty_alt(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """Somebody has decided by alt="" that it is decorative."""
-    if use.alt_state is not Alt.EMPTY:
+    if occurrence.alt_state is not Alt.EMPTY:
         return None
-    if _does_something(use) and not use.link_text.strip() and not use.name.strip():
+    if (
+        _does_something(occurrence)
+        and not occurrence.link_text.strip()
+        and not occurrence.name.strip()
+    ):
         return _Answer(
             Purpose.KEPT, 'alt="" is somebody\'s decision, but leaves what it does without a name'
         )
@@ -144,28 +150,28 @@ def _empty_alt(use: ImageUse, pixels: Pixels) -> _Answer | None:
 
 
 @_rule("named", "")
-def _named(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _named(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """Somebody has named it by aria-label, aria-labelledby, a label or an SVG's title."""
-    if use.name.strip():
-        return _Answer(Purpose.KEPT, f'its accessible name is "{_shorten(use.name)}"')
+    if occurrence.name.strip():
+        return _Answer(Purpose.KEPT, f'its accessible name is "{_shorten(occurrence.name)}"')
     return None
 
 
 @_rule("presentation-role", "decorative/")
-def _presentation(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _presentation(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """The page says that it is decorative by role=presentation or role=none."""
-    role = use.role.lower().split()[:1]
+    role = occurrence.role.lower().split()[:1]
     if role in (["presentation"], ["none"]):
         return _Answer(Purpose.DECORATIVE, f"role={role[0]}", "")
     return None
 
 
 @_rule("hidden", "decorative/")
-def _hidden(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _hidden(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is hidden from assistive technology by itself or an ancestor."""
-    if not use.hidden:
+    if not occurrence.hidden:
         return None
-    if re.search(r"aria-hidden\s*=\s*[\"']?true", use.markup, re.IGNORECASE):
+    if re.search(r"aria-hidden\s*=\s*[\"']?true", occurrence.markup, re.IGNORECASE):
         return _Answer(Purpose.DECORATIVE, "aria-hidden=true", "")
     return _Answer(
         Purpose.DECORATIVE,
@@ -179,66 +185,71 @@ def _hidden(use: ImageUse, pixels: Pixels) -> _Answer | None:
 
 
 @_rule("link-with-text", "functional/")
-def _link_with_text(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _link_with_text(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """The text in the same link or button says what it does."""
-    if _does_something(use) and use.link_text.strip():
-        what = "button" if use.button else "link"
+    if _does_something(occurrence) and occurrence.link_text.strip():
+        what = "button" if occurrence.button else "link"
         return _Answer(
-            Purpose.REDUNDANT, f'the {what}\'s own text says "{_shorten(use.link_text)}"', ""
+            Purpose.REDUNDANT, f'the {what}\'s own text says "{_shorten(occurrence.link_text)}"', ""
         )
     return None
 
 
 @_rule("tracking-pixel", "decorative/")
-def _tracking(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _tracking(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is a pixel that counts visits."""
-    sides = _sides(use, pixels)
-    host = split(use.url).hostname
-    if sides and max(sides) <= 1 and host and host != split(use.page).hostname:
+    sides = _sides(occurrence, pixels)
+    host = split(occurrence.url).hostname
+    if sides and max(sides) <= 1 and host and host != split(occurrence.page).hostname:
         return _Answer(Purpose.DECORATIVE, f"{sides[0]} x {sides[1]} px from {host}", "")
     return None
 
 
 @_rule("link-without-text", "functional/")
-def _link_without_text(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _link_without_text(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is all there is in a link, so its alt says where the link leads."""
-    if not use.link or use.button:
+    if not occurrence.link or occurrence.button:
         return None
-    if use.kind is not Kind.AREA and is_picture(use.link):
-        opens = f"the link opens a picture, {tail(use.link)}"
+    if occurrence.kind is not Kind.AREA and is_picture(occurrence.link):
+        opens = f"the link opens a picture, {tail(occurrence.link)}"
         for rule in RULES:
-            if rule.name in _ON_CONTENT and (found := rule.ask(use, pixels)) is not None:
+            if rule.name in _ON_CONTENT and (found := rule.ask(occurrence, pixels)) is not None:
                 return found._replace(evidence=f"{opens}: {found.evidence}", rule=rule.name)
         return _Answer(Purpose.INFORMATIVE, f"{opens}: describe it")
-    if not says_nothing(use.title):
+    if not says_nothing(occurrence.title):
         return _Answer(
-            Purpose.FUNCTIONAL, f'in a link, and its title says "{_shorten(use.title)}"', use.title
+            Purpose.FUNCTIONAL,
+            f'in a link, and its title says "{_shorten(occurrence.title)}"',
+            occurrence.title,
         )
-    where = destination(use.link, use.page)
+    where = destination(occurrence.link, occurrence.page)
+    target = _shorten(occurrence.link.removeprefix("./")) or "the start page"
     return _Answer(
         Purpose.FUNCTIONAL,
-        f"all there is in the link to {_shorten(use.link.removeprefix('./')) or 'the start page'}"
+        f"all there is in the link to {target}"
         + ("" if where else ", which does not tell where it leads"),
         where or None,
     )
 
 
 @_rule("area-without-link", "imagemap/")
-def _area(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _area(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is an area of an image map that leads nowhere."""
-    if use.kind is Kind.AREA:
+    if occurrence.kind is Kind.AREA:
         return _Answer(Purpose.DECORATIVE, "an area without a link", "")
     return None
 
 
 @_rule("button-without-text", "functional/")
-def _button(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _button(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is all there is in a button, or it is one, so its alt says what happens."""
-    if not (use.button or use.kind is Kind.INPUT):
+    if not (occurrence.button or occurrence.kind is Kind.INPUT):
         return None
-    if not says_nothing(use.title):
-        return _Answer(Purpose.FUNCTIONAL, f'its title says "{_shorten(use.title)}"', use.title)
-    named = _bare_name(use)
+    if not says_nothing(occurrence.title):
+        return _Answer(
+            Purpose.FUNCTIONAL, f'its title says "{_shorten(occurrence.title)}"', occurrence.title
+        )
+    named = _bare_name(occurrence)
     if action := _ACTIONS.get(named):
         return _Answer(Purpose.FUNCTIONAL, f'a button whose file is named "{named}"', action)
     return _Answer(Purpose.FUNCTIONAL, "a button that nothing here tells the action of")
@@ -248,14 +259,14 @@ def _button(use: ImageUse, pixels: Pixels) -> _Answer | None:
 
 
 @_rule("lazy-placeholder", "decision-tree/")
-def _lazy(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _lazy(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is a placeholder for an image that a script loads and that the page does not name."""
-    sides = _sides(use, pixels)
+    sides = _sides(occurrence, pixels)
     blank = pixels.flat or (0 < max(pixels.width_px, pixels.height_px) <= 2)
-    inline = use.source[:5].lower() == "data:"
-    if not (blank or inline or tail(use.url).lower().startswith(_PLACEHOLDERS)):
+    inline = occurrence.source[:5].lower() == "data:"
+    if not (blank or inline or tail(occurrence.url).lower().startswith(_PLACEHOLDERS)):
         return None
-    if _LAZY.search(use.markup):
+    if _LAZY.search(occurrence.markup):
         return _Answer(Purpose.UNKNOWN, "a placeholder; a script loads another image in its place")
     if inline and blank and sides and min(sides) > _SEPARATOR_PX:
         return _Answer(
@@ -267,14 +278,14 @@ def _lazy(use: ImageUse, pixels: Pixels) -> _Answer | None:
 
 
 @_rule("spacer", "decorative/")
-def _spacer(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _spacer(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It only takes up room, or is a line between things."""
-    sides = _sides(use, pixels)
+    sides = _sides(occurrence, pixels)
     if sides and min(sides) <= 2:
         return _Answer(Purpose.DECORATIVE, f"{sides[0]} x {sides[1]} px", "")
     if pixels.flat:
         return _Answer(Purpose.DECORATIVE, "of one colour, or wholly transparent", "")
-    words = {word.lower() for word in name_words(use.url or use.source)}
+    words = {word.lower() for word in name_words(occurrence.url or occurrence.source)}
     if words and words <= _SPACERS:
         return _Answer(Purpose.DECORATIVE, f'its file is named "{" ".join(words)}"', "")
     named = sorted(words & _SEPARATORS)
@@ -285,33 +296,37 @@ def _spacer(use: ImageUse, pixels: Pixels) -> _Answer | None:
 
 
 @_rule("icon-says", "decision-tree/")
-def _icon_says(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _icon_says(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is an icon that says something by itself, such as a tick or a warning."""
-    sides = _sides(use, pixels)
-    named = _bare_name(use)
+    sides = _sides(occurrence, pixels)
+    named = _bare_name(occurrence)
     if sides and max(sides) <= _LARGE_ICON_PX and (meaning := _ICONS.get(named)):
         return _Answer(Purpose.INFORMATIVE, f'a small image whose file is named "{named}"', meaning)
     return None
 
 
 @_rule("icon-beside-text", "decorative/")
-def _icon(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _icon(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is an icon beside the text that it illustrates."""
-    sides = _sides(use, pixels)
-    if sides and max(sides) <= _ICON_PX and use.beside:
+    sides = _sides(occurrence, pixels)
+    if sides and max(sides) <= _ICON_PX and occurrence.beside:
         return _Answer(
             Purpose.DECORATIVE,
-            f'an icon, {sides[0]} x {sides[1]} px, beside "{_shorten(use.beside)}"',
+            f'an icon, {sides[0]} x {sides[1]} px, beside "{_shorten(occurrence.beside)}"',
             "",
         )
     return None
 
 
 @_rule("repeats-text", "decorative/")
-def _repeats(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _repeats(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """Its title only repeats the words beside it."""
-    title = _letters(use.title)
-    beside = {"caption": use.caption, "text before it": use.before, "text after it": use.after}
+    title = _letters(occurrence.title)
+    beside = {
+        "caption": occurrence.caption,
+        "text before it": occurrence.before,
+        "text after it": occurrence.after,
+    }
     for where, text in beside.items():
         if title and title == _letters(text):
             return _Answer(Purpose.REDUNDANT, f'the {where} says "{_shorten(text)}" too', "")
@@ -322,27 +337,27 @@ def _repeats(use: ImageUse, pixels: Pixels) -> _Answer | None:
 
 
 @_rule("logo", "functional/")
-def _logo(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _logo(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is a logo, named after whom it stands for."""
-    words = name_words(use.url or use.source)
+    words = name_words(occurrence.url or occurrence.source)
     if "logo" not in {word.lower() for word in words}:
         return None
     owner = " ".join(capital(w) for w in words if w.lower() not in _LOGO_NOISE)
-    owner = owner or _site_name(use.page_title)
+    owner = owner or _site_name(occurrence.page_title)
     if not owner:
         return _Answer(Purpose.UNKNOWN, "a logo, but nothing here says whose")
-    near = _letters(f"{use.before} {use.after} {use.caption}")
+    near = _letters(f"{occurrence.before} {occurrence.after} {occurrence.caption}")
     if re.search(rf"\b{re.escape(_letters(owner))}\b", near):
         return _Answer(Purpose.REDUNDANT, f'a logo beside the words "{owner}"', "")
     return _Answer(Purpose.INFORMATIVE, "its file is named a logo", f"{owner} logo")
 
 
 @_rule("svg-without-name", "decision-tree/")
-def _svg(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _svg(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is an inline SVG, which nobody has named."""
-    if use.kind is not Kind.SVG:
+    if occurrence.kind is not Kind.SVG:
         return None
-    if use.role.strip():
+    if occurrence.role.strip():
         return _Answer(Purpose.UNKNOWN, "an inline SVG with a role that asks for a name")
     return _Answer(
         Purpose.DECORATIVE, "an inline SVG without role or name: hide it by aria-hidden=true", ""
@@ -350,7 +365,7 @@ def _svg(use: ImageUse, pixels: Pixels) -> _Answer | None:
 
 
 @_rule("text", "textual/")
-def _text(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _text(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is a picture of text, so its alt is that text."""
     if pixels.text_like >= TEXT_LIKE:
         return _Answer(Purpose.TEXT, "lines of marks on a plain ground look like text")
@@ -358,11 +373,11 @@ def _text(use: ImageUse, pixels: Pixels) -> _Answer | None:
 
 
 @_rule("complex", "complex/")
-def _complex(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _complex(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is a chart, a map or a diagram, and says more than an alt holds."""
-    if word := _complex_name(use):
+    if word := _complex_name(occurrence):
         return _Answer(Purpose.COMPLEX, f'its file is named "{word}"')
-    if found := _NUMBERED.match(use.caption):
+    if found := _NUMBERED.match(occurrence.caption):
         return _Answer(Purpose.COMPLEX, f'its caption begins "{_shorten(found[0])}"')
     if pixels.chart_like >= CHART_LIKE:
         return _Answer(Purpose.COMPLEX, "long straight lines on a plain ground, as in a chart")
@@ -370,27 +385,29 @@ def _complex(use: ImageUse, pixels: Pixels) -> _Answer | None:
 
 
 @_rule("title", "informative/")
-def _title(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _title(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """Somebody has said in its title what it shows."""
-    if len(use.title.split()) > 1 and not says_nothing(use.title):
-        return _Answer(Purpose.INFORMATIVE, f'its title says "{_shorten(use.title)}"', use.title)
+    if len(occurrence.title.split()) > 1 and not says_nothing(occurrence.title):
+        return _Answer(
+            Purpose.INFORMATIVE, f'its title says "{_shorten(occurrence.title)}"', occurrence.title
+        )
     return None
 
 
 @_rule("nothing-to-see")
-def _nothing(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _nothing(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """There is no picture to look at."""
-    if use.kind is Kind.ROLE_IMG and not use.url:
+    if occurrence.kind is Kind.ROLE_IMG and not occurrence.url:
         return _Answer(Purpose.UNKNOWN, "role=img on an element that names no picture")
-    if use.kind is Kind.OBJECT and not is_picture(use.url):
+    if occurrence.kind is Kind.OBJECT and not is_picture(occurrence.url):
         return _Answer(Purpose.UNKNOWN, "an object that may be no picture")
-    if not use.url and not use.source and not pixels.width_px:
+    if not occurrence.url and not occurrence.source and not pixels.width_px:
         return _Answer(Purpose.UNKNOWN, "it names no picture")
     return None
 
 
 @_rule("drawing", "informative/")
-def _drawing(use: ImageUse, pixels: Pixels) -> _Answer | None:
+def _drawing(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is no photograph, but drawn by a program: a screenshot, a diagram, clip art."""
     if pixels.chart_like >= DRAWN:
         return _Answer(
@@ -407,16 +424,16 @@ RULES: tuple[Rule, ...] = tuple(_rules)
 # Small questions.
 
 
-def _does_something(use: ImageUse) -> bool:
-    return bool(use.link) or use.button or use.kind is Kind.INPUT
+def _does_something(occurrence: ImageOccurrence) -> bool:
+    return bool(occurrence.link) or occurrence.button or occurrence.kind is Kind.INPUT
 
 
-def _sides(use: ImageUse, pixels: Pixels) -> tuple[int, int] | None:
+def _sides(occurrence: ImageOccurrence, pixels: Pixels) -> tuple[int, int] | None:
     """Width and height at which the image is shown, px; None if they are not known.
 
     Where the page gives only one of them, the other follows from the file, as in browsers.
     """
-    width, height = use.width_px, use.height_px
+    width, height = occurrence.width_px, occurrence.height_px
     known = pixels.width_px > 0 and pixels.height_px > 0
     if width is None and height is None:
         return (pixels.width_px, pixels.height_px) if known else None
@@ -430,15 +447,15 @@ def _sides(use: ImageUse, pixels: Pixels) -> tuple[int, int] | None:
     return max(0, width), max(0, height or 0)
 
 
-def _bare_name(use: ImageUse) -> str:
+def _bare_name(occurrence: ImageOccurrence) -> str:
     """The words of the file's name without those of icon sets: "fa-check-circle" is "check"."""
-    words = [word.lower() for word in name_words(use.url or use.source)]
+    words = [word.lower() for word in name_words(occurrence.url or occurrence.source)]
     return " ".join(word for word in words if word not in _ICON_NOISE and not word.isdigit())
 
 
-def _complex_name(use: ImageUse) -> str:
+def _complex_name(occurrence: ImageOccurrence) -> str:
     """The word by which a file's name says that it is a chart: the last, or one before "of"."""
-    words = [word for word in name_words(use.url or use.source) if not word.isdigit()]
+    words = [word for word in name_words(occurrence.url or occurrence.source) if not word.isdigit()]
     while len(words) > 1 and words[-1].lower() in _NAME_ENDS:
         words.pop()
     for number, word in enumerate(words):

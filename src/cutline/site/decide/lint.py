@@ -23,7 +23,7 @@ from cutline.site.decide.bad_alts import (
     spoken,
     words_of,
 )
-from cutline.site.model import Alt, Finding, ImageUse, Kind, Severity
+from cutline.site.model import Alt, Finding, ImageOccurrence, Kind, Severity
 from cutline.site.url_words import is_picture, name_words, split
 
 MISSING = frozenset(
@@ -49,7 +49,7 @@ _REDUNDANT_PREFIX = re.compile(
 _TITLE_CASE = re.compile(r"\W*(?:An?|The) [A-Z]")
 
 
-def lint(uses: Sequence[ImageUse]) -> Iterator[Finding]:
+def lint(occurrences: Sequence[ImageOccurrence]) -> Iterator[Finding]:
     """Check the alts of a page, or of several: each by itself, then those of one page together.
 
     Args:
@@ -58,26 +58,26 @@ def lint(uses: Sequence[ImageUse]) -> Iterator[Finding]:
     Yields:
         Findings, each with its use.
     """
-    pages: defaultdict[str, list[ImageUse]] = defaultdict(list)
-    for use in uses:
-        for finding in _unnamed(use):
-            yield replace(finding, use=use)
-        if use.alt_state is Alt.PRESENT:
-            for finding in lint_alt(use.alt or "", use):
-                yield replace(finding, use=use)
-        pages[use.page].append(use)
+    pages: defaultdict[str, list[ImageOccurrence]] = defaultdict(list)
+    for occurrence in occurrences:
+        for finding in _unnamed(occurrence):
+            yield replace(finding, occurrence=occurrence)
+        if occurrence.alt_state is Alt.PRESENT:
+            for finding in lint_alt(occurrence.alt or "", occurrence):
+                yield replace(finding, occurrence=occurrence)
+        pages[occurrence.page].append(occurrence)
     for together in pages.values():
         yield from _repeated(together)
 
 
-def lint_alt(alt: str, use: ImageUse) -> list[Finding]:
+def lint_alt(alt: str, occurrence: ImageOccurrence) -> list[Finding]:
     """Check what is, or would be, one image's alt.
 
     Args:
         alt: a draft, an edit, or what stands there; "" is nobody's mistake by itself.
         use: where it stands, or would.
     """
-    return list(_worded(alt, use)) if alt.strip() else []
+    return list(_worded(alt, occurrence)) if alt.strip() else []
 
 
 def redundant_prefix(alt: str) -> str:
@@ -99,28 +99,34 @@ def says_nothing(text: str) -> bool:
 # What has no name and needs one.
 
 
-def _unnamed(use: ImageUse) -> Iterator[Finding]:
-    decorative = use.role.lower().split()[:1] in (["presentation"], ["none"])
-    loud = "" if use.hidden else _loud(use.markup)
-    if loud and (decorative or (use.kind is Kind.IMG and use.alt == "")):
+def _unnamed(occurrence: ImageOccurrence) -> Iterator[Finding]:
+    decorative = occurrence.role.lower().split()[:1] in (["presentation"], ["none"])
+    loud = "" if occurrence.hidden else _loud(occurrence.markup)
+    if loud and (decorative or (occurrence.kind is Kind.IMG and occurrence.alt == "")):
         yield Finding(
             "presentation-role-conflict",
             Severity.WARNING,
             f"it is marked as decorative, but {loud} makes browsers show it; drop one of them",
             "WCAG 1.1.1, F39",
         )
-    if use.alt == "" and use.title.strip() and use.kind is Kind.IMG and not decorative:
+    if (
+        occurrence.alt == ""
+        and occurrence.title.strip()
+        and occurrence.kind is Kind.IMG
+        and not decorative
+    ):
         yield Finding(
             "decorative-title",
             Severity.WARNING,
-            f'alt="" says that it is decorative, its title "{use.title.strip()}" that it is not',
+            f'alt="" says that it is decorative, its title "{occurrence.title.strip()}" '
+            "that it is not",
             "WCAG 1.1.1, H67",
         )
-    if use.hidden or use.noscript or use.kind in (Kind.CSS, Kind.ROW):
+    if occurrence.hidden or occurrence.noscript or occurrence.kind in (Kind.CSS, Kind.ROW):
         return
-    if use.name.strip() or use.title.strip() or use.alt_state is Alt.PRESENT:
+    if occurrence.name.strip() or occurrence.title.strip() or occurrence.alt_state is Alt.PRESENT:
         return
-    if use.alt_state is Alt.WHITESPACE and not decorative:
+    if occurrence.alt_state is Alt.WHITESPACE and not decorative:
         yield Finding(
             "whitespace",
             Severity.ERROR,
@@ -128,8 +134,8 @@ def _unnamed(use: ImageUse) -> Iterator[Finding]:
             "WCAG 1.1.1, F65, H67",
         )
     elif not decorative or loud:
-        yield from _without_alt(use)
-    if use.link and not use.link_text.strip() and use.kind is not Kind.AREA:
+        yield from _without_alt(occurrence)
+    if occurrence.link and not occurrence.link_text.strip() and occurrence.kind is not Kind.AREA:
         yield Finding(
             "link-name",
             Severity.ERROR,
@@ -138,36 +144,36 @@ def _unnamed(use: ImageUse) -> Iterator[Finding]:
         )
 
 
-def _without_alt(use: ImageUse) -> Iterator[Finding]:
-    if use.kind in (Kind.IMG, Kind.MARKDOWN) and use.alt is None:
+def _without_alt(occurrence: ImageOccurrence) -> Iterator[Finding]:
+    if occurrence.kind in (Kind.IMG, Kind.MARKDOWN) and occurrence.alt is None:
         yield Finding(
             "image-alt",
             Severity.ERROR,
             'it has no alt; describe it, or write alt="" if it is decorative',
             "WCAG 1.1.1, F65, H37",
         )
-    elif use.kind is Kind.INPUT:
+    elif occurrence.kind is Kind.INPUT:
         yield Finding(
             "input-image-alt",
             Severity.ERROR,
             "an image button without a name; say in its alt what it does",
             "WCAG 1.1.1 and 4.1.2, F65, H36",
         )
-    elif use.kind is Kind.AREA and use.link:
+    elif occurrence.kind is Kind.AREA and occurrence.link:
         yield Finding(
             "area-alt",
             Severity.ERROR,
             "an area of an image map without a name; say in its alt where it leads",
             "WCAG 1.1.1, 2.4.4 and 4.1.2, F65, H24",
         )
-    elif use.kind is Kind.ROLE_IMG:
+    elif occurrence.kind is Kind.ROLE_IMG:
         yield Finding(
             "role-img-alt",
             Severity.ERROR,
             "role=img without a name; give it an aria-label",
             "WCAG 1.1.1, ARIA6",
         )
-    elif use.kind is Kind.SVG and _ALT_ATTRIBUTE.search(use.markup):
+    elif occurrence.kind is Kind.SVG and _ALT_ATTRIBUTE.search(occurrence.markup):
         yield Finding(
             "svg-img-alt",
             Severity.ERROR,
@@ -175,14 +181,14 @@ def _without_alt(use: ImageUse) -> Iterator[Finding]:
             "aria-label",
             "WCAG 1.1.1, ARIA6",
         )
-    elif use.kind is Kind.SVG and use.role.strip():
+    elif occurrence.kind is Kind.SVG and occurrence.role.strip():
         yield Finding(
             "svg-img-alt",
             Severity.ERROR,
             "an SVG that is one image and has no name; give it a title or an aria-label",
             "WCAG 1.1.1, ARIA6",
         )
-    elif use.kind is Kind.OBJECT:
+    elif occurrence.kind is Kind.OBJECT:
         yield Finding(
             "object-alt",
             Severity.ERROR,
@@ -195,9 +201,9 @@ def _without_alt(use: ImageUse) -> Iterator[Finding]:
 # What an alt says.
 
 
-def _worded(alt: str, use: ImageUse) -> Iterator[Finding]:
-    yield from _no_words(alt, use)
-    if where := _says_same(alt, use):
+def _worded(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
+    yield from _no_words(alt, occurrence)
+    if where := _says_same(alt, occurrence):
         yield Finding(
             "image-redundant-alt",
             Severity.WARNING,
@@ -227,14 +233,14 @@ def _worded(alt: str, use: ImageUse) -> Iterator[Finding]:
         )
 
 
-def _no_words(alt: str, use: ImageUse) -> Iterator[Finding]:
+def _no_words(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
     """The first reason for which an alt does not describe its picture, if there is one."""
-    url = use.url or use.source
+    url = occurrence.url or occurrence.source
     shown = alt.strip()
     plain = words_of(alt)
-    functional = _is_only_content(use)
+    functional = _is_only_content(occurrence)
     template = is_template(alt)
-    if template and split(use.page).scheme not in ("http", "https"):
+    if template and split(occurrence.page).scheme not in ("http", "https"):
         return  # a template's source, which says something else when the page is served
     if template or is_placeholder(alt, url):
         yield Finding(
@@ -251,7 +257,7 @@ def _no_words(alt: str, use: ImageUse) -> Iterator[Finding]:
             f'"{shown}" {seems} the name of a file; say what the picture shows',
             "WCAG 1.1.1, F30",
         )
-    elif plain in _DECORATION or (plain in _MAYBE_DECORATION and _is_small(use)):
+    elif plain in _DECORATION or (plain in _MAYBE_DECORATION and _is_small(occurrence)):
         yield Finding(
             "decorative-alt",
             Severity.ERROR if plain in _DECORATION else Severity.WARNING,
@@ -265,12 +271,12 @@ def _no_words(alt: str, use: ImageUse) -> Iterator[Finding]:
             f'"{shown}" could be any picture; say what is in this one',
             "WCAG 1.1.1, F30",
         )
-    elif functional and icon_shown(alt, use.link, use.page):
+    elif functional and icon_shown(alt, occurrence.link, occurrence.page):
         yield Finding(
             "icon-not-action",
             Severity.WARNING,
             f'"{shown}" says what the icon shows; say what the '
-            f"{'button does' if _is_button(use) else 'link leads to'}",
+            f"{'button does' if _is_button(occurrence) else 'link leads to'}",
             "WCAG 1.1.1 and 2.4.4, H30, H36",
         )
     elif prefix := redundant_prefix(alt):
@@ -283,64 +289,68 @@ def _no_words(alt: str, use: ImageUse) -> Iterator[Finding]:
         )
 
 
-def _is_button(use: ImageUse) -> bool:
-    return use.button or use.kind is Kind.INPUT
+def _is_button(occurrence: ImageOccurrence) -> bool:
+    return occurrence.button or occurrence.kind is Kind.INPUT
 
 
-def _is_only_content(use: ImageUse) -> bool:
+def _is_only_content(occurrence: ImageOccurrence) -> bool:
     """Whether an image is all there is in a button, or in a link to something but a picture."""
-    if use.kind is Kind.AREA or use.link_text.strip():
+    if occurrence.kind is Kind.AREA or occurrence.link_text.strip():
         return False
-    return _is_button(use) or (bool(use.link) and not is_picture(use.link))
+    return _is_button(occurrence) or (bool(occurrence.link) and not is_picture(occurrence.link))
 
 
-def _is_small(use: ImageUse) -> bool:
+def _is_small(occurrence: ImageOccurrence) -> bool:
     """Whether the page shows an image as small as bullets and rules are."""
-    sides = [side for side in (use.width_px, use.height_px) if side is not None]
+    sides = [side for side in (occurrence.width_px, occurrence.height_px) if side is not None]
     return bool(sides) and min(sides) <= _ORNAMENT_PX
 
 
-def _says_same(alt: str, use: ImageUse) -> str:
+def _says_same(alt: str, occurrence: ImageOccurrence) -> str:
     """Which text beside an image repeats its alt."""
     own = spoken(alt)
-    if own and own == spoken(use.link_text):
+    if own and own == spoken(occurrence.link_text):
         return "link's text"
-    if own and own == spoken(use.caption):
+    if own and own == spoken(occurrence.caption):
         return "figcaption"
     if len(own.split()) > 1:  # a single word is there by chance
-        before = f" {spoken(use.before)}"
+        before = f" {spoken(occurrence.before)}"
         if before.endswith(f" {own}") and not _ARTICLE.search(before[: -len(own)]):
             return "text before it"
-        if f"{spoken(use.after)} ".startswith(f"{own} "):
+        if f"{spoken(occurrence.after)} ".startswith(f"{own} "):
             return "text after it"
     return ""
 
 
-def _repeated(uses: Sequence[ImageUse]) -> Iterator[Finding]:
+def _repeated(occurrences: Sequence[ImageOccurrence]) -> Iterator[Finding]:
     """Different pictures of one page with the same alt, unless they lead to the same place.
 
     Versions of one picture (light and dark, sizes, the twin in a <noscript>) are no different ones.
     """
-    alike: defaultdict[str, list[ImageUse]] = defaultdict(list)
-    for use in uses:
-        if use.alt_state is Alt.PRESENT and not use.noscript and not use.hidden:
-            alike[spoken(use.alt or "") or (use.alt or "").strip()].append(use)
+    alike: defaultdict[str, list[ImageOccurrence]] = defaultdict(list)
+    for occurrence in occurrences:
+        if (
+            occurrence.alt_state is Alt.PRESENT
+            and not occurrence.noscript
+            and not occurrence.hidden
+        ):
+            alike[spoken(occurrence.alt or "") or (occurrence.alt or "").strip()].append(occurrence)
     for same in alike.values():
-        pictures = {_picture_key(use) for use in same}
-        if len(pictures) > 1 and len({use.link for use in same} | {""}) != 2:
-            for use in same:
+        pictures = {_picture_key(occurrence) for occurrence in same}
+        if len(pictures) > 1 and len({occurrence.link for occurrence in same} | {""}) != 2:
+            for occurrence in same:
                 yield Finding(
                     "repeated",
                     Severity.WARNING,
                     f"{len(pictures)} different pictures of this page have this alt",
                     "WCAG 1.1.1, F30",
-                    use,
+                    occurrence,
                 )
 
 
-def _picture_key(use: ImageUse) -> str:
+def _picture_key(occurrence: ImageOccurrence) -> str:
     """What versions of one picture share: the address without size, theme and ending."""
-    url = use.url or use.source
+    url = occurrence.url or occurrence.source
     words = [word.lower() for word in name_words(url) if word.lower() not in _VERSIONS]
     if not words:
         return url

@@ -63,7 +63,7 @@ def wants_long_description(decision: Decision) -> bool:
 
 
 def page_data(
-    use: ImageOccurrence,
+    occurrence: ImageOccurrence,
     decision: Decision,
     *,
     others: Sequence[ImageOccurrence] = (),
@@ -81,36 +81,38 @@ def page_data(
             and text of one of them then say nothing of it.
     """
     alts = dict.fromkeys(
-        each for other in (use, *others) if (each := _clean(other.alt or "")) and other is not use
+        each
+        for other in (occurrence, *others)
+        if (each := _clean(other.alt or "")) and other is not occurrence
     )
     data: dict[str, Any] = {
         "purpose": decision.purpose.value,
         "because": _clean(decision.evidence),
-        "link_destination": _clean(use.link),
-        "link_text": _clean(use.link_text),
-        "in_a_button": use.button or None,
-        "caption": _clean(use.caption),
-        "title_attribute": _clean(use.title),
-        "file_name": " ".join(name_words(use.url or use.source))[:_MOST_CHARS],
+        "link_destination": _clean(occurrence.link),
+        "link_text": _clean(occurrence.link_text),
+        "in_a_button": occurrence.button or None,
+        "caption": _clean(occurrence.caption),
+        "title_attribute": _clean(occurrence.title),
+        "file_name": " ".join(name_words(occurrence.url or occurrence.source))[:_MOST_CHARS],
         "alts_of_this_image_elsewhere": list(alts)[:_MOST_ALTS],
         "glossary": dict(list((glossary or {}).items())[:_MOST_GLOSSARY]),
     }
     if not shared:
         data |= {
-            "page_title": _clean(use.page_title),
-            "heading": _clean(use.heading),
-            "text_before": _clean(use.before)[-_MOST_CHARS:],
-            "text_after": _clean(use.after),
+            "page_title": _clean(occurrence.page_title),
+            "heading": _clean(occurrence.heading),
+            "text_before": _clean(occurrence.before)[-_MOST_CHARS:],
+            "text_after": _clean(occurrence.after),
         }
     return json.dumps({name: value for name, value in data.items() if value}, ensure_ascii=False)
 
 
-def language_for(use: ImageOccurrence, chosen: str = "") -> str:
+def language_for(occurrence: ImageOccurrence, chosen: str = "") -> str:
     """The language of an alt: the one chosen, else the page's own, else English."""
-    return primary(chosen) or primary(use.language) or "en"
+    return primary(chosen) or primary(occurrence.language) or "en"
 
 
-def obeys_the_page(text: str, use: ImageOccurrence) -> str:
+def obeys_the_page(text: str, occurrence: ImageOccurrence) -> str:
     """Why a text looks as if somebody's instruction had been followed; "" if it does not.
 
     An instruction in a page or picture can only lead to a text, which this refuses if it reads like
@@ -121,7 +123,14 @@ def obeys_the_page(text: str, use: ImageOccurrence) -> str:
     if INSTRUCTION.search(text):
         return "it reads like an instruction"
     words = re.findall(r"\w+", text.lower())
-    near = (use.before, use.after, use.caption, use.title, use.heading, use.page_title)
+    near = (
+        occurrence.before,
+        occurrence.after,
+        occurrence.caption,
+        occurrence.title,
+        occurrence.heading,
+        occurrence.page_title,
+    )
     for planted in filter(INSTRUCTION.search, near):
         told = " ".join(re.findall(r"\w+", planted.lower()))
         size = min(3, len(words))

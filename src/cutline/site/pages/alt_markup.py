@@ -55,29 +55,29 @@ def clean(alt: str) -> str:
     return _UNWRITABLE.sub("", _BREAKS.sub(" ", alt))
 
 
-def current_alt(use: ImageOccurrence) -> str | None:
+def current_alt(occurrence: ImageOccurrence) -> str | None:
     """The text that a use has in its page where an alt would be written; None if it has none.
 
     For an `<svg>`, an `<object>` or an element with role=img this is its accessible name, "" if
     aria-hidden marks it as decorative.
     """
-    if use.kind not in NAMED:
-        return use.alt
-    if use.name:
-        return use.name
+    if occurrence.kind not in NAMED:
+        return occurrence.alt
+    if occurrence.name:
+        return occurrence.name
     with suppress(OutputError):
-        attributes = {each.name.lower(): each.value for each in _attributes(use.markup)}
+        attributes = {each.name.lower(): each.value for each in _attributes(occurrence.markup)}
         if (attributes.get("aria-hidden") or "").strip().lower() == "true":
             return ""
     return None
 
 
-def has_alt(use: ImageOccurrence, alt: str) -> bool:
+def has_alt(occurrence: ImageOccurrence, alt: str) -> bool:
     """Whether a use has this alt in its page already, as `with_alt` would write it."""
-    alt, there = clean(alt), current_alt(use)
-    if use.kind in NAMED:  # white space in names is collapsed
+    alt, there = clean(alt), current_alt(occurrence)
+    if occurrence.kind in NAMED:  # white space in names is collapsed
         return there is not None and there == " ".join(alt.split())
-    if use.kind is Kind.MARKDOWN:
+    if occurrence.kind is Kind.MARKDOWN:
         return (there or "") == alt
     return there == alt
 

@@ -146,8 +146,8 @@ class _Crawl:
             if self._frontier.is_done(answer.canonical):
                 self._settle(answer.canonical)
         else:
-            self._sink(page, list(answer.uses))
-            self._finish(task, "read", page, len(answer.uses))
+            self._sink(page, list(answer.occurrences))
+            self._finish(task, "read", page, len(answer.occurrences))
 
     def _is_home(self, page: Page) -> bool:
         """Whether a page is the start page under its other name: / and /index.html."""
@@ -177,8 +177,10 @@ class _Crawl:
                 self._own.add(task)
                 self._frontier.again(task)
 
-    def _finish(self, task: Task, outcome: str, page: Page | None = None, uses: int = 0) -> None:
-        self._frontier.finish(task, outcome, page, uses)
+    def _finish(
+        self, task: Task, outcome: str, page: Page | None = None, occurrences: int = 0
+    ) -> None:
+        self._frontier.finish(task, outcome, page, occurrences)
         self._settle(task.url)
         if page and page.url != task.url:
             self._settle(page.url)
@@ -210,7 +212,7 @@ class _Crawl:
         counts = self._frontier.counts
         return CrawlSummary(
             pages=counts["read"],
-            uses=counts["uses"],
+            occurrences=counts["uses"],
             dead=counts["dead"],
             forbidden=counts["forbidden"],
             skipped=counts["skipped"],
@@ -300,11 +302,13 @@ class _Frontier:
             self.hosts.append(host(url))
             self._note("host", host(url))
 
-    def finish(self, task: Task, outcome: str, page: Page | None = None, uses: int = 0) -> None:
+    def finish(
+        self, task: Task, outcome: str, page: Page | None = None, occurrences: int = 0
+    ) -> None:
         """Mark a task as finished, and write it to the log with everything found since."""
         url, title = (page.url, page.title) if page else ("", "")
-        self._note("-", task.what, task.url, outcome, url, title, uses)
-        self._finished(task.what, task.url, outcome, url, title, uses)
+        self._note("-", task.what, task.url, outcome, url, title, occurrences)
+        self._finished(task.what, task.url, outcome, url, title, occurrences)
         self._write()
 
     def end(self) -> None:
@@ -313,11 +317,11 @@ class _Frontier:
         self._write()
 
     def _finished(
-        self, what: str, url: str, outcome: str, final: str, title: str, uses: int
+        self, what: str, url: str, outcome: str, final: str, title: str, occurrences: int
     ) -> None:
         self._done.add((what, url))
         self.counts[outcome] += 1
-        self.counts["uses"] += uses
+        self.counts["uses"] += occurrences
         if final:
             self.titles[final] = title
             self._depths.setdefault(("page", final), self._depths.get((what, url), 0))
@@ -362,8 +366,8 @@ class _Frontier:
         match entry:
             case ["+", str(what), str(url), int(depth)]:
                 self._depths.setdefault((what, url), depth)
-            case ["-", str(what), str(url), str(outcome), str(final), str(title), int(uses)]:
-                self._finished(what, url, outcome, final, title, uses)
+            case ["-", str(what), str(url), str(outcome), str(final), str(title), int(occurrences)]:
+                self._finished(what, url, outcome, final, title, occurrences)
             case ["host", str(host)]:
                 self.hosts.append(host)
 

@@ -80,7 +80,7 @@ class CrawlSummary:
     """
 
     pages: int = 0
-    uses: int = 0
+    occurrences: int = 0
     dead: int = 0
     forbidden: int = 0
     skipped: int = 0
@@ -124,7 +124,7 @@ class Answer:
     links: tuple[str, ...] = ()
     sitemaps: tuple[str, ...] = ()
     canonical: str = ""
-    uses: tuple[ImageOccurrence, ...] = ()
+    occurrences: tuple[ImageOccurrence, ...] = ()
 
 
 def host(url: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cutline.atomic import write_whole
 from cutline.errors import DataError
-from cutline.site.model import ImageUse, Kind
+from cutline.site.model import ImageOccurrence, Kind
 from cutline.site.pages.crawler_columns import (
     ESCAPED_TAG,
     TAG,
@@ -28,8 +28,8 @@ from cutline.site.pages.crawler_columns import (
     is_tagged,
     split_addresses,
 )
-from cutline.site.pages.html import uses_in_html
-from cutline.site.urls import normalise_url, printable
+from cutline.site.pages.html import occurrences_in_html
+from cutline.site.urls import normalise_url, without_surrogates
 from cutline.tables import (
     Dialect,
     Table,
@@ -64,7 +64,7 @@ class Export:
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    uses: list[tuple[int, ImageUse]]
+    occurrences: list[tuple[int, ImageOccurrence]]
     problems: list[tuple[int, str]]
     dialect: Dialect
     _raw: tuple[tuple[str, bool], ...]  # each record as it stands, and whether it has cells
@@ -90,7 +90,7 @@ def read_export(path: Path) -> Export:
     for number, row in enumerate(rows):
         reader.read(number, row)
     raw = tuple((record.raw, bool(record.cells)) for record in records)
-    return Export(header, rows, reader.uses, reader.problems, table.dialect, raw)
+    return Export(header, rows, reader.occurrences, reader.problems, table.dialect, raw)
 
 
 def _read(path: Path) -> Table:
@@ -151,7 +151,7 @@ def write_export(export: Export, columns: Mapping[int, Mapping[str, str]], targe
     try:
         content = text.encode(encoding, "surrogateescape")
     except UnicodeEncodeError:
-        encoding, content = "utf-8", printable(text).encode()
+        encoding, content = "utf-8", without_surrogates(text).encode()
     if dialect.byte_order_mark or encoding != dialect.encoding:
         content = "\ufeff".encode(encoding) + content
     write_whole(target, content)
@@ -163,16 +163,16 @@ class _Rows:
     def __init__(
         self, header: Sequence[str], rows: Sequence[Sequence[str]], name: str, delimiter: str
     ) -> None:
-        self.uses: list[tuple[int, ImageUse]] = []
+        self.occurrences: list[tuple[int, ImageOccurrence]] = []
         self.problems: list[tuple[int, str]] = []
         self._name, self._delimiter, self._width = name, delimiter, len(header)
         self._columns = find_columns(header, rows)
 
     def read(self, number: int, row: Sequence[str]) -> None:
         """Note a row's uses, or why it has none."""
-        page = printable(_cell(row, self._columns.page))
+        page = without_surrogates(_cell(row, self._columns.page))
         base = _normalise(page)
-        uses: list[ImageUse] = []
+        occurrences: list[ImageOccurrence] = []
         problem = ""
         for image_column, alt_column in self._columns.images or ((len(row), None),):
             cell = _cell(row, image_column)
@@ -182,28 +182,35 @@ class _Rows:
             refused = "" if found else self._refused(row, cell, base)
             problem = problem or refused
             if not refused:
-                uses += found or self._images(row, cell, alt_column, page or self._name, base)
-        different = {(use.url or use.source, use.kind, use.offset): use for use in reversed(uses)}
-        for use in reversed(different.values()):
-            self.uses.append((number, replace(use, position=number, kind=Kind.ROW, offset=-1)))
+                occurrences += found or self._images(
+                    row, cell, alt_column, page or self._name, base
+                )
+        different = {
+            (occurrence.url or occurrence.source, occurrence.kind, occurrence.offset): occurrence
+            for occurrence in reversed(occurrences)
+        }
+        for occurrence in reversed(different.values()):
+            self.occurrences.append(
+                (number, replace(occurrence, position=number, kind=Kind.ROW, offset=-1))
+            )
         if not different:
-            self.problems.append((number, printable(problem)))
+            self.problems.append((number, without_surrogates(problem)))
 
     def _images(
         self, row: Sequence[str], cell: str, alt_column: int | None, page: str, base: str
-    ) -> Iterator[ImageUse]:
+    ) -> Iterator[ImageOccurrence]:
         """The images that a cell without tags names."""
         sources = split_addresses(cell)
         size = _DIMENSIONS.search(_cell(row, self._columns.size))
         alt = row[alt_column] if alt_column is not None and alt_column < len(row) else ""
         for source, text in zip(sources, _split_alts(alt, len(sources)), strict=True):
-            yield ImageUse(
-                printable(page),
+            yield ImageOccurrence(
+                without_surrogates(page),
                 0,
                 Kind.ROW,
-                printable(source),
+                without_surrogates(source),
                 _normalise(source, base) if is_address(source) else "",
-                alt=printable(text) or None,
+                alt=without_surrogates(text) or None,
                 width_px=int(size[1]) if size else None,
                 height_px=int(size[2]) if size else None,
             )
@@ -242,7 +249,7 @@ def _split_alts(cell: str, count: int) -> list[str]:
     return [cell, *[""] * (count - 1)]
 
 
-def _tags(cell: str, page: str, base: str) -> list[ImageUse]:
+def _tags(cell: str, page: str, base: str) -> list[ImageOccurrence]:
     """The images whose tags are in a cell: escaped, with any quotes, even cut short."""
     for _ in range(3):
         if not ESCAPED_TAG.search(cell):
@@ -253,10 +260,14 @@ def _tags(cell: str, page: str, base: str) -> list[ImageUse]:
     if re.search(r"=\s*\\[\"']", cell):
         cell = re.sub(r"\\([\"'/])", r"\1", cell)
     for end in ("", ">", '">', "'>"):
-        _, uses = uses_in_html(cell + end, page=page, base=base)
-        named = [use for use in uses if use.kind is not Kind.CSS and (use.source or use.alt)]
+        _, occurrences = occurrences_in_html(cell + end, page=page, base=base)
+        named = [
+            occurrence
+            for occurrence in occurrences
+            if occurrence.kind is not Kind.CSS and (occurrence.source or occurrence.alt)
+        ]
         if named:
-            return [replace(use, before="", after="", heading="") for use in named]
+            return [replace(occurrence, before="", after="", heading="") for occurrence in named]
     return []
 
 

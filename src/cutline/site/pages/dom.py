@@ -7,7 +7,7 @@ import re
 from justhtml import Element
 
 from cutline.site.model import Kind
-from cutline.site.urls import printable
+from cutline.site.urls import without_surrogates
 
 _WANTED_WIDTH_PX = 800  # more than a captioner looks at, and small enough to fetch
 _UNRENDERED = frozenset(
@@ -35,7 +35,7 @@ _PIXELS = re.compile(r"\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*", re.IGNORECASE)
 def attribute_of(element: Element, name: str) -> str:
     """An attribute's value without white space around it; "" if there is none."""
     value = element.attrs.get(name)
-    return printable(value).strip() if value else ""
+    return without_surrogates(value).strip() if value else ""
 
 
 def role_of(element: Element) -> str:
@@ -135,7 +135,9 @@ def own_name(element: Element) -> str:
         )
     if element.name in _IMAGE_ELEMENTS or element.name in ("area", "input"):
         alt = element.attrs.get("alt")
-        return one_line(printable(alt)) if alt is not None else attribute_of(element, "title")
+        return (
+            one_line(without_surrogates(alt)) if alt is not None else attribute_of(element, "title")
+        )
     return ""
 
 
@@ -197,4 +199,4 @@ def best_of(candidates: list[tuple[str, int | None]]) -> str:
 
 def one_line(text: str) -> str:
     """Text with its white space collapsed, as a browser shows it."""
-    return " ".join(printable(text).split())
+    return " ".join(without_surrogates(text).split())

@@ -50,7 +50,7 @@ from cutline.site.pages.templates import (
     template_spans,
 )
 from cutline.site.pages.unread import UnreadCounter, in_element
-from cutline.site.urls import normalise_url, printable
+from cutline.site.urls import normalise_url, without_surrogates
 
 _CONTEXT = 200
 _LONGEST_LABEL = 500
@@ -79,7 +79,7 @@ _ROOTED = re.compile(r"[/\\](?![/\\])")
 _NOSCRIPT_END = re.compile(r"</noscript[\s/>]", re.IGNORECASE)
 
 
-def uses_in_html(
+def occurrences_in_html(
     html: str,
     *,
     page: str,
@@ -114,29 +114,29 @@ def uses_in_html(
     spans = template_spans(html) if template else []
     base = page if base is None else base
     reader = _Reader(html, Protected(html, spans), page, base, root, xhtml)
-    uses = reader.uses()
+    occurrences = reader.occurrences()
     unread = UnreadCounter(reader.unread)
-    unread.add_code(html, spans, uses)
+    unread.add_code(html, spans, occurrences)
     found = replace(reader.page(), unread=unread.counts())
     if spans and spans[0].start == 0 and not found.title:
         found = replace(found, title=front_matter_field(html[: spans[0].end], "title"))
-    return found, uses
+    return found, occurrences
 
 
-def uses_in_rendered(
+def occurrences_in_rendered(
     html: str, protected: Protected, *, page: str, base: str | None = None, root: str = ""
 ) -> tuple[Page, list[ImageOccurrence]]:
-    """As `uses_in_html`, for HTML rendered from a source text of another format.
+    """As `occurrences_in_html`, for HTML rendered from a source text of another format.
 
     Args:
         html: what `protected.text` was rendered to.
         protected: the source text; its template code is put back into what is read.
-        page, base, root: as for `uses_in_html`.
+        page, base, root: as for `occurrences_in_html`.
     """
     base = page if base is None else base
     plain = Protected(html, [])
     reader = _Reader(html, plain, page, base, root, False, protected.restore)
-    return replace(reader.page(), unread=reader.unread.counts()), reader.uses()
+    return replace(reader.page(), unread=reader.unread.counts()), reader.occurrences()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,14 +221,14 @@ class _Reader:
         checksum = hashlib.sha256(self.source.encode("utf-8", "surrogateescape")).hexdigest()
         return Page(self.name, checksum, self.title, self.language)
 
-    def uses(self) -> list[ImageOccurrence]:
+    def occurrences(self) -> list[ImageOccurrence]:
         """Its image uses, in document order."""
         text = "".join(self._pieces)
         headings = [""]
         for begin, end in self._headings:
             headings.append(text[begin:end].strip() or headings[-1])
         return [
-            self._use(position, found, text, headings[found.heading])
+            self._occurrence(position, found, text, headings[found.heading])
             for position, found in enumerate(self._found)
         ]
 
@@ -338,14 +338,14 @@ class _Reader:
         return replace(outer, **changes) if changes else outer
 
     def _add_text(self, text: str) -> None:
-        text = _SPACE.sub(" ", without_declarations(printable(text)))
+        text = _SPACE.sub(" ", without_declarations(without_surrogates(text)))
         if text.startswith(" ") and (not self._pieces or self._pieces[-1].endswith(" ")):
             text = text[1:]
         if text:
             self._pieces.append(text)
             self._length += len(text)
 
-    def _use(self, position: int, found: _Found, text: str, heading: str) -> ImageOccurrence:
+    def _occurrence(self, position: int, found: _Found, text: str, heading: str) -> ImageOccurrence:
         element, scope = found.element, found.scope
         source, candidates = self._sources(element, found.kind, scope)
         place = (element.origin_offset or 0) + scope.shift
@@ -360,7 +360,7 @@ class _Reader:
             page=self.name,
             position=position,
             kind=found.kind,
-            source=printable(source),
+            source=without_surrogates(source),
             url=self._absolute(source),
             candidates=candidates,
             alt=self._alt(element, found.kind),
@@ -393,7 +393,7 @@ class _Reader:
         """The alt attribute, of an element that has one in HTML; None if there is none."""
         if kind in _WITHOUT_ALT or "alt" not in element.attrs:
             return None
-        return printable(element.attrs["alt"] or "")
+        return without_surrogates(element.attrs["alt"] or "")
 
     def _beside(self, found: _Found, text: str) -> str:
         """The text after an image in its block, else the text before it."""

@@ -19,7 +19,7 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 
 from cutline.site.model import ImageOccurrence, Kind, Page
-from cutline.site.pages.html import uses_in_rendered
+from cutline.site.pages.html import occurrences_in_rendered
 from cutline.site.pages.markdown_dialects import (
     alt_in_list,
     attribute_list_at,
@@ -37,7 +37,7 @@ from cutline.site.pages.unread import UnreadCounter
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
-def uses_in_markdown(
+def occurrences_in_markdown(
     text: str, *, page: str, base: str | None = None, root: str = ""
 ) -> tuple[Page, list[ImageOccurrence]]:
     """Every image use in a Markdown page, in order.
@@ -49,34 +49,34 @@ def uses_in_markdown(
     missing: whether it was a decision is unknown.
 
     Args:
-        text, page, base, root: as for `uses_in_html`.
+        text, page, base, root: as for `occurrences_in_html`.
 
     Returns:
-        As `uses_in_html`; `markup` is all of `![alt](source)`, with its attribute list.
+        As `occurrences_in_html`; `markup` is all of `![alt](source)`, with its attribute list.
     """
     mdx = is_mdx(page)
     spans = template_spans(text, markdown=True, mdx=mdx)
     matter_end = spans[0].end if spans and spans[0].kind is SpanKind.FRONT_MATTER else 0
     protected = Protected(text, spans)
     body = _Body(text, protected, matter_end or int(text.startswith("\ufeff")), mdx)
-    read, found = uses_in_rendered(body.html, protected, page=page, base=base, root=root)
+    read, found = occurrences_in_rendered(body.html, protected, page=page, base=base, root=root)
     matter = text[:matter_end]
     title = front_matter_field(matter, "title") or read.title or body.title
     language = front_matter_field(matter, "lang", "language") or read.language
-    uses = [
-        replace(body.placed(use), page_title=title, language=use.language or language)
-        for use in found
+    occurrences = [
+        replace(body.placed(occurrence), page_title=title, language=occurrence.language or language)
+        for occurrence in found
     ]
     unread = UnreadCounter()
     for what, number in read.unread:
         unread.add(what, number)
-    unread.add_code(text, spans, uses)
-    unread.add_markdown(text, spans, uses, mdx)
+    unread.add_code(text, spans, occurrences)
+    unread.add_markdown(text, spans, occurrences, mdx)
     checksum = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
     page_read = replace(
         read, sha256=checksum, title=title, language=language, unread=unread.counts()
     )
-    return page_read, uses
+    return page_read, occurrences
 
 
 class _Body:
@@ -120,19 +120,27 @@ class _Body:
         self._mark_ends = [mark.end() for mark in marks]
         self._mark_numbers = [int(mark[1]) for mark in marks]
 
-    def placed(self, use: ImageOccurrence) -> ImageOccurrence:
+    def placed(self, occurrence: ImageOccurrence) -> ImageOccurrence:
         """The use in the Markdown that a use in the HTML was rendered from."""
-        own = re.search(rf'{self._mark}="(\d+)"', use.markup)
+        own = re.search(rf'{self._mark}="(\d+)"', occurrence.markup)
         if own:
             offset, markup = self._slice(int(own[1]), 0, None)
-            alt = use.alt if f"{self._mark}-alt=" in use.markup else use.alt or None
-            return replace(use, kind=Kind.MARKDOWN, alt=alt, offset=offset, markup=markup)
-        mark = bisect_right(self._mark_ends, use.offset) - 1
+            alt = (
+                occurrence.alt
+                if f"{self._mark}-alt=" in occurrence.markup
+                else occurrence.alt or None
+            )
+            return replace(occurrence, kind=Kind.MARKDOWN, alt=alt, offset=offset, markup=markup)
+        mark = bisect_right(self._mark_ends, occurrence.offset) - 1
         if mark < 0:
-            return replace(use, offset=-1)
-        begin = use.offset - self._mark_ends[mark]
-        offset, markup = self._slice(self._mark_numbers[mark], begin, begin + len(use.markup))
-        return replace(use, offset=offset, markup=markup if offset >= 0 else use.markup)
+            return replace(occurrence, offset=-1)
+        begin = occurrence.offset - self._mark_ends[mark]
+        offset, markup = self._slice(
+            self._mark_numbers[mark], begin, begin + len(occurrence.markup)
+        )
+        return replace(
+            occurrence, offset=offset, markup=markup if offset >= 0 else occurrence.markup
+        )
 
     def _slice(self, number: int, begin: int, end: int | None) -> tuple[int, str]:
         places = self._pieces[number][begin:end]

@@ -1,6 +1,6 @@
 """Reading a folder of HTML and Markdown files, or one of them.
 
-`uses_in_html` and `uses_in_markdown` read the text of a page.
+`occurrences_in_html` and `occurrences_in_markdown` read the text of a page.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from w3lib.encoding import html_body_declared_encoding, read_bom, resolve_encodi
 from cutline.atomic import read_regular
 from cutline.errors import DataError
 from cutline.site.model import ImageOccurrence, Page
-from cutline.site.pages.html import uses_in_html
-from cutline.site.pages.markdown import uses_in_markdown
+from cutline.site.pages.html import occurrences_in_html
+from cutline.site.pages.markdown import occurrences_in_markdown
 from cutline.site.pages.markdown_dialects import MARKDOWN_SUFFIXES
 from cutline.site.pages.unread import OTHER_SUFFIXES, in_other_format
 from cutline.site.urls import normalise_url
@@ -31,10 +31,10 @@ __all__ = [
     "MARKDOWN_SUFFIXES",
     "decode",
     "normalise_url",
+    "occurrences_in_html",
+    "occurrences_in_markdown",
     "read_file",
     "scan",
-    "uses_in_html",
-    "uses_in_markdown",
 ]
 
 HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml"})
@@ -103,8 +103,8 @@ def scan(
         raise DataError(f"got {folder}; expected a folder with HTML or Markdown files")
     top = folder.resolve()
     for path, page in _files(top, HTML_SUFFIXES | MARKDOWN_SUFFIXES, include, exclude):
-        found, uses, _ = read_file(path, top, page=page)
-        yield found, uses
+        found, occurrences, _ = read_file(path, top, page=page)
+        yield found, occurrences
 
 
 def scan_unread(
@@ -146,11 +146,13 @@ def read_file(
         return Page(page, error=error.strerror or str(error)), [], ""
     markdown = path.suffix.lower() in MARKDOWN_SUFFIXES
     text, _ = decode(content, "utf-8" if markdown else "")
-    read = uses_in_markdown if markdown else uses_in_html
-    found, uses = read(text, page=page, base=path.as_uri(), root=f"{top.as_uri()}/")
+    read = occurrences_in_markdown if markdown else occurrences_in_html
+    found, occurrences = read(text, page=page, base=path.as_uri(), root=f"{top.as_uri()}/")
     static = StaticFolders(path, top, markdown)
-    uses = [replace(use, url=static.locate(use.url)) for use in uses]
-    return replace(found, sha256=hashlib.sha256(content).hexdigest()), uses, text
+    occurrences = [
+        replace(occurrence, url=static.locate(occurrence.url)) for occurrence in occurrences
+    ]
+    return replace(found, sha256=hashlib.sha256(content).hexdigest()), occurrences, text
 
 
 class StaticFolders:

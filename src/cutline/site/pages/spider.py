@@ -52,7 +52,7 @@ from cutline.site.pages.crawl_types import (
     host,
     on_site,
 )
-from cutline.site.pages.scan import decode, uses_in_html
+from cutline.site.pages.scan import decode, occurrences_in_html
 from cutline.site.urls import normalise_url
 
 _LINKS = "//a/@href | //area/@href | //iframe/@src | //frame/@src"
@@ -199,7 +199,7 @@ class _Spider(scrapy.Spider):
             return Answer(task, SKIPPED, Page(url, status=response.status, error="no HTML"))
         media = (response.headers.get("Content-Type") or b"").decode("latin-1")
         text, _ = decode(response.body, http_content_type_encoding(media) or "")
-        page, uses = uses_in_html(text, page=url, xhtml="xhtml" in media.lower())
+        page, occurrences = occurrences_in_html(text, page=url, xhtml="xhtml" in media.lower())
         checksum = hashlib.sha256(response.body).hexdigest()
         base = _base_of(response, url)
         canonical = response.xpath("//link[@rel='canonical']/@href").get("")
@@ -209,7 +209,7 @@ class _Spider(scrapy.Spider):
             replace(page, sha256=checksum, status=response.status),
             tuple(dict.fromkeys(self._links_of(response, base))),
             canonical=normalise_url(canonical, base) if canonical else "",
-            uses=tuple(uses),
+            occurrences=tuple(occurrences),
         )
 
     def _links_of(self, response: HtmlResponse, base: str) -> Iterator[str]:

@@ -63,7 +63,9 @@ class UnreadCounter:
         """The kinds and their numbers, the most frequent first."""
         return tuple(self._counts.most_common())
 
-    def add_code(self, source: str, spans: Iterable[Span], uses: Sequence[ImageOccurrence]) -> None:
+    def add_code(
+        self, source: str, spans: Iterable[Span], occurrences: Sequence[ImageOccurrence]
+    ) -> None:
         """Count template code and code samples that name a picture and are in no use's markup.
 
         Args:
@@ -71,7 +73,7 @@ class UnreadCounter:
             spans: in it.
             uses: those that were read.
         """
-        inside = _Inside(uses)
+        inside = _Inside(occurrences)
         for span in spans:
             text = source[span.start : span.end]
             if span.kind is not SpanKind.CODE or inside(span.start, span.end):
@@ -83,7 +85,7 @@ class UnreadCounter:
             self.add("shortcode or template tag")
 
     def add_markdown(
-        self, text: str, spans: Iterable[Span], uses: Sequence[ImageOccurrence], mdx: bool
+        self, text: str, spans: Iterable[Span], occurrences: Sequence[ImageOccurrence], mdx: bool
     ) -> None:
         """Count images in Markdown of other dialects, outside of code.
 
@@ -93,7 +95,7 @@ class UnreadCounter:
             uses: those that were read.
             mdx: whether indented lines are content.
         """
-        inside = _Inside(uses)
+        inside = _Inside(occurrences)
         for what, pattern in (
             ("wiki link", _WIKI_IMAGE),
             ("JSX or template tag", _TAG),
@@ -115,8 +117,8 @@ class UnreadCounter:
 class _Inside:
     """Whether a part of a file belongs to the markup of a use."""
 
-    def __init__(self, uses: Sequence[ImageOccurrence]) -> None:
-        known = sorted((each.offset, each.offset + len(each.markup)) for each in uses)
+    def __init__(self, occurrences: Sequence[ImageOccurrence]) -> None:
+        known = sorted((each.offset, each.offset + len(each.markup)) for each in occurrences)
         self._starts = [start for start, _ in known]
         self._ends = [end for _, end in known]
 

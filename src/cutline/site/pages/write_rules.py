@@ -39,7 +39,7 @@ _DEFAULT = WriteOptions()
 
 
 def may_write(
-    use: ImageOccurrence, reviews: Sequence[Review], options: WriteOptions = _DEFAULT
+    occurrence: ImageOccurrence, reviews: Sequence[Review], options: WriteOptions = _DEFAULT
 ) -> WriteDecision:
     """Whether the newest review's alt may be written over what a use has in its page.
 
@@ -55,10 +55,10 @@ def may_write(
     newest = reviews[-1] if reviews else None
     if newest is None or newest.alt is None:
         return WriteDecision(False, "nothing is approved for it")
-    present = current_alt(use)
-    if present is None or has_alt(use, newest.alt) or present == newest.replaces:
+    present = current_alt(occurrence)
+    if present is None or has_alt(occurrence, newest.alt) or present == newest.replaces:
         return WriteDecision(True)
-    if any(each.alt is not None and has_alt(use, each.alt) for each in reviews):
+    if any(each.alt is not None and has_alt(occurrence, each.alt) for each in reviews):
         return WriteDecision(True)
     if present.strip() and not options.overwrite:
         present = clean(present)

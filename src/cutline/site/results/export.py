@@ -12,8 +12,8 @@ from urllib.parse import unquote
 
 from cutline.site.model import Verdict
 from cutline.site.pages.alt_markup import clean
-from cutline.site.store.store import Store, StoredUse
-from cutline.site.urls import printable
+from cutline.site.store.store import Store, StoredOccurrence
+from cutline.site.urls import without_surrogates
 from cutline.tables import escape_formula
 
 JSON_VERSION = 1
@@ -32,7 +32,7 @@ def rows(store: Store) -> Iterator[dict[str, Any]]:
 
     Files of the folder scanned are named by their paths from there.
     """
-    for stored in store.uses():
+    for stored in store.occurrences():
         yield dict(zip(COLUMNS, _cells(stored, store.named), strict=True))
 
 
@@ -72,10 +72,10 @@ def wp_cli(store: Store) -> str:
         store: the site's record; of its reviews, those whose image has a URL on the web.
     """
     approved: dict[str, dict[str, None]] = {}
-    for stored in store.uses(stage="reviewed"):
+    for stored in store.occurrences(stage="reviewed"):
         alt = clean(stored.review.alt or "").strip() if stored.review else ""
-        if alt and stored.use.url.startswith(("http://", "https://")):
-            approved.setdefault(stored.use.url, {})[alt] = None
+        if alt and stored.occurrence.url.startswith(("http://", "https://")):
+            approved.setdefault(stored.occurrence.url, {})[alt] = None
     lines: list[str] = []
     for url, alts in approved.items():
         if len(alts) > 1:
@@ -162,18 +162,18 @@ printf '%s given, %s had one, %s not in the library\n' "$given" "$kept" "$unknow
 """
 
 
-def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
-    use, image, draft, review = stored.use, stored.image, stored.draft, stored.review
+def _cells(stored: StoredOccurrence, named: Callable[[str], str]) -> list[Any]:
+    occurrence, image, draft, review = stored.occurrence, stored.image, stored.draft, stored.review
     decision, judgement = draft.decision if draft else None, stored.judgement
     approved = review is not None and review.verdict in (Verdict.APPROVED, Verdict.EDITED)
     return [
         stored.id,
-        use.page,
-        use.position,
-        use.kind,
-        use.source,
-        use.alt_state,
-        use.alt,
+        occurrence.page,
+        occurrence.position,
+        occurrence.kind,
+        occurrence.source,
+        occurrence.alt_state,
+        occurrence.alt,
         decision.purpose if decision else None,
         decision.rule if decision else None,
         named(decision.evidence) if decision else None,
@@ -190,13 +190,13 @@ def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
         review.who if review else None,
         review.when if review else None,
         stored.applied,
-        named(use.url) or None,
+        named(occurrence.url) or None,
         image.status if image else None,
         named(image.error) or None if image else None,
         image.width_px or None if image else None,
         image.height_px or None if image else None,
-        named(use.link) or None,
-        use.heading or None,
+        named(occurrence.link) or None,
+        occurrence.heading or None,
         stored.origin or None,
         stored.line,
         (draft.long_description or None) if draft else None,
@@ -219,4 +219,6 @@ def cell(value: Any) -> str | int | float:
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return value
-    return escape_formula(printable(" | ".join(value) if isinstance(value, list) else str(value)))
+    return escape_formula(
+        without_surrogates(" | ".join(value) if isinstance(value, list) else str(value))
+    )

@@ -74,8 +74,8 @@ def to_github(findings: Iterable[tuple[Location, Finding]]) -> Iterator[str]:
 
 
 def _message(finding: Finding) -> str:
-    use = finding.use
-    source = (use.source or use.markup)[:200] if use else ""
+    occurrence = finding.occurrence
+    source = (occurrence.source or occurrence.markup)[:200] if occurrence else ""
     text = f"{source}: {finding.message}" if source else finding.message
     return f"{text} ({finding.reference})" if finding.reference else text
 

@@ -25,7 +25,7 @@ from cutline.site.model import (
     AltVerdict,
     Draft,
     Finding,
-    ImageUse,
+    ImageOccurrence,
     Judgement,
     Kind,
     Origin,
@@ -34,7 +34,7 @@ from cutline.site.model import (
     Verdict,
 )
 from cutline.site.pages.alt_markup import with_alt
-from cutline.site.store.store import Counts, Store, StoredUse, now
+from cutline.site.store.store import Counts, Store, StoredOccurrence, now
 from cutline.templating import data_uri, render
 
 JSON_VERSION = 1
@@ -72,7 +72,7 @@ class Coverage:
         return self.needing_with_words / self.needing if self.needing else 1.0
 
     @property
-    def uses(self) -> int:
+    def occurrences(self) -> int:
         """All that were counted."""
         return self.words + self.says_nothing + self.decorative + self.missing
 
@@ -306,18 +306,18 @@ def report(store: Store, *, progress: Callable[[int, int], None] | None = None) 
     verdicts: Counter[AltVerdict] = Counter()
     judged: list[JudgedAlt] = []
     done = left_out = 0
-    for page, group in groupby(store.uses(), key=lambda each: each.use.page):
-        uses = list(group)
-        about = PageProblems(page, uses[0].use.page_title, len(uses))
-        refused = {each.id for each in uses if _is_refused(each, store)}
-        for each in uses:
+    for page, group in groupby(store.occurrences(), key=lambda each: each.occurrence.page):
+        occurrences = list(group)
+        about = PageProblems(page, occurrences[0].occurrence.page_title, len(occurrences))
+        refused = {each.id for each in occurrences if _is_refused(each, store)}
+        for each in occurrences:
             purpose, needs = _need(each, each.id in refused)
             purposes[purpose] += 1
             found, (approved, drafted) = each.as_found, _alts(each, each.id in refused)
             if not _is_left_out(found):
                 _count(before, _state(found, None), purpose, needs)
-                _count(after, _state(each.use, approved), purpose, needs)
-                _count(possible, _state(each.use, drafted), purpose, needs)
+                _count(after, _state(each.occurrence, approved), purpose, needs)
+                _count(possible, _state(each.occurrence, drafted), purpose, needs)
                 about.missing += _state(found, None) == "missing"
             else:
                 left_out += 1
@@ -329,9 +329,9 @@ def report(store: Store, *, progress: Callable[[int, int], None] | None = None) 
             if each.judgement is not None:
                 verdicts[each.judgement.verdict] += 1
                 judged += _judged(each, each.judgement, store)
-        _lint(uses, refused, about, problems)
+        _lint(occurrences, refused, about, problems)
         pages.append(about)
-        done += len(uses)
+        done += len(occurrences)
         if progress:
             progress(done, counts.uses)
     failures = [
@@ -367,28 +367,28 @@ _ORDER = ("asked", "unsure", "waiting", "approved", "edited")
 # Coverage
 
 
-def _need(stored: StoredUse, refused: bool) -> tuple[Purpose, bool]:
+def _need(stored: StoredOccurrence, refused: bool) -> tuple[Purpose, bool]:
     """What a use is for, and whether it needs words, by the best we know today."""
-    use, review = stored.as_found, stored.review
+    occurrence, review = stored.as_found, stored.review
     pixels = stored.image.pixels if stored.image else None
-    decision = stored.draft.decision if stored.draft else decide(use, pixels)
+    decision = stored.draft.decision if stored.draft else decide(occurrence, pixels)
     if review is not None and review.alt is not None and not refused:
         return decision.purpose, bool(review.alt)
-    if use.alt_state is Alt.PRESENT or use.name or use.title:
+    if occurrence.alt_state is Alt.PRESENT or occurrence.name or occurrence.title:
         return decision.purpose, True
-    empty = use.alt_state is Alt.EMPTY and decision.purpose is Purpose.KEPT
+    empty = occurrence.alt_state is Alt.EMPTY and decision.purpose is Purpose.KEPT
     return decision.purpose, not empty and decision.purpose not in _UNNEEDED
 
 
-def _judged(stored: StoredUse, judgement: Judgement, store: Store) -> list[JudgedAlt]:
+def _judged(stored: StoredOccurrence, judgement: Judgement, store: Store) -> list[JudgedAlt]:
     """The alt as a row of the report, unless it is good."""
     if judgement.verdict is AltVerdict.GOOD:
         return []
     return [
         JudgedAlt(
-            stored.use.page,
-            store.named(stored.use.url or stored.use.source),
-            stored.use.alt or "",
+            stored.occurrence.page,
+            store.named(stored.occurrence.url or stored.occurrence.source),
+            stored.occurrence.alt or "",
             judgement.verdict,
             judgement.reason,
             judgement.alt,
@@ -397,34 +397,40 @@ def _judged(stored: StoredUse, judgement: Judgement, store: Store) -> list[Judge
     ]
 
 
-def _is_refused(stored: StoredUse, store: Store) -> bool:
+def _is_refused(stored: StoredOccurrence, store: Store) -> bool:
     """Whether `apply` would leave the page's text instead of the approved alt."""
     return stored.is_refused(()) and stored.is_refused(store.history(stored.id))
 
 
-def _alts(stored: StoredUse, refused: bool) -> tuple[str | None, str | None]:
+def _alts(stored: StoredOccurrence, refused: bool) -> tuple[str | None, str | None]:
     """What is written over the use: what was approved, and that or else what is drafted."""
     approved = stored.review.alt if stored.review and not refused else None
     drafted = stored.draft.alt if stored.draft and not stored.review else None
     return approved, drafted if approved is None else approved
 
 
-def _is_left_out(use: ImageUse) -> bool:
+def _is_left_out(occurrence: ImageOccurrence) -> bool:
     """Whether nobody is told of it: a background, hidden, or a drawing that is no image."""
-    silent = use.kind is Kind.SVG and not (use.role or use.name or use.title)
-    return silent or use.kind is Kind.CSS or use.hidden or use.noscript
+    silent = occurrence.kind is Kind.SVG and not (
+        occurrence.role or occurrence.name or occurrence.title
+    )
+    return silent or occurrence.kind is Kind.CSS or occurrence.hidden or occurrence.noscript
 
 
-def _state(use: ImageUse, alt: str | None) -> str:
+def _state(occurrence: ImageOccurrence, alt: str | None) -> str:
     """How a use stands, with another alt written over it unless that is None."""
-    if alt is None and use.alt_state is not Alt.PRESENT:
-        if use.name or use.title:
+    if alt is None and occurrence.alt_state is not Alt.PRESENT:
+        if occurrence.name or occurrence.title:
             return "words"
-        silent = use.role.lower().split()[:1] in (["presentation"], ["none"])
-        bare_link = bool(use.link) and not use.link_text.strip() and use.kind is not Kind.AREA
-        marked = silent or (use.alt_state is Alt.EMPTY and not bare_link)
+        silent = occurrence.role.lower().split()[:1] in (["presentation"], ["none"])
+        bare_link = (
+            bool(occurrence.link)
+            and not occurrence.link_text.strip()
+            and occurrence.kind is not Kind.AREA
+        )
+        marked = silent or (occurrence.alt_state is Alt.EMPTY and not bare_link)
         return "decorative" if marked else "missing"
-    text = use.alt or "" if alt is None else alt
+    text = occurrence.alt or "" if alt is None else alt
     if not text:
         return "decorative"
     return "says_nothing" if says_nothing(text) else "words"
@@ -441,12 +447,19 @@ def _count(coverage: Coverage, state: str, purpose: Purpose, needs: bool) -> Non
 
 
 def _lint(
-    uses: list[StoredUse], refused: set[int], about: PageProblems, problems: dict[str, Problem]
+    occurrences: list[StoredOccurrence],
+    refused: set[int],
+    about: PageProblems,
+    problems: dict[str, Problem],
 ) -> None:
     """Count what lint finds on a page, and what it would with all that was approved."""
-    found = list(lint([each.as_found for each in uses]))
-    changed = any(each.review or each.original for each in uses)
-    left = list(lint([_approved(each, each.id in refused) for each in uses])) if changed else found
+    found = list(lint([each.as_found for each in occurrences]))
+    changed = any(each.review or each.original for each in occurrences)
+    left = (
+        list(lint([_approved(each, each.id in refused) for each in occurrences]))
+        if changed
+        else found
+    )
     about.errors, about.warnings, about.notes = (
         sum(each.severity is severity for each in found) for severity in Severity
     )
@@ -462,39 +475,39 @@ def _problem(problems: dict[str, Problem], found: Finding) -> Problem:
     return problems.setdefault(found.rule, new)
 
 
-def _approved(stored: StoredUse, refused: bool) -> ImageUse:
+def _approved(stored: StoredOccurrence, refused: bool) -> ImageOccurrence:
     """The use as it is with its approved alt."""
-    use, (alt, _) = stored.use, _alts(stored, refused)
-    if alt is None or use.kind is Kind.CSS:
-        return use
-    if use.kind in (Kind.MARKDOWN, Kind.ROW):
-        return replace(use, alt=alt)
+    occurrence, (alt, _) = stored.occurrence, _alts(stored, refused)
+    if alt is None or occurrence.kind is Kind.CSS:
+        return occurrence
+    if occurrence.kind in (Kind.MARKDOWN, Kind.ROW):
+        return replace(occurrence, alt=alt)
     try:
-        markup = with_alt(use.markup, use.kind, alt)
+        markup = with_alt(occurrence.markup, occurrence.kind, alt)
     except OutputError:
-        return use
-    if use.kind in (Kind.IMG, Kind.INPUT, Kind.AREA):
-        return replace(use, alt=alt, markup=markup)
-    return replace(use, name=alt, markup=markup, hidden=use.hidden or not alt)
+        return occurrence
+    if occurrence.kind in (Kind.IMG, Kind.INPUT, Kind.AREA):
+        return replace(occurrence, alt=alt, markup=markup)
+    return replace(occurrence, name=alt, markup=markup, hidden=occurrence.hidden or not alt)
 
 
 # Pictures with their words
 
 
-def _collect(cards: dict[tuple[object, ...], Card], stored: StoredUse, store: Store) -> None:
+def _collect(cards: dict[tuple[object, ...], Card], stored: StoredOccurrence, store: Store) -> None:
     """Add a use to the gallery, once for each picture and text."""
     status, text = _status(stored)
     if not status:
         return
-    draft, image, use = stored.draft, stored.image, stored.use
+    draft, image, occurrence = stored.draft, stored.image, stored.occurrence
     words: tuple[tuple[str, bool], ...] = ((text, False),) if text else ()
     if draft and " ".join(word for word, _ in draft.words) == text != "":
         words = tuple((word, origin is not Origin.PICTURE) for word, origin in draft.words)
-    key = (image and (image.group or image.content or image.id), image is None and use, text)
+    key = (image and (image.group or image.content or image.id), image is None and occurrence, text)
     if known := cards.get((status, *key)):
         cards[status, *key] = replace(known, uses=known.uses + 1)
         return
-    path = unquote(urlsplit(use.url).path) if use.url else ""
+    path = unquote(urlsplit(occurrence.url).path) if occurrence.url else ""
     cards[status, *key] = Card(
         status,
         text,
@@ -502,8 +515,8 @@ def _collect(cards: dict[tuple[object, ...], Card], stored: StoredUse, store: St
         draft.alternatives if draft else (),
         draft.confidence if draft else None,
         store.named(_why(draft)),
-        path.rsplit("/", 1)[-1] or use.kind,
-        use.page,
+        path.rsplit("/", 1)[-1] or occurrence.kind,
+        occurrence.page,
         1,
         image.path if image else None,
         image.media_type if image else "",
@@ -520,7 +533,7 @@ def _why(draft: Draft | None) -> str:
     return draft.decision.evidence if told else ""
 
 
-def _status(stored: StoredUse) -> tuple[str, str]:
+def _status(stored: StoredOccurrence) -> tuple[str, str]:
     """The card's status and text; "" for a use that the gallery leaves out."""
     draft, review = stored.draft, stored.review
     if review is not None:

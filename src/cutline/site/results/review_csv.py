@@ -13,7 +13,7 @@ from cutline.errors import DataError, OptionError, StoreError
 from cutline.site.model import Purpose, Review, Verdict
 from cutline.site.pages.crawler_csv import read_export, write_export
 from cutline.site.results.export import cell
-from cutline.site.store.store import Store, StoredUse, now
+from cutline.site.store.store import Store, StoredOccurrence, now
 from cutline.tables import read_table, unescape_formula
 
 COLUMNS = (
@@ -50,7 +50,7 @@ def write_sheet(store: Store, stream: TextIO) -> None:
     """
     table = csv.writer(stream)
     table.writerow(COLUMNS)
-    for stored in store.uses():
+    for stored in store.occurrences():
         table.writerow([cell(value) for value in _cells(stored, store.named)])
 
 
@@ -112,7 +112,7 @@ def answer_export(store: Store, rows: Path, target: Path) -> None:
     """
     export = read_export(rows)
     answers: dict[int, dict[str, str]] = {}
-    for stored in store.uses(origin=store.origin(rows)):
+    for stored in store.occurrences(origin=store.origin(rows)):
         if stored.line is None:
             continue
         answer = _answer(stored)
@@ -128,20 +128,27 @@ def answer_export(store: Store, rows: Path, target: Path) -> None:
     write_export(export, answers, target)
 
 
-def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
-    use, draft, review = stored.use, stored.draft, stored.review
-    context = (use.page_title, use.heading, use.before, "[picture]", use.caption, use.after)
+def _cells(stored: StoredOccurrence, named: Callable[[str], str]) -> list[Any]:
+    occurrence, draft, review = stored.occurrence, stored.draft, stored.review
+    context = (
+        occurrence.page_title,
+        occurrence.heading,
+        occurrence.before,
+        "[picture]",
+        occurrence.caption,
+        occurrence.after,
+    )
     notes = [*draft.notes, *(f"or: {other}" for other in draft.alternatives)] if draft else []
     failure = stored.image.error if stored.image else ""
     if failure and not any(failure in note for note in notes):
         notes.insert(0, failure)
     return [
         stored.id,
-        use.page,
-        named(use.url) or use.source[:_LONGEST_SOURCE],
+        occurrence.page,
+        named(occurrence.url) or occurrence.source[:_LONGEST_SOURCE],
         " / ".join(filter(None, context)),
-        named(use.link),
-        use.alt,
+        named(occurrence.link),
+        occurrence.alt,
         draft.alt if draft else None,
         round(draft.confidence, 2) if draft and draft.confidence is not None else None,
         f"{draft.decision.purpose}: {named(draft.decision.evidence)}" if draft else None,
@@ -152,17 +159,17 @@ def _cells(stored: StoredUse, named: Callable[[str], str]) -> list[Any]:
     ]
 
 
-def _stored(store: Store, cells: dict[str, str]) -> StoredUse:
+def _stored(store: Store, cells: dict[str, str]) -> StoredOccurrence:
     try:
-        stored = store.use(int(cells.get("id", "")))
+        stored = store.occurrence(int(cells.get("id", "")))
     except (ValueError, StoreError):
         raise ValueError(f"got id {cells.get('id', '')!r}; expected one of this record") from None
-    if cells.get("page", stored.use.page) != stored.use.page:
-        raise ValueError(f"got page {cells['page']!r}; expected {stored.use.page!r}")
+    if cells.get("page", stored.occurrence.page) != stored.occurrence.page:
+        raise ValueError(f"got page {cells['page']!r}; expected {stored.occurrence.page!r}")
     return stored
 
 
-def _review(stored: StoredUse, cells: dict[str, str], who: str, when: str) -> Review | None:
+def _review(stored: StoredOccurrence, cells: dict[str, str], who: str, when: str) -> Review | None:
     said = cells.get("verdict", "").strip().lower()
     alt = _words(cells.get("approved_alt", ""))
     draft = stored.draft.alt if stored.draft else None
@@ -185,7 +192,9 @@ def _review(stored: StoredUse, cells: dict[str, str], who: str, when: str) -> Re
     return Review(Verdict.APPROVED if alt == draft else Verdict.EDITED, alt, who, when)
 
 
-def _as_written(store: Store, stored: StoredUse, cells: dict[str, str], review: Review) -> bool:
+def _as_written(
+    store: Store, stored: StoredOccurrence, cells: dict[str, str], review: Review
+) -> bool:
     """Whether a row repeats the review that it was written with.
 
     Raises:
@@ -213,7 +222,7 @@ def _same(old: Review | None, new: Review) -> bool:
     return old is not None and (old.verdict, old.alt) == (new.verdict, new.alt)
 
 
-def _answer(stored: StoredUse) -> dict[str, str]:
+def _answer(stored: StoredOccurrence) -> dict[str, str]:
     draft, review, image = stored.draft, stored.review, stored.image
     status = "new"
     if review is not None:

@@ -39,18 +39,6 @@ class Ledger(Tables):
             for occurrence_id, review in reviews:
                 self._add_review(connection, occurrence_id, review)
 
-    def undo_review(self, occurrence_id: int | None = None) -> int | None:
-        """Undo the newest review that is not undone yet.
-
-        Args:
-            occurrence_id: of this occurrence; None is of any.
-
-        Returns:
-            The occurrence's id; None if there was nothing to undo.
-        """
-        with self._database.writing() as connection:
-            return self._undo(connection, _REVIEWS, occurrence_id, now())
-
     def undo_newest(self) -> list[int]:
         """Undo the newest review, and all reviews with the same time.
 
@@ -114,17 +102,16 @@ class Ledger(Tables):
         )
 
     def _undo(
-        self, connection: sqlite3.Connection, ledger: _Ledger, occurrence_id: int | None, when: str
-    ) -> int | None:
+        self, connection: sqlite3.Connection, ledger: _Ledger, occurrence_id: int, when: str
+    ) -> None:
         table, pointer, copied = ledger
         standing = f"""FROM {table} t WHERE undoes IS NULL
             AND NOT EXISTS (SELECT 1 FROM {table} u WHERE u.undoes = t.id)"""
         newest = connection.execute(
-            f"SELECT id, use_id {standing} AND (?1 IS NULL OR use_id = ?1) ORDER BY id DESC",
-            (occurrence_id,),
+            f"SELECT id {standing} AND use_id = ? ORDER BY id DESC", (occurrence_id,)
         ).fetchone()
         if newest is None:
-            return None
+            return
         connection.execute(
             f"""INSERT INTO {table} (use_id, undoes, {copied}, at)
                 SELECT use_id, id, {copied}, ? FROM {table} WHERE id = ?""",
@@ -133,9 +120,8 @@ class Ledger(Tables):
         connection.execute(
             f"""UPDATE uses SET {pointer} = (SELECT max(id) {standing} AND use_id = ?1)
                 WHERE id = ?1""",
-            (newest["use_id"],),
+            (occurrence_id,),
         )
-        return int(newest["use_id"])
 
     def _expect(self, written: sqlite3.Cursor, occurrence_id: int) -> None:
         if written.rowcount != 1:

@@ -47,7 +47,7 @@ class StoredImage:
     """The image at a URL.
 
     Attributes:
-        url: as in `ImageUse.url`; for a data URI "data:" and its digest.
+        url: as in `ImageOccurrence.url`; for a data URI "data:" and its digest.
         status: "new" (not fetched yet), "ok" or "failed".
         code, error: why it failed: a short, stable word and a sentence; "" otherwise.
         sha256: of its bytes; "" if they were never fetched, like the five after it.
@@ -109,11 +109,6 @@ class StoredOccurrence:
     judgement_recipe: str = ""
 
     @property
-    def use(self) -> ImageOccurrence:
-        """The name of `occurrence` in version 0.1."""
-        return self.occurrence
-
-    @property
     def as_found(self) -> ImageOccurrence:
         """The occurrence without the alt that Cutline wrote into its page."""
         return self.original or self.occurrence
@@ -128,10 +123,6 @@ class StoredOccurrence:
         if review is None or review.alt is None or self.applied or self.original or self.origin:
             return False
         return not may_write(self.occurrence, [*reviews, review]).allowed
-
-
-StoredUse = StoredOccurrence
-"""The name of `StoredOccurrence` in version 0.1."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,6 @@ from cutline.site.store.rows import (
     Stage,
     StoredImage,
     StoredOccurrence,
-    StoredUse,
     cached,
     decode,
     digest,
@@ -60,7 +59,6 @@ __all__ = [
     "Store",
     "StoredImage",
     "StoredOccurrence",
-    "StoredUse",
     "now",
 ]
 
@@ -203,8 +201,6 @@ class Store(Settings, Ledger):
             return self._occurrence(row)
         raise StoreError(f"{self.path}: got occurrence {id}; expected the id of one in it")
 
-    uses, count_uses, use = occurrences, count_occurrences, occurrence  # the names in version 0.1
-
     # Images
 
     def images(self, status: str | None = None) -> Iterator[StoredImage]:
@@ -305,7 +301,7 @@ class Store(Settings, Ledger):
                 (plain(path), etag, last_modified, now(), content.sha256, image_id),
             )
 
-    def put_source(self, use_id: int, url: str) -> int:
+    def put_source(self, occurrence_id: int, url: str) -> int:
         """Record that an occurrence shows another of its sources.
 
         Args:
@@ -318,7 +314,7 @@ class Store(Settings, Ledger):
         with self._database.writing() as connection:
             connection.execute("INSERT OR IGNORE INTO images (url) VALUES (?)", (plain(url),))
             [(id,)] = connection.execute("SELECT id FROM images WHERE url = ?", (plain(url),))
-            connection.execute("UPDATE uses SET image_id = ? WHERE id = ?", (id, use_id))
+            connection.execute("UPDATE uses SET image_id = ? WHERE id = ?", (id, occurrence_id))
         return int(id)
 
     def put_unchanged(self, image_id: int) -> None:

@@ -97,7 +97,7 @@ class Outcome:
     """
 
     files: tuple[str, ...]
-    uses: int
+    occurrences: int
     failed: tuple[tuple[str, str], ...] = ()
 
 
@@ -133,19 +133,21 @@ def plan(
     planner = _Planner(store, root, WriteOptions(overwrite, fill_empty))
     changes: list[FileChange] = []
     by_file: dict[Path, list[StoredOccurrence]] = {}
-    for url, uses in planner.approved.items():
+    for url, occurrences in planner.approved.items():
         try:
-            by_file.setdefault(planner.file(url), []).extend(uses)
+            by_file.setdefault(planner.file(url), []).extend(occurrences)
         except (CutlineError, UnicodeError) as error:
-            changes.append(FileChange(url, refused=tuple((each, str(error)) for each in uses)))
-    for number, (file, uses) in enumerate(by_file.items()):
+            changes.append(
+                FileChange(url, refused=tuple((each, str(error)) for each in occurrences))
+            )
+    for number, (file, occurrences) in enumerate(by_file.items()):
         if progress:
             progress(number, len(by_file))
         path = file.relative_to(root).as_posix()
         try:
-            change = planner.change(path, file, uses)
+            change = planner.change(path, file, occurrences)
         except (CutlineError, UnicodeError) as error:
-            change = FileChange(path, refused=tuple((each, str(error)) for each in uses))
+            change = FileChange(path, refused=tuple((each, str(error)) for each in occurrences))
         changes.append(change)
     if progress:
         progress(len(by_file), len(by_file))
@@ -180,7 +182,7 @@ def apply(
     when = now()
     written: list[str] = []
     failed: list[tuple[str, str]] = []
-    uses = 0
+    occurrences = 0
     with Journal(journal) as lines:
         folders = {change.root for change in changes if change.root and change.edits}
         _remember_folders(store, folders)
@@ -201,16 +203,16 @@ def apply(
                     failed.append((change.path, _reason(error)))
                     continue
                 written.append(change.path)
-                uses += len(change.edits)
+                occurrences += len(change.edits)
                 for edit in change.edits:
-                    store.put_applied(edit.use, edit.alt, when)
+                    store.put_applied(edit.occurrence, edit.alt, when)
             for id in change.standing:
-                stored = store.use(id)
+                stored = store.occurrence(id)
                 if not stored.applied and stored.review and stored.review.alt is not None:
                     store.put_applied(id, stored.review.alt, when)
     if progress:
         progress(len(changes), len(changes))
-    return Outcome(tuple(written), uses, tuple(failed))
+    return Outcome(tuple(written), occurrences, tuple(failed))
 
 
 def undo(
@@ -241,7 +243,7 @@ def undo(
     when = now()
     restored: list[str] = []
     failed: list[tuple[str, str]] = []
-    uses = 0
+    occurrences = 0
     with Journal(journal) as lines:
         for folder in folders:
             remove_leftovers(folder)
@@ -252,17 +254,17 @@ def undo(
             try:
                 if _take_back(entry, folders):
                     restored.append(entry.path)
-                    uses += len(entry.edits)
+                    occurrences += len(entry.edits)
             except (OSError, ValueError) as error:
                 failed.append((entry.path or journal.name, _reason(error)))
                 continue
             for edit in entry.edits:
                 with suppress(StoreError, OverflowError):  # another record than apply's
-                    store.undo_applied(edit.use, when)
+                    store.undo_applied(edit.occurrence, when)
             lines.add_undone(entry, when)
         if progress:
             progress(len(entries), len(entries))
-    return Outcome(tuple(restored), uses, tuple(failed))
+    return Outcome(tuple(restored), occurrences, tuple(failed))
 
 
 def patch(changes: Iterable[FileChange]) -> bytes:
@@ -301,9 +303,9 @@ class _Planner:
             if page.sha256 or page.url not in self._pages:
                 self._pages[page.url] = page
         self.approved: dict[str, list[StoredOccurrence]] = {}
-        for stored in store.uses(stage="reviewed"):
+        for stored in store.occurrences(stage="reviewed"):
             if stored.review is not None and stored.review.alt is not None:
-                self.approved.setdefault(stored.use.page, []).append(stored)
+                self.approved.setdefault(stored.occurrence.page, []).append(stored)
         self._finder = PageFiles(root, list(self.approved))
 
     def file(self, url: str) -> Path:
@@ -326,14 +328,14 @@ class _Planner:
             "without converting its links, or scan the folder instead"
         )
 
-    def change(self, path: str, file: Path, uses: Sequence[StoredOccurrence]) -> FileChange:
+    def change(self, path: str, file: Path, occurrences: Sequence[StoredOccurrence]) -> FileChange:
         """The change of one file."""
         content = _read(file)
         source = PageText(content, file)
         changes: dict[int, Change] = {}
         refused: list[tuple[StoredOccurrence, str]] = []
         standing: list[int] = []
-        for stored in uses:
+        for stored in occurrences:
             try:
                 found = self._wanted(source, stored)
                 if found is None:
@@ -346,7 +348,7 @@ class _Planner:
                     standing.append(stored.id)
             except OutputError as error:
                 refused.append((stored, str(error)))
-        edits = self._edits(source, changes, uses, refused)
+        edits = self._edits(source, changes, occurrences, refused)
         return FileChange(
             path,
             file,
@@ -363,14 +365,16 @@ class _Planner:
         Raises:
             OutputError: it may not or cannot be written.
         """
-        use, review = stored.use, stored.review
+        occurrence, review = stored.occurrence, stored.review
         if review is None or review.alt is None:
             return None
-        same = use.page in self._pages and self._pages[use.page].sha256 in source.digests
-        there = source.locate(self._store, use, same)
+        same = (
+            occurrence.page in self._pages and self._pages[occurrence.page].sha256 in source.digests
+        )
+        there = source.locate(self._store, occurrence, same)
         if has_alt(there, review.alt):
             return None
-        after = source.with_alt(there.markup, use.kind, clean(review.alt))
+        after = source.with_alt(there.markup, occurrence.kind, clean(review.alt))
         if after == there.markup:
             return None
         reviews = [*self._store.history(stored.id), review]
@@ -383,19 +387,19 @@ class _Planner:
         self,
         source: PageText,
         changes: dict[int, Change],
-        uses: Sequence[StoredOccurrence],
+        occurrences: Sequence[StoredOccurrence],
         refused: list[tuple[StoredOccurrence, str]],
     ) -> tuple[Edit, ...]:
         """The edits of a file; a change that it does not allow is moved to those refused."""
         try:
             return source.edits(changes)
         except OutputError:  # find out which
-            by_id = {stored.id: stored for stored in uses}
+            by_id = {stored.id: stored for stored in occurrences}
         for offset, change in list(changes.items()):
             try:
                 source.edits({offset: change})
             except OutputError as error:
-                refused.append((by_id[change.use], str(error)))
+                refused.append((by_id[change.occurrence], str(error)))
                 del changes[offset]
         return source.edits(changes)
 
@@ -427,7 +431,7 @@ def _take_back(entry: JournalEntry, folders: Sequence[Path]) -> bool:
         ]
         if not differs_in_alt_only(*texts):
             raise OutputError("the journal asks to change more than alts; restore it by hand")
-        edits.append(Edit(each.use, each.start + grown, each.after, each.before, each.alt))
+        edits.append(Edit(each.occurrence, each.start + grown, each.after, each.before, each.alt))
         grown += len(each.after) - len(each.before)
     restored = edited(content, edits)
     if _sha256(restored) != entry.before:
@@ -483,7 +487,7 @@ def _entry(change: FileChange, after: bytes) -> JournalEntry:
         before=change.sha256,
         after=_sha256(after),
         edits=tuple(
-            JournalEdit(edit.use, edit.start, edit.before, edit.after, edit.alt)
+            JournalEdit(edit.occurrence, edit.start, edit.before, edit.after, edit.alt)
             for edit in change.edits
         ),
     )

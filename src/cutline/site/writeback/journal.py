@@ -40,7 +40,7 @@ class JournalEdit:
         alt: what was approved.
     """
 
-    use: int
+    occurrence: int
     start: int
     before: bytes
     after: bytes
@@ -158,7 +158,7 @@ class Journal:
         """
         edits = [
             {
-                "use": edit.use,
+                "use": edit.occurrence,
                 "at": edit.start,
                 "alt": edit.alt,
                 "was": edit.before.decode("utf-8", "surrogateescape"),
@@ -226,8 +226,13 @@ def _entry(number: int, line: Any) -> JournalEntry:
 
 
 def _edit(record: Any) -> JournalEdit:
-    use, start, alt = record["use"], record["at"], record["alt"]
-    if type(use) is not int or type(start) is not int or not isinstance(alt, str) or start < 0:
+    occurrence, start, alt = record["use"], record["at"], record["alt"]
+    if (
+        type(occurrence) is not int
+        or type(start) is not int
+        or not isinstance(alt, str)
+        or start < 0
+    ):
         raise TypeError
     before, after = (record[name].encode("utf-8", "surrogateescape") for name in ("was", "is"))
-    return JournalEdit(use, start, before, after, alt)
+    return JournalEdit(occurrence, start, before, after, alt)

@@ -16,7 +16,12 @@ from cutline.errors import OutputError
 from cutline.site.model import ImageOccurrence, Kind, Page
 from cutline.site.pages.alt_markup import clean, has_alt, with_alt
 from cutline.site.pages.markdown_dialects import attribute_list_at, is_mdx, is_quarto
-from cutline.site.pages.scan import MARKDOWN_SUFFIXES, decode, uses_in_html, uses_in_markdown
+from cutline.site.pages.scan import (
+    MARKDOWN_SUFFIXES,
+    decode,
+    occurrences_in_html,
+    occurrences_in_markdown,
+)
 from cutline.site.pages.templates import SpanKind, template_spans
 from cutline.site.store.store import Store
 from cutline.site.writeback.patch import Edit
@@ -36,7 +41,7 @@ class Change:
         markup, after: as it is in the text, and as it will be.
     """
 
-    use: int
+    occurrence: int
     alt: str
     markup: str
     after: str
@@ -177,16 +182,16 @@ class PageText:
         declared = head.startswith(("\ufeff", "<?xml")) or "charset" in head
         return declared or not self.text.isascii()
 
-    def uses(self, text: str, page: str) -> list[ImageOccurrence]:
+    def occurrences(self, text: str, page: str) -> list[ImageOccurrence]:
         """The uses in a text of this file's format."""
         if not self.is_markdown:
-            return uses_in_html(text, page=page)[1]
-        return uses_in_markdown(text, page=page if not is_url(page) else self._name)[1]
+            return occurrences_in_html(text, page=page)[1]
+        return occurrences_in_markdown(text, page=page if not is_url(page) else self._name)[1]
 
-    def current_uses(self, page: str) -> list[ImageOccurrence]:
+    def current_occurrences(self, page: str) -> list[ImageOccurrence]:
         """The uses in the file as it is, read under a page's name."""
         if page not in self._now:
-            self._now[page] = self.uses(self.text, page)
+            self._now[page] = self.occurrences(self.text, page)
         return self._now[page]
 
     def is_page(self, page: Page, store: Store) -> bool:
@@ -198,10 +203,10 @@ class PageText:
         """
         if not page.sha256 or page.sha256 in self.digests:
             return bool(page.sha256)
-        current = self.current_uses(page.url)
-        known = (each for each in store.uses(page=page.url) if not each.origin)
-        earlier = sorted(known, key=lambda stored: stored.use.position)
-        if [_what(each) for each in current] != [_what(each.use) for each in earlier]:
+        current = self.current_occurrences(page.url)
+        known = (each for each in store.occurrences(page=page.url) if not each.origin)
+        earlier = sorted(known, key=lambda stored: stored.occurrence.position)
+        if [_what(each) for each in current] != [_what(each.occurrence) for each in earlier]:
             return False
         pieces, position = [], 0
         for now, stored in zip(current, earlier, strict=True):
@@ -209,7 +214,7 @@ class PageText:
                 return False
             alts = (review.alt for review in store.history(stored.id))
             ours = any(alt is not None and has_alt(now, alt) for alt in alts)
-            markup = stored.use.markup if ours else now.markup
+            markup = stored.occurrence.markup if ours else now.markup
             pieces += [self.text[position : now.offset], markup]
             position = now.offset + len(now.markup)
         text = "".join([*pieces, self.text[position:]])
@@ -231,7 +236,7 @@ class PageText:
             in_quarto=is_quarto(self._name),
         )
 
-    def locate(self, store: Store, use: ImageOccurrence, same: bool) -> ImageOccurrence:
+    def locate(self, store: Store, occurrence: ImageOccurrence, same: bool) -> ImageOccurrence:
         """A use as it is in the file now: in the same tag, whatever its alt has become.
 
         Args:
@@ -242,61 +247,69 @@ class PageText:
         Raises:
             OutputError: it is not there, or might be one of several, or is within template code.
         """
-        if use.kind is Kind.ROW:
+        if occurrence.kind is Kind.ROW:
             raise OutputError("only an export names it; write it back as a table")
-        if not use.markup:
+        if not occurrence.markup:
             raise OutputError("its place in the file is not known; change it by hand")
-        there = same and use.offset >= 0 and self.text.startswith(use.markup, use.offset)
-        if not there or self._has_list(use):
-            use = self._moved(store, use)
-        self._refuse_code(use)
-        return use
+        there = (
+            same
+            and occurrence.offset >= 0
+            and self.text.startswith(occurrence.markup, occurrence.offset)
+        )
+        if not there or self._has_list(occurrence):
+            occurrence = self._moved(store, occurrence)
+        self._refuse_code(occurrence)
+        return occurrence
 
-    def _has_list(self, use: ImageOccurrence) -> bool:
+    def _has_list(self, occurrence: ImageOccurrence) -> bool:
         """Whether an attribute list follows that is not in the markup: version 0.1 left it out."""
-        if use.kind is not Kind.MARKDOWN or is_mdx(self._name):
+        if occurrence.kind is not Kind.MARKDOWN or is_mdx(self._name):
             return False
-        return attribute_list_at(self.text, use.offset + len(use.markup)) > 0
+        return attribute_list_at(self.text, occurrence.offset + len(occurrence.markup)) > 0
 
-    def _refuse_code(self, use: ImageOccurrence) -> None:
+    def _refuse_code(self, occurrence: ImageOccurrence) -> None:
         """Refuse a use that is part of something that is not page content."""
-        at = bisect_left(self._code, use.offset + 1, key=lambda span: span.start) - 1
-        if at < 0 or self._code[at].end <= use.offset or self._code[at].start == use.offset:
+        at = bisect_left(self._code, occurrence.offset + 1, key=lambda span: span.start) - 1
+        if (
+            at < 0
+            or self._code[at].end <= occurrence.offset
+            or self._code[at].start == occurrence.offset
+        ):
             return
         kind = self._code[at].kind
         if kind is SpanKind.CODE:
             raise OutputError("it is within template code, which a quote could break")
-        if is_url(use.page):
+        if is_url(occurrence.page):
             return  # what a server sent is no source file
         what = kind if kind is SpanKind.FRONT_MATTER else f"a {kind}"
         raise OutputError(f"it is in {what}, which is not page content; scan the page again")
 
-    def _moved(self, store: Store, use: ImageOccurrence) -> ImageOccurrence:
-        now = self.current_uses(use.page)
-        alike = [each for each in now if self._is_but_for_alt(use, each)]
+    def _moved(self, store: Store, occurrence: ImageOccurrence) -> ImageOccurrence:
+        now = self.current_occurrences(occurrence.page)
+        alike = [each for each in now if self._is_but_for_alt(occurrence, each)]
         if not alike:
             raise OutputError("it changed since the scan, or is gone; scan the page again")
-        near = [each for each in alike if _surroundings(each) == _surroundings(use)]
+        near = [each for each in alike if _surroundings(each) == _surroundings(occurrence)]
         if len(near) == 1:
             return near[0]
-        known = [stored.use for stored in store.uses(page=use.page)]
+        known = [stored.occurrence for stored in store.occurrences(page=occurrence.page)]
         if [_what(each) for each in known] == [_what(each) for each in now]:
-            there = now[[each.position for each in known].index(use.position)]
+            there = now[[each.position for each in known].index(occurrence.position)]
             if there in alike:
                 return there
-        if len(alike) > 1 or [_what(each) for each in known].count(_what(use)) > 1:
+        if len(alike) > 1 or [_what(each) for each in known].count(_what(occurrence)) > 1:
             raise OutputError("the page changed and has several like it; scan the page again")
         return alike[0]
 
-    def _is_but_for_alt(self, use: ImageOccurrence, other: ImageOccurrence) -> bool:
+    def _is_but_for_alt(self, occurrence: ImageOccurrence, other: ImageOccurrence) -> bool:
         """Whether both are the same once they have the same alt, or are decorative alike."""
-        if _what(other) != _what(use):
+        if _what(other) != _what(occurrence):
             return False
-        if other.markup == use.markup:  # also of a tag that cannot be read safely
+        if other.markup == occurrence.markup:  # also of a tag that cannot be read safely
             return True
         for alt in ("-", ""):
             with suppress(OutputError):
-                named = self.with_alt(use.markup, use.kind, alt)
+                named = self.with_alt(occurrence.markup, occurrence.kind, alt)
                 if self.with_alt(other.markup, other.kind, alt) == named:
                     return True
         return False
@@ -322,7 +335,9 @@ class PageText:
                     raise OutputError(f"its encoding ({self.encoding}) allows no change here")
                 start += len(between)
                 before = old.encode(change.markup)
-                edits.append(Edit(change.use, start, before, new.encode(change.after), change.alt))
+                edits.append(
+                    Edit(change.occurrence, start, before, new.encode(change.after), change.alt)
+                )
                 start += len(before)
                 position = offset + len(change.markup)
         except UnicodeError as error:
@@ -335,12 +350,12 @@ class PageText:
 
     def _check(self, text: str, changes: Mapping[int, Change]) -> None:
         """Read the Markdown again: what it means depends on what is around it."""
-        before = self.current_uses(self._name)
+        before = self.current_occurrences(self._name)
         expected = [
             clean(changes[each.offset].alt) if each.offset in changes else each.alt or ""
             for each in before
         ]
-        after = self.uses(text, self._name)
+        after = self.occurrences(text, self._name)
         ours = [
             has_alt(each, alt) if was.offset in changes else (each.alt or "") == alt
             for each, was, alt in zip(after, before, expected, strict=False)
@@ -349,9 +364,15 @@ class PageText:
             raise OutputError("its Markdown would not read as approved; change it by hand")
 
 
-def _surroundings(use: ImageOccurrence) -> tuple[str, ...]:
-    return (use.link_text, use.caption, use.heading, use.before[-_NEAR:], use.after[:_NEAR])
+def _surroundings(occurrence: ImageOccurrence) -> tuple[str, ...]:
+    return (
+        occurrence.link_text,
+        occurrence.caption,
+        occurrence.heading,
+        occurrence.before[-_NEAR:],
+        occurrence.after[:_NEAR],
+    )
 
 
-def _what(use: ImageOccurrence) -> tuple[Kind, str]:
-    return (use.kind, use.source)
+def _what(occurrence: ImageOccurrence) -> tuple[Kind, str]:
+    return (occurrence.kind, occurrence.source)

@@ -27,7 +27,7 @@ class Edit:
         alt: what was approved.
     """
 
-    use: int
+    occurrence: int
     start: int
     before: bytes
     after: bytes
