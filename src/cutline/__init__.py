@@ -1,4 +1,4 @@
-"""Cutline turns pictures into words people can use: captions for photographs, folders, websites.
+"""Cutline captions photographs, folders and websites.
 
     import cutline
 

@@ -1,4 +1,4 @@
-"""The main path: pictures in, captions out, in order.
+"""Bundles as captioners: from images to captions, in order.
 
 A run is cut into batches. One thread takes a batch from end to end (read, look, search) while
 others do the same with the next ones, so that reading, looking and searching overlap, no core

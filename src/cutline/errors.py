@@ -1,4 +1,4 @@
-"""Every error Cutline raises on purpose; each also is the builtin one would expect.
+"""Exceptions: every exception class is also a subclass of the matching built-in exception.
 
 CutlineError
 ├── ImageError (ValueError)                  one picture cannot be read; `.source` says which

@@ -1,4 +1,4 @@
-"""JSON lines that survive a crash: a record is there whole, or it does not count."""
+"""Crash-safe JSON Lines files: incomplete records are ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of files, by their first bytes and by their endings: the only place that knows either."""
+"""File types, detected from the first bytes or the file extension."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTML pages from templates: one style for all, and no files but the page itself."""
+"""Self-contained HTML pages from Jinja templates with a shared style."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an error response of a model server means for the image and for the run."""
+"""Classification of error responses: which fail the image, which end the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server and its model can do, found out by sending one picture."""
+"""Probing a server: one image shows what the server and its model support."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When to send a request again, and how the requests of a run slow down together."""
+"""Retries after 429 and other temporary errors, and pausing all requests of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a chat model writes to the sentence that was asked for."""
+"""Extracting the caption from the answer of a chat model."""
 
 from __future__ import annotations
 

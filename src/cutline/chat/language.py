@@ -1,4 +1,4 @@
-"""Which language a short text is written in: by script, then by frequent words."""
+"""Language detection for short texts, by script and frequent words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling a caption from a model's apology in its place."""
+"""Detection of refusals and apologies in the answers of chat models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What caption files say, before the image files are looked up: names, captions, splits."""
+"""The content of caption files before images are located: names, captions, splits."""
 
 from __future__ import annotations
 

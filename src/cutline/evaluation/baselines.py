@@ -1,4 +1,4 @@
-"""The classical rivals as captioners: nearest neighbour, template, most common caption.
+"""Baselines as captioners: nearest neighbour, template, most common caption.
 
 They see pictures through another captioner: its embedding and its labels, from the one pass that
 it makes anyway. What they say is no model's own words, so their score is what each can honestly

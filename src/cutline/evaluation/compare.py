@@ -1,4 +1,4 @@
-"""Several captioners on the same images: one page to look at, one JSON to compute with."""
+"""Comparison of several captioners on the same images, as an HTML page and JSON."""
 
 from __future__ import annotations
 

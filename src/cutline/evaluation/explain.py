@@ -1,4 +1,4 @@
-"""Where a captioner looked: one picture a word, as a PNG or a page, and the beam's candidates.
+"""Attention maps: one per word, as a PNG or an HTML page, with the candidates of the search.
 
 After Xu et al. (2015), figure 5: beside the photograph stands, for each word, the same photograph
 lit where the model's attention lay as it chose that word. Attention is laid over the whole

@@ -1,4 +1,4 @@
-"""How well metrics agree with people: Flickr8k's judgements of captions (Hodosh et al., 2013).
+"""Correlation of metrics with Flickr8k's human judgements (Hodosh et al., 2013).
 
 The protocol is the one that papers on caption metrics report: Anderson et al. (2016, SPICE) and
 Hessel et al. (2021, CLIPScore, section 4.1).

@@ -1,4 +1,4 @@
-"""Where a connection may lead: decided on the very address that it is opened to."""
+"""SSRF checks: whether a connection to an address is allowed."""
 
 from __future__ import annotations
 

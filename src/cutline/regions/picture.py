@@ -1,4 +1,4 @@
-"""Described regions as a PNG, and as a page on which a box and its phrase light up together."""
+"""Drawings of described regions: a PNG, or an HTML page that links boxes and phrases."""
 
 from __future__ import annotations
 

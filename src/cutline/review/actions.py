@@ -1,4 +1,4 @@
-"""What a reviewer reads and does: the store's side of the review page.
+"""Reading drafts from the store and recording reviews, for the review page.
 
 An action names the review that the person saw. If another tab or a spreadsheet has reviewed the
 occurrence since, the action is refused.

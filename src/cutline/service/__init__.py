@@ -1,1 +1,1 @@
-"""What is served: the REST interface, the page to try it on, the review page."""
+"""The REST service and its try page."""

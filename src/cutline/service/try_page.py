@@ -1,4 +1,4 @@
-"""The page to try the service on, and the files it is made of."""
+"""The try page and its static files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From image occurrences to drafts: fetch, decide, caption, word; each step can be resumed.
+"""From image occurrences to drafts: fetch, decide, caption, word. Includes how alt="" counts.
 
 Each image is captioned once, whatever its URLs, sizes and occurrences: near-duplicates share the
 caption of the largest. The text around an image then affects the wording alone. Only with

@@ -1,4 +1,4 @@
-"""What addresses say in words: a file's name, and where a link leads."""
+"""Words from URLs: file names and link destinations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training starts from: a run, a bundle, a checkpoint, or word vectors."""
+"""Initial weights of a training run: from a run, a bundle, a checkpoint, or word vectors."""
 
 from __future__ import annotations
 

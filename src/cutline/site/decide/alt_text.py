@@ -1,4 +1,4 @@
-"""From a caption to an alt: the page's own words, how sure we are, length and form.
+"""From a caption to alt text: glossary, confidence, length and form.
 
 What can be said is said from the decision first (`policy.py`) and from the caption only where the
 picture itself is the message. Every word of a draft remembers where it came from.

@@ -1,4 +1,4 @@
-"""Alt text from a chat model: what it is asked, how its answer is checked, the draft."""
+"""Alt text from a chat model: the request, the checks of the answer, the draft."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site calls things: its own words in place of a caption's."""
+"""Glossary: replacing words of a caption by a site's own terms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a chat model is told of an image's place on its page, as data."""
+"""The page context of an image that is sent to a chat model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an approved alt may replace what a page has: one rule for `apply` and the report."""
+"""Whether an approved alt may overwrite existing alt text, for `apply` and the report."""
 
 from __future__ import annotations
 

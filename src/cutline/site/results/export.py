@@ -1,4 +1,4 @@
-"""A site's record for other programs: a table, JSON, or commands for WordPress."""
+"""Exports of a site: CSV, JSON or WP-CLI commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site's images lack, what was done about it and what is left, for whoever answers for it.
+"""The HTML report of a site: coverage before and after, problems, and the remaining work.
 
 One pass over the record. An image use counts as covered if it has words that say something, or a
 name from elsewhere; `alt=""` is somebody's decision and counted apart; what is hidden, shown only

@@ -1,4 +1,4 @@
-"""Reviews and written alts: tables that are only added to, in which an entry can undo another."""
+"""Reviews and written alts: append-only tables in which an entry can undo another."""
 
 from __future__ import annotations
 
