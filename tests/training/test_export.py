@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from cutline.bundle import Bundle, find
@@ -27,8 +29,10 @@ from cutline.training.export import (
     _stages,
     check_decoder,
     check_parity,
+    compress,
     export,
     log_prior,
+    strip_metadata,
     write_decoder,
     write_encoder,
 )
@@ -123,6 +127,33 @@ def with_eyes(trained: Trained) -> Trained:
     """With the encoder of the module's fixture."""
     other = tiny("merge")
     return replace(trained, encoder=other.encoder, labels=other.labels)
+
+
+@pytest.mark.parametrize(("int8", "share", "apart"), [(False, 0.6, 1e-3), (True, 0.35, 2e-2)])
+def test_compressed_weights_are_smaller_and_nearly_the_same(
+    tmp_path: Path, int8: bool, share: float, apart: float
+) -> None:
+    weight = np.random.default_rng(1).standard_normal((128, 256)).astype(np.float32)
+    weight *= np.logspace(-3, 1, 256, dtype=np.float32)  # each output unit has its own scale
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "weight"], ["y"], doc_string="File /home/me/train.py")],
+        "product",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ("B", 128))],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ("B", 256))],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    files = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for file in files:
+        onnx.save(model, file)
+        strip_metadata(file)
+        compress(file, int8=int8)
+    content = files[0].read_bytes()
+    assert content == files[1].read_bytes()
+    assert b"/home/me" not in content
+    assert len(content) < share * weight.nbytes
+    found = _weights(files[0])["weight"]
+    assert (np.abs(found - weight).max(axis=0) <= apart * np.abs(weight).max(axis=0)).all()
 
 
 def test_graphs_that_differ_are_refused(eyes: Path, tmp_path: Path) -> None:
