@@ -97,11 +97,11 @@ def context(occurrence: ImageOccurrence, others: Sequence[ImageOccurrence] = ())
 
 
 def confidence(caption: Caption) -> float | None:
-    """How often captions with this score fit, 0..1 in hundredths; None if never calibrated.
+    """The share of captions with this score that fit, 0..1 in hundredths; None if not calibrated.
 
-    A caption fits if its CIDEr-D is at least that which three in four people reach on the same
-    pictures; `scripts/calibrate.py` measured how often that is so on Flickr8k's development split,
-    by isotonic regression. Other kinds of pictures fit less often.
+    A caption fits if its CIDEr-D is at least the lower quartile of captions by people for the same
+    images. `scripts/calibrate.py` measures that share on the development splits of Flickr8k and
+    COCO by isotonic regression. Captions of other kinds of images fit less often.
     """
     known = calibration().get(caption.model)
     if known is None or not caption.ok or not math.isfinite(caption.score):
