@@ -261,7 +261,7 @@ class Service:
 
         Args:
             given: the picture; without one the page alone decides.
-            use: where it stands.
+            occurrence: where it stands.
             wording: how drafts are worded.
 
         Raises:

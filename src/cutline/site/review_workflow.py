@@ -204,7 +204,7 @@ def undo(
         OutputError: the journal cannot be written.
     """
     from cutline.site.writeback.apply import undo as restore
-    from cutline.site.writeback.journal import standing
+    from cutline.site.writeback.journal import remaining_alts
 
     with open_store(store, must_exist=True) as opened:
         journal = journal_path(opened.path)
@@ -216,7 +216,7 @@ def undo(
             root=None if root is None else Path(root),
             progress=of_step("undoing", progress),
         )
-        remaining = {path: tuple(standing(journal, path)) for path, _ in outcome.failed}
+        remaining = {path: tuple(remaining_alts(journal, path)) for path, _ in outcome.failed}
         return UndoResult(outcome, remaining)
 
 

@@ -59,13 +59,13 @@ _NAME_NOISE = re.compile(
 
 
 def name_words(url: str) -> list[str]:
-    """The words a file's name is made of, without what cameras and programs put there.
+    """The words of a file name, without those that cameras and programs add.
 
     Args:
         url: a URL or path; a data URI has no name.
 
     Returns:
-        Words in their own case: ".../IMG_2031-red_BicycleShed-300x200.jpg" -> red Bicycle Shed.
+        Words with their case kept: ".../IMG_2031-red_BicycleShed-300x200.jpg" -> red Bicycle Shed.
     """
     if url[:5].lower() == "data:":
         return []
@@ -76,11 +76,11 @@ def name_words(url: str) -> list[str]:
 
 
 def destination(link: str, page: str = "") -> str:
-    """Where a link leads, in words fit for an alt; "" if its address does not tell.
+    """The target of a link as an alt text; "" if its URL has no words for it.
 
     Args:
         link: absolute; mailto: and tel: too; "./..." is relative to the folder scanned.
-        page: the page it stands on, which tells what "Home" is.
+        page: the page with the link; its host decides which link is "Home".
     """
     parts = split(link)
     scheme, host = parts.scheme, (parts.hostname or "").removeprefix("www.")
@@ -115,7 +115,7 @@ def _named(parts: SplitResult, own: bool, host: str) -> str:
     if segments and _INDEX.fullmatch(segments[-1]):
         segments.pop()
         if parts.scheme == "file":
-            return ""  # which folder is the site's is not known
+            return ""  # the root folder of the site is not known
     if not segments:
         if parts.query or parts.fragment:
             return ""
@@ -129,12 +129,12 @@ def _named(parts: SplitResult, own: bool, host: str) -> str:
 
 
 def is_picture(url: str) -> bool:
-    """Whether an address ends like that of a picture."""
+    """Whether a URL has the file name extension of an image."""
     return extension(tail(url)) in ENDINGS
 
 
 def extension(name: str) -> str:
-    """What a file's name ends in, lower case, without the dot; "" if in nothing of the kind."""
+    """The file name extension, lower case, without the dot; "" if there is none."""
     ending = name.rpartition(".")[2].lower() if "." in name else ""
     return ending if re.fullmatch(r"[a-z][a-z0-9]{1,4}", ending) else ""
 
@@ -145,7 +145,7 @@ def tail(url: str) -> str:
 
 
 def split(url: str) -> SplitResult:
-    """A URL's parts; none for what is no URL."""
+    """The parts of a URL; all empty if it is not a URL."""
     try:
         parts = urlsplit(url[:_MAX_URL])
         _ = parts.hostname
@@ -155,10 +155,10 @@ def split(url: str) -> SplitResult:
 
 
 def capital(text: str) -> str:
-    """With its first letter a capital."""
+    """The text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def uncapital(word: str) -> str:
-    """Without its capital, unless it is one of several, as in PDF."""
+    """The word in lower case, unless it has further capitals, as in PDF."""
     return word if word[1:] != word[1:].lower() else word[:1].lower() + word[1:]

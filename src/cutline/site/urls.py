@@ -1,6 +1,6 @@
-"""URLs: one spelling for each thing that can be fetched.
+"""URL normalisation.
 
-Ada, the parser of Node.js, reads them, so they mean what they mean to a browser.
+Ada, the URL parser of Node.js, implements the WHATWG URL Standard, as browsers do.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _TRACKING = re.compile(r"(?:utm_[^=]*|gclid|fbclid|msclkid|dclid)(?:=|$)", re.IG
 
 
 def normalise_url(url: str, base: str = "") -> str:
-    """One spelling for every URL that fetches the same picture.
+    """The normalised form of a URL; one form for all URLs of the same image.
 
-    Read as a browser reads it (WHATWG URL Standard): case of scheme and host, IDNA, default ports,
-    dot segments, backslashes, spaces. Then the fragment and tracking parameters are dropped,
-    needless escapes resolved and the others written in capitals (RFC 3986, 6.2.2). Idempotent.
+    Parses the URL as browsers do (WHATWG URL Standard): case of scheme and host, IDNA, default
+    ports, dot segments, backslashes, spaces. Then drops the fragment and tracking parameters,
+    decodes unneeded escapes and writes the others in capitals (RFC 3986, 6.2.2). Idempotent.
 
     Args:
-        url: as it stands in a page.
-        base: what a relative URL is relative to.
+        url: as written in the page.
+        base: the base of a relative URL.
 
     Returns:
-        An http, https or file URL, the last only for what is named by a file; "" for what can't be
+        An http, https or file URL; a file URL only if the base is one. "" if the URL cannot be
         fetched.
     """
     url, base = without_surrogates(url).strip(), without_surrogates(base)
@@ -45,10 +45,12 @@ def normalise_url(url: str, base: str = "") -> str:
         return ""
     query = "" if parsed.protocol == "file:" else _escapes(parsed.search[1:])
     parsed.hash = ""
-    if (path := _escapes(parsed.pathname)) != parsed.pathname:  # of a bare drive, it cannot be set
+    if (
+        path := _escapes(parsed.pathname)
+    ) != parsed.pathname:  # the path of a bare drive cannot be set
         parsed.pathname = path
     query = "&".join(part for part in query.split("&") if not _TRACKING.match(part))
-    parsed.search = query and f"?{query}"  # its setter takes one mark away
+    parsed.search = query and f"?{query}"  # the setter removes one question mark
     return str(parsed.href)
 
 
@@ -61,5 +63,5 @@ def _escapes(text: str) -> str:
 
 
 def without_surrogates(text: str) -> str:
-    """A text with each surrogate, a byte that could not be decoded, replaced by U+FFFD."""
+    """A text with every surrogate (an undecodable byte) replaced by U+FFFD."""
     return _SURROGATE.sub("\ufffd", text)

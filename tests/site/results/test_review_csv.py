@@ -154,7 +154,7 @@ def test_bad_rows_are_named_and_the_others_count(store: Store, tmp_path: Path) -
     said = [problem for _, problem in sheet.problems]
     assert "got verdict 'perhaps'; expected approved, edited" in said[0]
     assert "got id '77'" in said[1]
-    assert "got approved without approved_alt" in said[2]
+    assert "got no text" in said[2]
     assert "got page 'b.html'; expected 'a.html'" in said[3]
     assert sorted(line for line, _ in sheet.problems) == [2, 4, 6, 8]  # where each row begins
 
@@ -172,7 +172,7 @@ def test_rows_left_as_they_were_take_nothing_back(store: Store, tmp_path: Path) 
     assert sheet.reviews == []
     assert len(sheet.problems) == 2
     assert (
-        "use 2 was reviewed since the table was written (edited: 'Later words')"
+        "occurrence 2 was reviewed since the table was written (edited: 'Later words')"
         in (sheet.problems[0][1])
     )
 

@@ -114,7 +114,7 @@ def test_what_was_applied_stands_when_scanned_again(site: Site) -> None:
     one(site, '<img src="a.png"><img src="b.png">', "A dog")
     site.apply()
     site.scan()
-    assert [(change.edits, change.standing) for change in site.plan()] == [((), (1,))]
+    assert [(change.edits, change.up_to_date) for change in site.plan()] == [((), (1,))]
 
 
 def test_a_later_review_replaces_what_an_earlier_one_wrote(site: Site) -> None:
@@ -447,7 +447,7 @@ def test_markdown(site: Site) -> None:
     )
     assert '| <img src=c.png alt="p &#124; q"> |\r\n\r\n[cat]: cat.png\r\n' in written
     site.scan()
-    assert [len(change.standing) for change in site.plan()] == [4]
+    assert [len(change.up_to_date) for change in site.plan()] == [4]
     site.undo()
     assert path.read_bytes().decode() == content
 

@@ -74,7 +74,7 @@ def context(occurrence: ImageOccurrence, others: Sequence[ImageOccurrence] = ())
     """The words that stand near an image, nearest first, for `InContext`.
 
     Args:
-        use: where it stands.
+        occurrence: where it stands.
         others: other uses of the same image, whose alts tell what it shows.
 
     Returns:
@@ -134,7 +134,7 @@ def draft(
     """Word what we suggest for one use of an image.
 
     Args:
-        use: where it stands.
+        occurrence: where it stands.
         decision: what it is for.
         caption: of the picture, favouring `context(use)` or not; None if there is none.
         options: how; None is the default.

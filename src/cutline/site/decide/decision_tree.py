@@ -80,7 +80,7 @@ def decide(occurrence: ImageOccurrence, pixels: Pixels | None = None) -> Decisio
     """Decide what an image is for by the first of `RULES` that applies.
 
     Args:
-        use: where the image is used.
+        occurrence: where the image is used.
         pixels: measurements of the image; None if it was not fetched.
 
     Returns:

@@ -53,10 +53,10 @@ def lint(occurrences: Sequence[ImageOccurrence]) -> Iterator[Finding]:
     """Check the alts of a page, or of several: each by itself, then those of one page together.
 
     Args:
-        uses: in any order.
+        occurrences: in any order.
 
     Yields:
-        Findings, each with its use.
+        Findings, each with its occurrence.
     """
     pages: defaultdict[str, list[ImageOccurrence]] = defaultdict(list)
     for occurrence in occurrences:
@@ -75,7 +75,7 @@ def lint_alt(alt: str, occurrence: ImageOccurrence) -> list[Finding]:
 
     Args:
         alt: a draft, an edit, or what stands there; "" is nobody's mistake by itself.
-        use: where it stands, or would.
+        occurrence: where it stands, or would.
     """
     return list(_worded(alt, occurrence)) if alt.strip() else []
 

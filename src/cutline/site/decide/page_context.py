@@ -73,7 +73,7 @@ def page_data(
     """What is known of an image's place, as a JSON object.
 
     Args:
-        use: where it stands.
+        occurrence: where it stands.
         decision: what it is for.
         others: other occurrences of the same image, whose alts tell what it shows.
         glossary: what the site calls things.

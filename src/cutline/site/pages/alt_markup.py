@@ -56,7 +56,7 @@ def clean(alt: str) -> str:
 
 
 def current_alt(occurrence: ImageOccurrence) -> str | None:
-    """The text that a use has in its page where an alt would be written; None if it has none.
+    """The current text of an occurrence where an alt would be written; None if it has none.
 
     For an `<svg>`, an `<object>` or an element with role=img this is its accessible name, "" if
     aria-hidden marks it as decorative.
@@ -73,7 +73,7 @@ def current_alt(occurrence: ImageOccurrence) -> str | None:
 
 
 def has_alt(occurrence: ImageOccurrence, alt: str) -> bool:
-    """Whether a use has this alt in its page already, as `with_alt` would write it."""
+    """Whether an occurrence already has this alt in its page, as `with_alt` would write it."""
     alt, there = clean(alt), current_alt(occurrence)
     if occurrence.kind in NAMED:  # white space in names is collapsed
         return there is not None and there == " ".join(alt.split())
@@ -86,7 +86,7 @@ def alt_in(tag: str, kind: Kind) -> str | None:
     """The alt (or aria-label) of a start tag, the first one; None if it has none.
 
     Raises:
-        OutputError: the tag cannot be read safely; the message says why.
+        OutputError: the tag cannot be read safely; the message gives the reason.
     """
     for attribute in _attributes(tag):
         if attribute.name.lower() == _attribute_of(kind):
@@ -119,7 +119,7 @@ def with_alt(
         in_quarto: the brackets of a Markdown image are its caption; the alt is an attribute.
 
     Raises:
-        OutputError: the markup cannot be changed safely; the message says why.
+        OutputError: the markup cannot be changed safely; the message gives the reason.
     """
     if kind is Kind.MARKDOWN:
         return _markdown_with_alt(markup, alt, ascii_only, in_quarto)

@@ -68,7 +68,7 @@ class CrawlSummary:
     """How far a crawl has come, earlier runs of the same job included.
 
     Attributes:
-        pages: pages read, with `uses` image occurrences.
+        pages: pages read, with `occurrences` image occurrences.
         dead: pages that gave an error or no response.
         forbidden: pages that robots.txt excludes.
         skipped: not HTML, or not on the site.
@@ -115,7 +115,7 @@ class Answer:
         links: the pages of the site that a page or sitemap links to, absolute and normalised.
         sitemaps: the sitemaps that a sitemap index or robots.txt names.
         canonical: the page's canonical URL; "" if it names none.
-        uses: the page's image occurrences.
+        occurrences: the page's image occurrences.
     """
 
     task: Task

@@ -1,4 +1,4 @@
-"""Crawlers' exports: rows in, image uses out, and the same rows back with new columns.
+"""Crawlers' exports: rows in, image occurrences out, and the same rows back with new columns.
 
 Screaming Frog, Sitebulb, Ahrefs, Lumar and others write a row for each image or link to one, with
 headers in the user's language, or put whole `<img ...>` tags into a cell; shops write a row for
@@ -57,8 +57,8 @@ class Export:
     Attributes:
         header: the columns' names; empty if the file has none.
         rows: every row below the header, as many cells as it has. A row's number is its index here.
-        uses: row number and image use; a row that names several images has several.
-        problems: row number and why there is no use in it.
+        occurrences: row number and image occurrence; a row that names several images has several.
+        problems: row number and why it has no occurrence.
         dialect: how it was written.
     """
 
@@ -73,10 +73,10 @@ class Export:
 def read_export(path: Path) -> Export:
     """Read a crawler's CSV, TSV or list of URLs, whatever its language, encoding and columns.
 
-    A use has kind `row`, its row number for position, and for page what the row names, or the
+    An occurrence has kind `row`, its row number as position, and as page what the row names, or the
     file's name where no row names one. An empty alt cell is an alt that is missing: an export does
     not distinguish it from `alt=""`. A whole tag in a cell is read as HTML. Several URLs in a cell,
-    and several image columns, are several uses; a URL that a row has twice is one.
+    and several image columns, are several occurrences; a URL that a row has twice is one.
 
     Raises:
         DataError: the file is missing, cannot be read, or is larger than 1 GB.
@@ -169,7 +169,7 @@ class _Rows:
         self._columns = find_columns(header, rows)
 
     def read(self, number: int, row: Sequence[str]) -> None:
-        """Note a row's uses, or why it has none."""
+        """Add a row's occurrences, or why it has none."""
         page = without_surrogates(_cell(row, self._columns.page))
         base = _normalise(page)
         occurrences: list[ImageOccurrence] = []

@@ -9,7 +9,7 @@ from justhtml import Element
 from cutline.site.model import Kind
 from cutline.site.urls import without_surrogates
 
-_WANTED_WIDTH_PX = 800  # more than a captioner looks at, and small enough to fetch
+_WANTED_WIDTH_PX = 800  # more than a captioner needs, and small enough to fetch
 _UNRENDERED = frozenset(
     "datalist head noembed noframes rp script style template textarea title".split()
 )
@@ -18,7 +18,7 @@ _NO_ADDRESSES = frozenset(
     "alt class content href id longdesc name rel sizes src srcset style title usemap width height"
     " aria-label data-caption data-alt data-title data-href data-link data-url onclick".split()
 )
-_IMAGES = frozenset({"img", "image"})  # roles that stand for one picture; "image" is ARIA 1.3's
+_IMAGES = frozenset({"img", "image"})  # roles for one image; "image" is ARIA 1.3's
 _GRAPHICS = _IMAGES | {"graphics-document", "graphics-symbol"}
 _CONTROLS = frozenset({"button", "link", "menuitem", "tab", "switch", "checkbox", "radio"})
 
@@ -64,7 +64,7 @@ def style_of(element: Element) -> dict[str, str]:
 def backgrounds_of(element: Element) -> list[str]:
     """The URLs in its inline style."""
     head, end, _ = (element.attrs.get("style") or "").rpartition(")")
-    style = head + end  # without it, the search for the end would begin again at each URL
+    style = head + end  # otherwise each URL would search for the end again
     return ["".join(found.groups(default="")).strip() for found in _CSS_URL.finditer(style)]
 
 
@@ -153,12 +153,12 @@ def is_remote(source: str) -> bool:
 
 
 def is_picture_address(text: str) -> bool:
-    """Whether a text is the URL or path of a picture, by its file name extension."""
+    """Whether a text is the URL or path of an image, by its file name extension."""
     return _PICTURE_ADDRESS.fullmatch(text) is not None
 
 
 def other_addresses(element: Element) -> list[str]:
-    """Pictures that attributes without a meaning in HTML name, as scripts for lazy loading use."""
+    """Image URLs in non-standard attributes, as lazy-loading scripts use them."""
     found = dict.fromkeys(
         attribute_of(element, name)
         for name in element.attrs
@@ -172,7 +172,7 @@ def parse_srcset(value: str, width_px: int | None) -> list[tuple[str, int | None
 
     Args:
         value: the attribute.
-        width_px: at what width the picture is shown, for densities such as "2x".
+        width_px: the displayed width, for densities such as "2x".
     """
     found: list[tuple[str, int | None]] = []
     position = 0
@@ -191,7 +191,7 @@ def parse_srcset(value: str, width_px: int | None) -> list[tuple[str, int | None
 
 
 def best_of(candidates: list[tuple[str, int | None]]) -> str:
-    """The smallest that is wide enough to describe, else the widest; "" if no width is known."""
+    """The smallest source wide enough to describe, else the widest; "" if no width is known."""
     sized = [(width, url) for url, width in candidates if width]
     enough = [one for one in sized if one[0] >= _WANTED_WIDTH_PX]
     return min(enough)[1] if enough else max(sized, default=(0, ""))[1]

@@ -1,4 +1,4 @@
-"""Reading a page: every image use in HTML, with the text around it.
+"""Reads an HTML page: every image occurrence, with the text around it.
 
 justhtml parses the HTML: it builds the tree that a browser builds and records the offset of each
 tag. html.parser records offsets but builds no tree; lxml and lexbor build a tree without offsets.
@@ -88,9 +88,9 @@ def occurrences_in_html(
     xhtml: bool | None = None,
     template: bool | None = None,
 ) -> tuple[Page, list[ImageOccurrence]]:
-    """Every image use in a page, in document order.
+    """Every image occurrence in a page, in document order.
 
-    `hidden` follows axe-core's "hidden for assistive technology" as far as the page alone tells:
+    `hidden` follows axe-core's "hidden for assistive technology" as far as the page alone shows:
     style sheets and scripts are not run.
 
     Args:
@@ -104,8 +104,8 @@ def occurrences_in_html(
             None: if `page` is no http(s) URL.
 
     Returns:
-        The page, its checksum that of the text in UTF-8, and its uses. For every use whose offset
-        is known, `html[use.offset : use.offset + len(use.markup)] == use.markup`.
+        The page, with the checksum of its text in UTF-8, and its occurrences. An occurrence with a
+        known offset has `html[offset : offset + len(markup)] == markup`.
     """
     if xhtml is None:
         xhtml = page.lower().endswith(".xhtml")
@@ -141,12 +141,12 @@ def occurrences_in_rendered(
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What an element's ancestors say of everything in them."""
+    """What an element inherits from its ancestors."""
 
     shift: int  # from the tree's offsets to the file's
     language: str = ""
     hidden: bool = False
-    invisible: bool = False  # visibility: hidden, which what is inside may take back
+    invisible: bool = False  # visibility: hidden, which descendants can override
     silent: bool = False  # its text is not shown
     noscript: bool = False
     nested: bool = False  # in a <noscript> within a <noscript>
@@ -162,9 +162,9 @@ class _Found:
     element: Element
     kind: Kind
     scope: _Scope
-    heading: int  # how many headings had begun, its own included
+    heading: int  # the number of headings so far, including its own
     at: int  # in the page's text
-    block: int  # how many blocks had begun or ended
+    block: int  # the number of block starts and ends so far
 
 
 class _Reader:
@@ -222,7 +222,7 @@ class _Reader:
         return Page(self.name, checksum, self.title, self.language)
 
     def occurrences(self) -> list[ImageOccurrence]:
-        """Its image uses, in document order."""
+        """Its image occurrences, in document order."""
         text = "".join(self._pieces)
         headings = [""]
         for begin, end in self._headings:
@@ -275,7 +275,7 @@ class _Reader:
                 kind = kind_of(node)
                 if kind and node.origin_offset is not None:
                     offset = node.origin_offset + scope.shift
-                    if offset not in seen:  # a parser may double what was not closed
+                    if offset not in seen:  # parsers may duplicate unclosed elements
                         seen.add(offset)
                         begun = len(self._headings) if scope.heading is None else scope.heading + 1
                         place = (begun, self._length, len(self._blocks))
@@ -497,7 +497,7 @@ class _Reader:
         return labels
 
     def _label(self, control: Element, image: Element) -> str:
-        """A link's or button's name as it would be without this image."""
+        """The accessible name of a link or button without this image."""
         return self._name(control) or self._text(control, image) or attribute_of(control, "title")
 
     def _caption(self, figure: Element, image: Element) -> str:

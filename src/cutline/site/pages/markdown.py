@@ -40,7 +40,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 def occurrences_in_markdown(
     text: str, *, page: str, base: str | None = None, root: str = ""
 ) -> tuple[Page, list[ImageOccurrence]]:
-    """Every image use in a Markdown page, in order.
+    """Every image occurrence in a Markdown page, in order.
 
     CommonMark with tables, admonitions and tabs of MkDocs, HTML elements with a `markdown`
     attribute, attribute lists behind images, and MDX where the page's name ends in ".mdx". Code,
@@ -121,7 +121,7 @@ class _Body:
         self._mark_numbers = [int(mark[1]) for mark in marks]
 
     def placed(self, occurrence: ImageOccurrence) -> ImageOccurrence:
-        """The use in the Markdown that a use in the HTML was rendered from."""
+        """The Markdown occurrence that an occurrence in the rendered HTML comes from."""
         own = re.search(rf'{self._mark}="(\d+)"', occurrence.markup)
         if own:
             offset, markup = self._slice(int(own[1]), 0, None)

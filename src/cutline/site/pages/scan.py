@@ -93,8 +93,8 @@ def scan(
             always left out.
 
     Yields:
-        A page and its uses. `page` is the path relative to the folder, with slashes; `url` of a
-        local source is a file URL. A file that cannot be read is a page with an error.
+        A page and its occurrences. `page` is the path relative to the folder, with slashes; the
+        `url` of a local source is a file URL. A file that cannot be read is a page with an error.
 
     Raises:
         DataError: there is no such folder.
@@ -110,7 +110,7 @@ def scan(
 def scan_unread(
     folder: Path, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> dict[str, int]:
-    """How many things look like images in files of formats that are not read, by format.
+    """The number of apparent images in files of unsupported formats, by format.
 
     Args:
         folder, include, exclude: as for `scan`.
@@ -127,7 +127,7 @@ def scan_unread(
 def read_file(
     path: Path, top: Path, *, page: str | None = None
 ) -> tuple[Page, list[ImageOccurrence], str]:
-    """Read one HTML or Markdown file as it is now.
+    """Read one HTML or Markdown file.
 
     Args:
         path: the file, in `top`.
@@ -135,7 +135,7 @@ def read_file(
         page: its name; None for the path relative to `top`.
 
     Returns:
-        The page, its uses as `scan` gives them, and its text. A file that cannot be read is a page
+        The page, its occurrences as in `scan`, and its text. A file that cannot be read is a page
         with an error.
     """
     if page is None:

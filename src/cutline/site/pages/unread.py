@@ -66,12 +66,12 @@ class UnreadCounter:
     def add_code(
         self, source: str, spans: Iterable[Span], occurrences: Sequence[ImageOccurrence]
     ) -> None:
-        """Count template code and code samples that name a picture and are in no use's markup.
+        """Count template code and code samples that name an image outside of any occurrence.
 
         Args:
             source: the file.
             spans: in it.
-            uses: those that were read.
+            occurrences: those that were read.
         """
         inside = _Inside(occurrences)
         for span in spans:
@@ -92,7 +92,7 @@ class UnreadCounter:
         Args:
             text: the source.
             spans: template code and Markdown code in it.
-            uses: those that were read.
+            occurrences: those that were read.
             mdx: whether indented lines are content.
         """
         inside = _Inside(occurrences)
@@ -115,7 +115,7 @@ class UnreadCounter:
 
 
 class _Inside:
-    """Whether a part of a file belongs to the markup of a use."""
+    """Whether a part of a file belongs to the markup of an occurrence."""
 
     def __init__(self, occurrences: Sequence[ImageOccurrence]) -> None:
         known = sorted((each.offset, each.offset + len(each.markup)) for each in occurrences)

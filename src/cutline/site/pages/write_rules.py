@@ -41,15 +41,15 @@ _DEFAULT = WriteOptions()
 def may_write(
     occurrence: ImageOccurrence, reviews: Sequence[Review], options: WriteOptions = _DEFAULT
 ) -> WriteDecision:
-    """Whether the newest review's alt may be written over what a use has in its page.
+    """Whether the newest review's alt may be written over what an occurrence has in its page.
 
     A missing or blank alt is a gap and may be filled. `alt=""` is a decision and text is somebody's
     work: both stay, unless the options say otherwise, unless they are from one of the reviews, or
     unless the newest review was made by a person who was shown them.
 
     Args:
-        use: as it is in its page.
-        reviews: all reviews that the use ever had, the newest last.
+        occurrence: as it is in its page.
+        reviews: all reviews that the occurrence ever had, the newest last.
         options: what else may be replaced.
     """
     newest = reviews[-1] if reviews else None

@@ -24,27 +24,27 @@ COLUMNS = (
     " export export_row long_description stated_confidence prompt drafted_at judgement"
     " judgement_reason judgement_alt judge approved_long_description"
 ).split()
-"""What is said of each use, in both forms; see the records for what each means."""
+"""The columns of both formats; `cutline.site.model` documents the values."""
 
 
 def rows(store: Store) -> Iterator[dict[str, Any]]:
-    """Every use of a site with what was decided, drafted, reviewed and applied, by `COLUMNS`.
+    """Every occurrence with its decision, draft, review and state, as one dict of `COLUMNS` each.
 
-    Files of the folder scanned are named by their paths from there.
+    Files in the scanned folder have paths relative to it.
     """
     for stored in store.occurrences():
         yield dict(zip(COLUMNS, _cells(stored, store.named), strict=True))
 
 
 def write_csv(store: Store, stream: TextIO) -> None:
-    """The uses as a table for spreadsheets (RFC 4180), lists separated by " | ".
+    """Write the occurrences as CSV (RFC 4180); list items are separated by " | ".
 
-    A cell that a spreadsheet would run as a formula begins with an apostrophe (OWASP, "CSV
+    Cells that a spreadsheet would evaluate as formulas are prefixed with an apostrophe (OWASP, "CSV
     Injection").
 
     Args:
-        store: the site's record.
-        stream: where to; opened with `newline=""`, and for Excel with `encoding="utf-8-sig"`.
+        store: the site's store.
+        stream: the output, opened with `newline=""`, and for Excel with `encoding="utf-8-sig"`.
     """
     writer = csv.writer(stream)
     writer.writerow(COLUMNS)
@@ -53,7 +53,7 @@ def write_csv(store: Store, stream: TextIO) -> None:
 
 
 def write_json(store: Store, stream: TextIO) -> None:
-    """The uses as one JSON object, `{"version": 1, "uses": [...]}`, one use a line."""
+    """Write the occurrences as `{"version": 1, "uses": [...]}`, one occurrence per line."""
     stream.write(f'{{"version": {JSON_VERSION}, "uses": [')
     for number, row in enumerate(rows(store)):
         text = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace").decode()
@@ -62,14 +62,13 @@ def write_json(store: Store, stream: TextIO) -> None:
 
 
 def wp_cli(store: Store) -> str:
-    """A shell script that gives WordPress's media library the approved alts, through WP-CLI.
+    """A shell script that adds the approved alts to WordPress's media library, through WP-CLI.
 
-    WordPress keeps one alt for each picture and uses it where the picture is inserted from then
-    on, so a picture for which different alts were approved is left for a person, and the script
-    keeps every alt that somebody has written already.
+    WordPress stores one alt per image and uses it for later insertions. The script comments out
+    images with different approved alts, for a person to choose, and keeps existing alts.
 
     Args:
-        store: the site's record; of its reviews, those whose image has a URL on the web.
+        store: the site's store; reviews of images without an http(s) URL are skipped.
     """
     approved: dict[str, dict[str, None]] = {}
     for stored in store.occurrences(stage="reviewed"):
@@ -79,7 +78,7 @@ def wp_cli(store: Store) -> str:
     lines: list[str] = []
     for url, alts in approved.items():
         if len(alts) > 1:
-            lines.append("# Its uses were given different alts; choose one and take away its #.")
+            lines.append("# Different alts were approved for this image: uncomment one.")
         mark = "# " if len(alts) > 1 else ""
         others = "".join(f" {shlex.quote(other)}" for other in attachment_urls(url)[1:])
         lines += [f"{mark}give {shlex.quote(url)} {shlex.quote(alt)}{others}" for alt in alts]
@@ -87,11 +86,11 @@ def wp_cli(store: Store) -> str:
 
 
 def attachment_urls(url: str) -> list[str]:
-    """The URLs under which WordPress may know an image, the given one first.
+    """The URLs that WordPress may have stored for an image, the given URL first.
 
-    WordPress looks a URL up as it is, but pages have it with a query ("?ver=2"), through Jetpack's
-    Photon (i0.wp.com), percent-encoded, in another size or as a converted copy ("a.jpg.webp").
-    The script itself tries names with and without a size, "-scaled" and "-rotated".
+    WordPress looks up the exact URL, but pages may add a query ("?ver=2"), use Jetpack's Photon
+    (i0.wp.com), percent-encoding, another size, or a converted copy ("a.jpg.webp"). The script
+    also tries names with and without a size, "-scaled" and "-rotated".
     """
     plain = re.sub(r"[?#].*", "", url)
     plain = re.sub(r"\Ahttps?://i\d\.wp\.com/", "https://", plain)
@@ -103,10 +102,10 @@ def attachment_urls(url: str) -> list[str]:
 
 
 _WP_SCRIPT = r"""#!/bin/sh
-# Alts for WordPress's media library. Run it where WP-CLI finds WordPress, or say how it does:
+# Alts for WordPress's media library. Run it in the WordPress folder, or set the WP-CLI command:
 #   WP='wp --path=/var/www/html' sh alts.sh
-#   DRY_RUN=1 sh alts.sh          only say what would be done
-# A picture that has an alt keeps it. Exit code 1: some pictures are not in the library.
+#   DRY_RUN=1 sh alts.sh          only print what would be done
+# Existing alts are kept. Exit code 1: some images are not in the library.
 set -eu
 : "${WP:=wp}" "${DRY_RUN:=}"
 given=0 kept=0 unknown=0
@@ -212,7 +211,7 @@ def _cells(stored: StoredOccurrence, named: Callable[[str], str]) -> list[Any]:
 
 
 def cell(value: Any) -> str | int | float:
-    """What a value is in a spreadsheet: no formula, and lists with " | " between."""
+    """A value as a spreadsheet cell: formulas escaped, list items separated by " | "."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,8 +1,8 @@
 """The HTML report of a site: coverage before and after, problems, and the remaining work.
 
-One pass over the record. An image use counts as covered if it has words that say something, or a
-name from elsewhere; `alt=""` is somebody's decision and counted apart; what is hidden, shown only
-without scripts, or a CSS background needs no alt and is left out.
+One pass over the store. An image occurrence is covered if it has a meaningful text or a name from
+another attribute. `alt=""` is treated as intentional and counted separately. Hidden images, images
+shown only without scripts, and CSS backgrounds need no alt and are not counted.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ _UNNEEDED = (Purpose.DECORATIVE, Purpose.REDUNDANT)
 
 @dataclass
 class Coverage:
-    """How the image uses of a site stand at one time.
+    """The state of a site's image occurrences at one time.
 
     Attributes:
-        words: have words that say something.
-        says_nothing: have a file's name, a placeholder or the like.
+        words: have a meaningful text.
+        says_nothing: have a file name, a placeholder or a similar text.
         decorative: are marked as decorative.
-        missing: have nothing; `unmarked` of these need only be marked as decorative.
-        needing: uses that need words, by the best we know today.
-        needing_with_words: those of them that have some.
+        missing: have no text; `unmarked` of these only need to be marked as decorative.
+        needing: occurrences that need a text, by the current decision.
+        needing_with_words: those of them that have one.
     """
 
     words: int = 0
@@ -68,22 +68,22 @@ class Coverage:
 
     @property
     def share(self) -> float:
-        """The share, 0..1, of the uses that need words and have some; 1 if none needs any."""
+        """The fraction, 0..1, of occurrences that need a text and have one; 1 if none needs one."""
         return self.needing_with_words / self.needing if self.needing else 1.0
 
     @property
     def occurrences(self) -> int:
-        """All that were counted."""
+        """The number of occurrences counted."""
         return self.words + self.says_nothing + self.decorative + self.missing
 
 
 @dataclass
 class Problem:
-    """A lint rule that found something.
+    """A lint rule with findings.
 
     Attributes:
         example: the message of its first finding.
-        found, left: findings in the pages as they were read, and with what was approved since.
+        found, left: findings in the pages as read, and with the approved alts.
     """
 
     rule: str
@@ -96,7 +96,7 @@ class Problem:
 
 @dataclass
 class JudgedAlt:
-    """An alt in a page that was judged to change, or to be decorative.
+    """An alt whose judgement is "change" or "decorative".
 
     Attributes:
         alt: the alt in the page; `better` a suggestion, "" if there is none.
@@ -114,7 +114,7 @@ class JudgedAlt:
 
 @dataclass
 class PageProblems:
-    """What lint found on one page: as it was read, and `left` with what was approved since."""
+    """The findings on one page as read; `left` counts those with the approved alts."""
 
     page: str
     title: str
@@ -128,7 +128,7 @@ class PageProblems:
 
 @dataclass(frozen=True)
 class Failure:
-    """A picture or a page that could not be had, and why."""
+    """An image or a page that could not be fetched or read, and why."""
 
     what: str
     url: str
@@ -138,17 +138,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class Card:
-    """An image with the words for it, as the gallery shows it.
+    """An image with its text, as the gallery shows it.
 
     Attributes:
         status: "approved", "edited", "waiting", "unsure" or "asked".
-        text: what was approved or drafted; "" where a person must write it.
-        words: `text` in pieces, each with whether it came from the page and not the picture.
+        text: the approved or drafted text; "" if a person must write it.
+        words: the words of `text`, each with whether it came from the page, not from the image.
         alternatives: other suggestions.
         confidence: 0..1 or None.
-        why: what else a reader should know: what it was decided on, or why there is no draft.
-        uses: in how many places it is the same.
-        picture: the file with its bytes; None if there is none.
+        why: the evidence for the decision, or why there is no draft.
+        uses: the number of occurrences with this image and text.
+        picture: the image file; None if there is none.
     """
 
     status: str
@@ -166,22 +166,22 @@ class Card:
 
 @dataclass(frozen=True)
 class Report:
-    """All that there is to say of a site; `to_html` and `to_json` say it.
+    """The report of a site; `to_html` and `to_json` render it.
 
     Attributes:
         made_at: when, ISO 8601 in UTC.
         site: its address, or the name of its folder.
-        model: who captions now; "" if nobody has yet.
+        model: the current captioner; "" if there are no drafts yet.
         counts: as the store counts.
-        left_out: uses that none of the three counts, since nobody is told of them.
-        before: as people had left the pages, without what we wrote into them.
+        left_out: occurrences not counted, because screen readers ignore them.
+        before: the pages as people wrote them, without Cutline's changes.
         after: with what was approved.
         possible: with the drafts that still wait, too, as they are.
         purposes: what the images are for, the most frequent first.
         problems, pages: lint's findings by rule and by page, the worst first.
         verdicts: how many alts in the pages are judged good, to change, or to be decorative.
         judged: those that are not good.
-        failures: what could not be had.
+        failures: images and pages that could not be fetched or read.
         cards: images with their words: asked, unsure, waiting and approved ones.
     """
 
@@ -241,10 +241,10 @@ class Report:
         thumbnails: int = THUMBNAILS,
         progress: Callable[[int, int], None] | None = None,
     ) -> str:
-        """The report for people: one page that needs nothing from elsewhere.
+        """The report as one self-contained HTML page.
 
         Args:
-            thumbnails: pictures in it at most, each of 240 px at most.
+            thumbnails: the maximum number of thumbnails, each up to 240 px.
             progress: called with the thumbnails made and all of them.
         """
         chosen = _chosen(self.cards, thumbnails)
@@ -278,7 +278,7 @@ class Report:
 
 
 def percent(share: float) -> str:
-    """A share, 0..1, in per cent: 100 only if it is all, 0 only if it is nothing."""
+    """A fraction, 0..1, as a percentage; only 0 gives "0 %", and only 1 gives "100 %"."""
     return f"{100 * share if share in (0, 1) else min(max(round(100 * share), 1), 99):.0f} %"
 
 
@@ -290,11 +290,11 @@ _PARTS = {
 
 
 def report(store: Store, *, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Look through a site's record.
+    """Summarise a store.
 
     Args:
-        store: the site's record.
-        progress: called with the uses done and all uses.
+        store: the site's store.
+        progress: called with the number of occurrences done and the total.
     """
     counts = store.counts()
     before, after, possible = Coverage(), Coverage(), Coverage()
@@ -368,7 +368,7 @@ _ORDER = ("asked", "unsure", "waiting", "approved", "edited")
 
 
 def _need(stored: StoredOccurrence, refused: bool) -> tuple[Purpose, bool]:
-    """What a use is for, and whether it needs words, by the best we know today."""
+    """The purpose of an occurrence, and whether it needs a text, by the current decision."""
     occurrence, review = stored.as_found, stored.review
     pixels = stored.image.pixels if stored.image else None
     decision = stored.draft.decision if stored.draft else decide(occurrence, pixels)
@@ -403,14 +403,14 @@ def _is_refused(stored: StoredOccurrence, store: Store) -> bool:
 
 
 def _alts(stored: StoredOccurrence, refused: bool) -> tuple[str | None, str | None]:
-    """What is written over the use: what was approved, and that or else what is drafted."""
+    """The approved alt, and the approved or else the drafted alt."""
     approved = stored.review.alt if stored.review and not refused else None
     drafted = stored.draft.alt if stored.draft and not stored.review else None
     return approved, drafted if approved is None else approved
 
 
 def _is_left_out(occurrence: ImageOccurrence) -> bool:
-    """Whether nobody is told of it: a background, hidden, or a drawing that is no image."""
+    """Whether screen readers ignore it: a background, hidden, or a drawing without a role."""
     silent = occurrence.kind is Kind.SVG and not (
         occurrence.role or occurrence.name or occurrence.title
     )
@@ -418,7 +418,7 @@ def _is_left_out(occurrence: ImageOccurrence) -> bool:
 
 
 def _state(occurrence: ImageOccurrence, alt: str | None) -> str:
-    """How a use stands, with another alt written over it unless that is None."""
+    """The state of an occurrence with this alt; with its own alt if None."""
     if alt is None and occurrence.alt_state is not Alt.PRESENT:
         if occurrence.name or occurrence.title:
             return "words"
@@ -452,7 +452,7 @@ def _lint(
     about: PageProblems,
     problems: dict[str, Problem],
 ) -> None:
-    """Count what lint finds on a page, and what it would with all that was approved."""
+    """Count the findings on a page as read, and with the approved alts."""
     found = list(lint([each.as_found for each in occurrences]))
     changed = any(each.review or each.original for each in occurrences)
     left = (
@@ -476,7 +476,7 @@ def _problem(problems: dict[str, Problem], found: Finding) -> Problem:
 
 
 def _approved(stored: StoredOccurrence, refused: bool) -> ImageOccurrence:
-    """The use as it is with its approved alt."""
+    """The occurrence with its approved alt."""
     occurrence, (alt, _) = stored.occurrence, _alts(stored, refused)
     if alt is None or occurrence.kind is Kind.CSS:
         return occurrence
@@ -491,11 +491,11 @@ def _approved(stored: StoredOccurrence, refused: bool) -> ImageOccurrence:
     return replace(occurrence, name=alt, markup=markup, hidden=occurrence.hidden or not alt)
 
 
-# Pictures with their words
+# Gallery
 
 
 def _collect(cards: dict[tuple[object, ...], Card], stored: StoredOccurrence, store: Store) -> None:
-    """Add a use to the gallery, once for each picture and text."""
+    """Add an occurrence to the gallery, once per image and text."""
     status, text = _status(stored)
     if not status:
         return
@@ -524,17 +524,17 @@ def _collect(cards: dict[tuple[object, ...], Card], stored: StoredOccurrence, st
 
 
 def _why(draft: Draft | None) -> str:
-    """Why a draft is as it is, where the picture alone does not tell."""
+    """The reason for a draft, if it is more than the caption of the image."""
     if draft is None:
         return ""
-    told = draft.decision.purpose is not Purpose.INFORMATIVE
+    has_reason = draft.decision.purpose is not Purpose.INFORMATIVE
     if draft.alt is None and draft.notes:
         return draft.notes[0]
-    return draft.decision.evidence if told else ""
+    return draft.decision.evidence if has_reason else ""
 
 
 def _status(stored: StoredOccurrence) -> tuple[str, str]:
-    """The card's status and text; "" for a use that the gallery leaves out."""
+    """The card's status and text; "" if the gallery omits the occurrence."""
     draft, review = stored.draft, stored.review
     if review is not None:
         status = "approved" if review.verdict is Verdict.APPROVED else "edited"
@@ -547,7 +547,7 @@ def _status(stored: StoredOccurrence) -> tuple[str, str]:
 
 
 def _chosen(cards: list[Card], most: int) -> list[Card]:
-    """So many cards, of each part of the gallery a fair share."""
+    """At most this many cards, divided fairly between the parts of the gallery."""
     parts = [[card for card in cards if card.status in names] for names in _PARTS.values()]
     room = most
     chosen: list[Card] = []
@@ -559,7 +559,7 @@ def _chosen(cards: list[Card], most: int) -> list[Card]:
 
 
 def _thumbnail(card: Card) -> str:
-    """A small picture as a data URI; "" if it can't be shown."""
+    """A thumbnail as a data URI; "" if the image cannot be shown."""
     if card.picture is None:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Spreadsheets: reviews that come back from one, and a crawler's own rows with their answers."""
+"""Review spreadsheets, and a crawler's export with the results as added columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cutline.errors import DataError, OptionError, StoreError
-from cutline.site.model import Purpose, Review, Verdict
+from cutline.site.model import Purpose, Review, Verdict, new_review
 from cutline.site.pages.crawler_csv import read_export, write_export
 from cutline.site.results.export import cell
 from cutline.site.store.store import Store, StoredOccurrence, now
@@ -20,18 +20,18 @@ COLUMNS = (
     "id page image context link alt draft confidence decision notes reviewed_at"
     " verdict approved_alt"
 ).split()
-"""The last two are the reviewer's; the others are for reading."""
+"""The reviewer fills in the last two columns; the others are read-only."""
 
 _LONGEST_SOURCE = 200  # of a data URI; spreadsheets cut cells of more than 32,767 characters
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a person decided in a spreadsheet.
+    """The reviews read from a spreadsheet.
 
     Attributes:
-        reviews: use id and review, only those that are new.
-        problems: line of the file, the header being 1, and why it is left out.
+        reviews: the occurrence's id and the review; new reviews only.
+        problems: the line of the file (the header is line 1), and why the row is skipped.
     """
 
     reviews: list[tuple[int, Review]]
@@ -39,14 +39,14 @@ class Sheet:
 
 
 def write_sheet(store: Store, stream: TextIO) -> None:
-    """The uses as a table for a reviewer: a row each, with two columns to fill in at its end.
+    """Write one row per occurrence, with two columns that the reviewer fills in.
 
-    `verdict` takes approved, edited, decorative or skipped, `approved_alt` other words than the
-    draft. Cells that a spreadsheet would run as formulas begin with an apostrophe.
+    `verdict` is approved, edited, decorative or skipped; `approved_alt` is a text that replaces the
+    draft. Cells that a spreadsheet would evaluate as formulas are prefixed with an apostrophe.
 
     Args:
-        store: the site's record.
-        stream: where to; opened with `newline=""`, and for Excel with `encoding="utf-8-sig"`.
+        store: the site's store.
+        stream: the output, opened with `newline=""`, and for Excel with `encoding="utf-8-sig"`.
     """
     table = csv.writer(stream)
     table.writerow(COLUMNS)
@@ -55,19 +55,19 @@ def write_sheet(store: Store, stream: TextIO) -> None:
 
 
 def read_reviews(store: Store, path: Path, who: str) -> Sheet:
-    """Read back the table that `write_sheet` gave, as any spreadsheet may have saved it.
+    """Read a table written by `write_sheet`, as saved by any spreadsheet program.
 
-    A row counts by its `id`, `verdict` and `approved_alt`; words without a verdict are an edit,
-    approved without words is the draft that stands in the row. A row that is as it was written
-    says nothing; one that was changed, of a use that was reviewed since, is a problem.
+    Only `id`, `verdict` and `approved_alt` are read. A text without a verdict is an edit, or an
+    approval if it equals the draft; "approved" without a text approves the draft in the row.
+    Unchanged rows are ignored. A changed row is a problem if its occurrence has a newer review.
 
     Args:
-        store: the site's record that the table came from; it is not written to.
+        store: the store that the table was written from; it is not changed.
         path: the table: UTF-8, UTF-16 or Windows-1252; comma, semicolon or tab.
-        who: the person.
+        who: the reviewer.
 
     Raises:
-        DataError: it cannot be read, or has no such columns.
+        DataError: the file cannot be read, or a column is missing.
     """
     table = read_table(path, encodings=("utf-8", "cp1252"))
     names = table.header
@@ -95,19 +95,19 @@ def read_reviews(store: Store, path: Path, who: str) -> Sheet:
 
 
 def answer_export(store: Store, rows: Path, target: Path) -> None:
-    """Write an imported file's rows again, as they are, with the answers in new columns.
+    """Write an imported file again, with the results as added columns.
 
     The columns are cutline_status, cutline_alt (what a person approved), cutline_draft,
     cutline_confidence and cutline_why; several images in a row are separated by " | ".
 
     Args:
-        store: the record that the file was imported into.
-        rows: the file.
-        target: where to.
+        store: the store that the file was imported into.
+        rows: the imported file.
+        target: the output file.
 
     Raises:
         DataError: the file cannot be read.
-        OptionError: it was never imported.
+        OptionError: the file was not imported into this store.
         OutputError: the target cannot be written.
     """
     export = read_export(rows)
@@ -163,53 +163,46 @@ def _stored(store: Store, cells: dict[str, str]) -> StoredOccurrence:
     try:
         stored = store.occurrence(int(cells.get("id", "")))
     except (ValueError, StoreError):
-        raise ValueError(f"got id {cells.get('id', '')!r}; expected one of this record") from None
+        got = cells.get("id", "")
+        raise ValueError(f"got id {got!r}; expected the id of an image in this store") from None
     if cells.get("page", stored.occurrence.page) != stored.occurrence.page:
         raise ValueError(f"got page {cells['page']!r}; expected {stored.occurrence.page!r}")
     return stored
 
 
 def _review(stored: StoredOccurrence, cells: dict[str, str], who: str, when: str) -> Review | None:
-    said = cells.get("verdict", "").strip().lower()
-    alt = _words(cells.get("approved_alt", ""))
-    draft = stored.draft.alt if stored.draft else None
-    if not said:
-        return Review(Verdict.EDITED, alt, who, when) if alt else None
+    verdict = cells.get("verdict", "").strip().lower()
+    alt: str | None = _words(cells.get("approved_alt", ""))
+    if not (verdict or alt):
+        return None
+    if verdict == Verdict.APPROVED and not alt:
+        alt = _words(cells.get("draft", (stored.draft.alt if stored.draft else None) or ""))
+    elif not alt:
+        alt = None
     try:
-        verdict = Verdict(said)
-    except ValueError:
-        raise ValueError(f"got verdict {said!r}; expected {', '.join(Verdict)}") from None
-    if verdict is Verdict.SKIPPED:
-        return Review(verdict, None, who, when)
-    if verdict is Verdict.DECORATIVE:
-        return Review(verdict, "", who, when)
-    if verdict is Verdict.APPROVED and not alt:
-        alt = _words(cells.get("draft", draft or ""))
-        if not alt and draft == "":
-            return Review(verdict, "", who, when)
-    if not alt:
-        raise ValueError(f"got {said} without approved_alt; expected words, or decorative")
-    return Review(Verdict.APPROVED if alt == draft else Verdict.EDITED, alt, who, when)
+        return new_review(stored.draft, verdict or Verdict.EDITED, alt, who=who, when=when)
+    except OptionError as error:
+        raise ValueError(str(error)) from None
 
 
 def _as_written(
     store: Store, stored: StoredOccurrence, cells: dict[str, str], review: Review
 ) -> bool:
-    """Whether a row repeats the review that it was written with.
+    """Whether a row is unchanged since `write_sheet`.
 
     Raises:
-        ValueError: it says something new, on a use that was reviewed since.
+        ValueError: the row was changed, and its occurrence has a newer review.
     """
-    stamp, standing = cells.get("reviewed_at"), stored.review
+    stamp, current = cells.get("reviewed_at"), stored.review
     if stamp is None:
         return False
     known = [old for old in store.history(stored.id) if old.when == stamp]
     if any(_same(old, review) for old in known):
         return True
-    if standing is not None and standing.when != stamp:
+    if current is not None and current.when != stamp:
         raise ValueError(
-            f"use {stored.id} was reviewed since the table was written ({standing.verdict}: "
-            f"{standing.alt!r}); expected a row of a new table"
+            f"occurrence {stored.id} was reviewed since the table was written ({current.verdict}: "
+            f"{current.alt!r}); expected a row of a new table"
         )
     return False
 

@@ -17,7 +17,7 @@ class _Ledger(NamedTuple):
     """A table that is only added to, in which an entry can undo another."""
 
     table: str
-    standing: str  # the column of `uses` with the current entry
+    standing: str  # the column of `occurrences` with the current entry
     copied: str  # the columns that an entry copies from the one that it undoes
 
 

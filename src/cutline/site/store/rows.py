@@ -131,7 +131,7 @@ class Counts:
 
     Attributes:
         pages, failed_pages: all pages, and those that could not be read.
-        uses: image occurrences; `by_alt` counts them by the state of their alt, except CSS
+        occurrences: image occurrences; `by_alt` counts them by the state of their alt, except CSS
             backgrounds, which have none; `by_purpose` by their draft.
         images: distinct URLs; `distinct` counts near-duplicates once.
         fetched, failed: images that were fetched, and that could not be.

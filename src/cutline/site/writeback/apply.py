@@ -1,8 +1,8 @@
 """Writes approved alts into the files of pages, and changes nothing else in them.
 
-`plan` reads and decides, `apply` writes, `undo` takes back. Only what a person approved is written;
-where a page says something else than when that person saw it, the use is refused with a reason, and
-the others go on. Each file is replaced atomically, after its entry in the journal is on the disk.
+`plan` reads and decides, `apply` writes, `undo` restores. Only approved alts are written. If the
+alt in a page changed since the review, the occurrence is refused with a reason, and the others are
+written. Each file is replaced atomically, after its journal entry is on the disk.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _FOLDERS = "applied_to"  # the setting with the folders that `apply` wrote into
 
 @dataclass(frozen=True)
 class FileChange:
-    """The planned change of one file; none, where all uses are refused or have their alt already.
+    """The planned change of one file; without edits if every occurrence is refused or up to date.
 
     Attributes:
-        path: relative to the root, with slashes; the page's URL if there is no file for it.
-        file: where it is; None if nowhere.
-        sha256: of the file as it is.
+        path: relative to the root, with slashes; the page's URL if it has no file.
+        file: its path; None if there is none.
+        sha256: of the current file.
         encoding: of its text.
-        edits: in the order of the file.
-        refused: the uses left alone, and why.
-        standing: ids of the uses whose approved alt is there already.
+        edits: in file order.
+        refused: the occurrences that are not written, and why.
+        up_to_date: ids of the occurrences that already have their approved alt.
     """
 
     path: str
@@ -49,14 +49,14 @@ class FileChange:
     encoding: str = "utf-8"
     edits: tuple[Edit, ...] = ()
     refused: tuple[tuple[StoredOccurrence, str], ...] = ()
-    standing: tuple[int, ...] = ()
+    up_to_date: tuple[int, ...] = ()
 
     @property
     def before(self) -> bytes:
-        """The file as it is.
+        """The current content of the file.
 
         Raises:
-            OutputError: it is gone, unreadable, or has changed since the plan.
+            OutputError: it is missing, unreadable, or has changed since the plan.
         """
         if self.file is None:
             return b""
@@ -67,7 +67,7 @@ class FileChange:
 
     @property
     def after(self) -> bytes:
-        """The file as it will be; raises as `before` does."""
+        """The content after the change; raises as `before` does."""
         return edited(self.before, self.edits)
 
     @property
@@ -76,9 +76,9 @@ class FileChange:
         return self.file and self.file.parents[len(PurePosixPath(self.path).parts) - 1]
 
     def diff(self) -> str:
-        """The change as a unified diff for people, long lines cut; raises as `before` does.
+        """The change as a unified diff to read, with long lines cut; raises as `before` does.
 
-        `patch` gives one for programs.
+        `patch` returns a patch for programs.
         """
         if not self.edits:
             return ""
@@ -91,9 +91,9 @@ class Outcome:
     """What `apply` or `undo` did.
 
     Attributes:
-        files: those written, relative to the root.
-        uses: how many uses' markup was written.
-        failed: the files left as they were, and why.
+        files: the files written, relative to the root.
+        occurrences: the number of occurrences written.
+        failed: the files not changed, and why.
     """
 
     files: tuple[str, ...]
@@ -109,26 +109,26 @@ def plan(
     fill_empty: bool = False,
     progress: Progress | None = None,
 ) -> list[FileChange]:
-    """Plan how to write the approved alts into the files of a folder; nothing is written.
+    """Plan the changes that write the approved alts into a folder's files; writes nothing.
 
-    What may be replaced is decided by `write_rules.may_write`. A page that was crawled is written
-    only into a file with the content that was crawled.
+    `write_rules.may_write` decides what may be replaced. A crawled page is written only into a file
+    with the crawled content.
 
     Args:
-        store: the site's record.
-        root: the folder that was scanned, or a local copy of the site that was crawled.
-        overwrite: also replace text that somebody wrote.
+        store: the site's store.
+        root: the scanned folder, or a local copy of the crawled site.
+        overwrite: also replace text that a person wrote.
         fill_empty: also replace an empty alt.
-        progress: called with the pages done and all pages.
+        progress: called with the number of pages done and the total.
 
     Returns:
-        A change for each file, in the order of their names, and one for each page without a file.
+        One change per file, sorted by name, and one per page without a file.
 
     Raises:
-        OptionError: the root is no folder.
+        OptionError: the root is not a folder.
     """
     if not root.is_dir():
-        raise OptionError(f"got {root}, which is no folder; expected the folder with the pages")
+        raise OptionError(f"got {root}, which is not a folder; expected the folder with the pages")
     root = root.resolve()
     planner = _Planner(store, root, WriteOptions(overwrite, fill_empty))
     changes: list[FileChange] = []
@@ -161,23 +161,23 @@ def apply(
     journal: Path,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Write the files of a plan, one whole file after the other.
+    """Write the files of a plan, one after the other.
 
     Temporary files that a killed `apply` left in the folder are deleted first.
 
     Args:
         store: records what was applied.
-        changes: as `plan` gives them.
-        journal: the file that `undo` reads; added to if it is there.
-        progress: called with the files done and all files.
+        changes: the result of `plan`.
+        journal: the file that `undo` reads; appended to if it exists.
+        progress: called with the number of files done and the total.
 
     Returns:
-        What was written. A file that cannot be written, or that changed since the plan, is left
-        as it was, and the others are written all the same.
+        What was written. A file that cannot be written, or that changed since the plan, is not
+        changed, and the others are written.
 
     Raises:
-        OptionError: the journal is some other file.
-        OutputError: the journal cannot be written; then no further file is.
+        OptionError: the journal path is another kind of file.
+        OutputError: the journal cannot be written; no further file is written then.
     """
     when = now()
     written: list[str] = []
@@ -206,7 +206,7 @@ def apply(
                 occurrences += len(change.edits)
                 for edit in change.edits:
                     store.put_applied(edit.occurrence, edit.alt, when)
-            for id in change.standing:
+            for id in change.up_to_date:
                 stored = store.occurrence(id)
                 if not stored.applied and stored.review and stored.review.alt is not None:
                     store.put_applied(id, stored.review.alt, when)
@@ -218,24 +218,23 @@ def apply(
 def undo(
     store: Store, journal: Path, *, root: Path | None = None, progress: Progress | None = None
 ) -> Outcome:
-    """Take back what a journal says was written, the newest first.
+    """Restore the files in a journal, the newest entry first.
 
-    A journal is data: only regular files within the folder that `apply` was given are changed, and
-    in them only alts.
+    The journal is not trusted: only alts, in regular files within `apply`'s folder, are changed.
 
     Args:
-        store: records what was taken back, and knows the folders that `apply` was given.
-        journal: as `apply` wrote it.
-        root: the folder that `apply` was given, where the store does not know it: one that an
-            earlier version of Cutline wrote.
-        progress: called with the entries done and all entries.
+        store: records what was restored, and has the folders passed to `apply`.
+        journal: the file written by `apply`.
+        root: the folder passed to `apply`, for a store of an earlier version of Cutline, which did
+            not record it.
+        progress: called with the number of entries done and the total.
 
     Returns:
-        The files that are as they were before. One that changed since is left as it is.
+        The restored files. A file that changed since it was written is not restored.
 
     Raises:
-        OptionError: there is no such journal, or it is some other file.
-        OutputError: the journal cannot be added to.
+        OptionError: the journal does not exist, or is another kind of file.
+        OutputError: the journal cannot be written.
     """
     if not journal.is_file():
         raise OptionError(f"got {journal}, which is not there; expected what apply wrote")
@@ -252,14 +251,14 @@ def undo(
             if progress:
                 progress(done, len(entries))
             try:
-                if _take_back(entry, folders):
+                if _restore(entry, folders):
                     restored.append(entry.path)
                     occurrences += len(entry.edits)
             except (OSError, ValueError) as error:
                 failed.append((entry.path or journal.name, _reason(error)))
                 continue
             for edit in entry.edits:
-                with suppress(StoreError, OverflowError):  # another record than apply's
+                with suppress(StoreError, OverflowError):  # another store than apply's
                     store.undo_applied(edit.occurrence, when)
             lines.add_undone(entry, when)
         if progress:
@@ -268,13 +267,13 @@ def undo(
 
 
 def patch(changes: Iterable[FileChange]) -> bytes:
-    """All changes as one patch for `git apply` or `patch -p1`, to be run in the root.
+    """All changes as one patch for `git apply` or `patch -p1`, run in the root.
 
     Args:
-        changes: as `plan` gives them.
+        changes: the result of `plan`.
 
     Returns:
-        Bytes, since each file's lines are in its own encoding; b"" if nothing changes.
+        Bytes, because each file keeps its encoding; b"" if nothing changes.
 
     Raises:
         OutputError: a file has changed since the plan.
@@ -293,7 +292,7 @@ class _Planner:
     """Plans the changes of one folder's files.
 
     Attributes:
-        approved: the uses with an approved alt, by page.
+        approved: the occurrences with an approved alt, by page.
     """
 
     def __init__(self, store: Store, root: Path, options: WriteOptions) -> None:
@@ -312,14 +311,14 @@ class _Planner:
         """The file of a page.
 
         Raises:
-            OutputError: there is none; or, of a page that was crawled, none with its content.
+            OutputError: there is none, or none with the content of a crawled page.
         """
         files = self._finder.files(url)
         if not is_url(url):
             return files[0]
         page = self._pages.get(url, Page(url))
         if not page.sha256:
-            return files[0]  # only an export names it: each use is refused
+            return files[0]  # the page comes from an export: its occurrences are refused
         for file in files:
             if PageText(_read(file), file).is_page(page, self._store):
                 return file
@@ -334,18 +333,18 @@ class _Planner:
         source = PageText(content, file)
         changes: dict[int, Change] = {}
         refused: list[tuple[StoredOccurrence, str]] = []
-        standing: list[int] = []
+        up_to_date: list[int] = []
         for stored in occurrences:
             try:
                 found = self._wanted(source, stored)
                 if found is None:
-                    standing.append(stored.id)
+                    up_to_date.append(stored.id)
                     continue
                 offset, change = found
                 if changes.setdefault(offset, change).after != change.after:
                     raise OutputError("another page has this file, and another alt approved for it")
                 if changes[offset] is not change:
-                    standing.append(stored.id)
+                    up_to_date.append(stored.id)
             except OutputError as error:
                 refused.append((stored, str(error)))
         edits = self._edits(source, changes, occurrences, refused)
@@ -356,11 +355,11 @@ class _Planner:
             source.encoding,
             edits,
             tuple(refused),
-            tuple(standing),
+            tuple(up_to_date),
         )
 
     def _wanted(self, source: PageText, stored: StoredOccurrence) -> tuple[int, Change] | None:
-        """The offset and the change of a use; None if it has its alt already.
+        """The offset and the change of an occurrence; None if it already has its alt.
 
         Raises:
             OutputError: it may not or cannot be written.
@@ -390,7 +389,7 @@ class _Planner:
         occurrences: Sequence[StoredOccurrence],
         refused: list[tuple[StoredOccurrence, str]],
     ) -> tuple[Edit, ...]:
-        """The edits of a file; a change that it does not allow is moved to those refused."""
+        """The edits of a file; changes that the file does not allow are moved to `refused`."""
         try:
             return source.edits(changes)
         except OutputError:  # find out which
@@ -404,14 +403,14 @@ class _Planner:
         return source.edits(changes)
 
 
-# Taking back
+# Restoring
 
 
-def _take_back(entry: JournalEntry, folders: Sequence[Path]) -> bool:
-    """Restore the file of a journal's entry; False if it is as it was before already.
+def _restore(entry: JournalEntry, folders: Sequence[Path]) -> bool:
+    """Restore the file of a journal entry; False if it already has the earlier content.
 
     Raises:
-        OutputError: it changed since, or the entry is not one that `apply` may have written.
+        OutputError: the file changed since, or `apply` cannot have written the entry.
         OSError: it cannot be read or written.
     """
     if entry.problem:
@@ -466,7 +465,7 @@ def _remember_folders(store: Store, folders: Iterable[Path]) -> None:
 
 
 def _known_folders(store: Store) -> list[Path]:
-    """The folders that `apply` was given; of version 0.1 only the one scanned is known."""
+    """The folders passed to `apply`; a store of version 0.1 only has the scanned folder."""
     recorded = store.setting(_FOLDERS)
     if recorded is None:
         scanned = store.setting("root")

@@ -1,6 +1,6 @@
-"""The journal of what `apply` writes, from which `undo` takes it back.
+"""The journal that `apply` writes and `undo` reads.
 
-Lines of JSON: a header, an entry for each file written, and a note for each entry taken back. The
+Lines of JSON: a header, an entry per file written, and a line per entry undone. The
 entry of a file is on the disk before the file is replaced, so after a kill the file's own digest
 tells whether it was.
 """
@@ -26,18 +26,18 @@ _WRONG_FILE = "which is no journal of cutline site apply; name another file"
 
 
 class JournalError(OutputError):
-    """The journal cannot be written, so nothing that it should record may be done."""
+    """The journal cannot be written, so no file may be written either."""
 
 
 @dataclass(frozen=True)
 class JournalEdit:
-    """One use's markup in one file.
+    """The markup of one occurrence in one file.
 
     Attributes:
-        use: its id in the store.
+        occurrence: its id in the store.
         start: where `before` began in the file, in bytes.
         before, after: the markup as it was and as it was written.
-        alt: what was approved.
+        alt: the approved alt.
     """
 
     occurrence: int
@@ -56,7 +56,7 @@ class JournalEntry:
         path: of the file, relative to the folder that `apply` was given.
         file: its absolute path.
         before, after: the SHA-256 of its content.
-        edits: in the order of the file.
+        edits: in file order.
         problem: why the line cannot be used; "" if it can.
     """
 
@@ -70,13 +70,13 @@ class JournalEntry:
 
 
 class Journal:
-    """A journal to read and to add to; a line that a crash cut short does not count.
+    """A journal to read and append to; an incomplete last line is ignored.
 
     Args:
-        path: the file; made with the first line, if it is not there.
+        path: the file; created with the first line.
 
     Raises:
-        OptionError: it is some other file.
+        OptionError: it is another kind of file.
         JournalError: it cannot be opened.
     """
 
@@ -119,7 +119,7 @@ class Journal:
         self._file.close()
 
     def entries(self) -> Iterator[JournalEntry]:
-        """The entries that were not taken back, oldest first; damaged lines with their problem."""
+        """The entries that are not undone, oldest first; damaged lines with their problem."""
         undone = set()
         for line in self.lines:
             number = line.get("undone") if isinstance(line, dict) else None
@@ -134,7 +134,7 @@ class Journal:
         """Add a line and bring it to the disk.
 
         Raises:
-            JournalError: the disk is full or gone; the journal then ends with the last whole line.
+            JournalError: the disk is full or unavailable; the journal keeps its last complete line.
         """
         added = [line] if self.lines else [_HEADER, line]
         content = "".join(json.dumps(each) + "\n" for each in added).encode()
@@ -170,12 +170,12 @@ class Journal:
         self.add({"file": entry.file, "path": entry.path, "when": when, **digests, "edits": edits})
 
     def add_undone(self, entry: JournalEntry, when: str) -> None:
-        """Add that an entry was taken back; raises as `add` does."""
+        """Record that an entry was undone; raises as `add` does."""
         self.add({"undone": entry.number, "path": entry.path, "when": when})
 
 
-def standing(journal: Path, path: str) -> list[tuple[int, str]]:
-    """The alts that a journal's entries put into a file and that are still there.
+def remaining_alts(journal: Path, path: str) -> list[tuple[int, str]]:
+    """The alts from a journal's entries that a file still contains.
 
     Args:
         journal: as `Journal` keeps it.

@@ -1,4 +1,4 @@
-"""A page's file: where it is, where image uses are in it, and how their alts are written."""
+"""Finds a page's file and the image occurrences in it, and makes the edits of their alts."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from cutline.site.pages.templates import SpanKind, template_spans
 from cutline.site.store.store import Store
 from cutline.site.writeback.patch import Edit
 
-_NEAR = 30  # so many characters on either side tell equal images apart
+_NEAR = 30  # characters on either side that distinguish equal images
 _INDEXES = ("index.html", "index.htm", "index.xhtml", "index.md")
-_SAMPLE = 100  # pages by which the layout of a mirror is found
+_SAMPLE = 100  # pages used to detect the layout of a mirror
 
 
 @dataclass(frozen=True)
 class Change:
-    """The change of one use's markup.
+    """The change of one occurrence's markup.
 
     Attributes:
-        use: its id in the store.
-        alt: as it was approved.
-        markup, after: as it is in the text, and as it will be.
+        occurrence: its id in the store.
+        alt: the approved alt.
+        markup, after: the current and the new markup.
     """
 
     occurrence: int
@@ -48,12 +48,12 @@ class Change:
 
 
 def is_url(page: str) -> bool:
-    """Whether a page was crawled; else it is a path in the folder scanned."""
+    """Whether a page was crawled; otherwise it is a path in the scanned folder."""
     return urlsplit(page).scheme in ("http", "https")
 
 
 class PageFiles:
-    """The files of pages: paths under the root, or those of a mirror of their site."""
+    """Finds the files of pages under a root: a scanned folder or a mirror of the site."""
 
     def __init__(self, root: Path, urls: Sequence[str]) -> None:
         self._root = root
@@ -66,7 +66,7 @@ class PageFiles:
         self._layout = max(layouts, key=lambda layout: self._hits(sample, layout))
 
     def files(self, url: str) -> list[Path]:
-        """The files that may be a page's, likeliest first, symbolic links followed.
+        """The candidate files of a page, most likely first; follows symbolic links.
 
         Raises:
             OutputError: there is none, or it is outside of the root.
@@ -94,7 +94,7 @@ class PageFiles:
         return hits
 
     def _names(self, url: str, layout: tuple[PurePosixPath, bool]) -> list[str]:
-        """The names that a page may have under the root, likeliest first."""
+        """The candidate names of a page under the root, most likely first."""
         parts = urlsplit(url)
         if not is_url(url):
             return [url]
@@ -143,7 +143,7 @@ def _path(url: str) -> str:
 
 
 class PageText:
-    """A file's text, where its image uses are, and how they are written there.
+    """A file's text with its image occurrences.
 
     Args:
         content: the file's bytes.
@@ -169,7 +169,7 @@ class PageText:
         self._now: dict[str, list[ImageOccurrence]] = {}
 
     def _is_unicode(self, file: Path) -> bool:
-        """Whether every reader takes the file for Unicode; a browser may not, if undeclared."""
+        """Whether all programs read the file as Unicode; browsers may not if it is undeclared."""
         if not self.encoding.startswith("utf"):
             return False
         try:
@@ -183,23 +183,23 @@ class PageText:
         return declared or not self.text.isascii()
 
     def occurrences(self, text: str, page: str) -> list[ImageOccurrence]:
-        """The uses in a text of this file's format."""
+        """The occurrences in a text of this file's format."""
         if not self.is_markdown:
             return occurrences_in_html(text, page=page)[1]
         return occurrences_in_markdown(text, page=page if not is_url(page) else self._name)[1]
 
     def current_occurrences(self, page: str) -> list[ImageOccurrence]:
-        """The uses in the file as it is, read under a page's name."""
+        """The occurrences in the current file, with this page's name."""
         if page not in self._now:
             self._now[page] = self.occurrences(self.text, page)
         return self._now[page]
 
     def is_page(self, page: Page, store: Store) -> bool:
-        """Whether the file is a page as it was read, apart from the alts that we wrote.
+        """Whether the file has the content of a page as read, apart from alts that Cutline wrote.
 
         Args:
             page: as it was read.
-            store: knows its uses and their reviews.
+            store: has the page's occurrences and their reviews.
         """
         if not page.sha256 or page.sha256 in self.digests:
             return bool(page.sha256)
@@ -226,7 +226,7 @@ class PageText:
         return False
 
     def with_alt(self, markup: str, kind: Kind, alt: str) -> str:
-        """`alt_markup.with_alt`, as this file needs it."""
+        """`alt_markup.with_alt` with the options of this file's format."""
         return with_alt(
             markup,
             kind,
@@ -237,15 +237,15 @@ class PageText:
         )
 
     def locate(self, store: Store, occurrence: ImageOccurrence, same: bool) -> ImageOccurrence:
-        """A use as it is in the file now: in the same tag, whatever its alt has become.
+        """The current occurrence in the file: the same tag, with any alt.
 
         Args:
-            store: knows the page's other uses.
-            use: as it was when the page was read.
-            same: the file is as it was then.
+            store: has the page's other occurrences.
+            occurrence: as it was when the page was read.
+            same: whether the file is unchanged since then.
 
         Raises:
-            OutputError: it is not there, or might be one of several, or is within template code.
+            OutputError: it is missing, ambiguous, or within template code.
         """
         if occurrence.kind is Kind.ROW:
             raise OutputError("only an export names it; write it back as a table")
@@ -268,7 +268,7 @@ class PageText:
         return attribute_list_at(self.text, occurrence.offset + len(occurrence.markup)) > 0
 
     def _refuse_code(self, occurrence: ImageOccurrence) -> None:
-        """Refuse a use that is part of something that is not page content."""
+        """Refuse an occurrence that is not part of the page content."""
         at = bisect_left(self._code, occurrence.offset + 1, key=lambda span: span.start) - 1
         if (
             at < 0
@@ -280,7 +280,7 @@ class PageText:
         if kind is SpanKind.CODE:
             raise OutputError("it is within template code, which a quote could break")
         if is_url(occurrence.page):
-            return  # what a server sent is no source file
+            return  # the response of a server is not a source file
         what = kind if kind is SpanKind.FRONT_MATTER else f"a {kind}"
         raise OutputError(f"it is in {what}, which is not page content; scan the page again")
 
@@ -302,7 +302,7 @@ class PageText:
         return alike[0]
 
     def _is_but_for_alt(self, occurrence: ImageOccurrence, other: ImageOccurrence) -> bool:
-        """Whether both are the same once they have the same alt, or are decorative alike."""
+        """Whether both have the same markup apart from the alt."""
         if _what(other) != _what(occurrence):
             return False
         if other.markup == occurrence.markup:  # also of a tag that cannot be read safely
@@ -315,7 +315,7 @@ class PageText:
         return False
 
     def edits(self, changes: Mapping[int, Change]) -> tuple[Edit, ...]:
-        """The changes in bytes, each such that it leaves all others as they are.
+        """The changes as byte edits that do not affect each other.
 
         Args:
             changes: by their offsets in the text.
@@ -349,7 +349,7 @@ class PageText:
         return tuple(edits)
 
     def _check(self, text: str, changes: Mapping[int, Change]) -> None:
-        """Read the Markdown again: what it means depends on what is around it."""
+        """Parse the new Markdown: the meaning of its markup depends on the context."""
         before = self.current_occurrences(self._name)
         expected = [
             clean(changes[each.offset].alt) if each.offset in changes else each.alt or ""

@@ -1,4 +1,4 @@
-"""Changes to a file's bytes: made, and shown as a patch."""
+"""Applies changes to a file's bytes, and formats them as a patch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ODD_NAME = re.compile(rb'[\x00-\x1f\x7f"\\]')
 
 @dataclass(frozen=True)
 class Edit:
-    """One use's markup in one file.
+    """The change of one occurrence's markup in one file.
 
     Attributes:
-        use: its id in the store.
+        occurrence: its id in the store.
         start: where `before` begins in the file as it is, in bytes.
-        before, after: the whole tag (or Markdown image) as it is, and as it is to be.
-        alt: what was approved.
+        before, after: the whole tag or Markdown image, current and new.
+        alt: the approved alt.
     """
 
     occurrence: int
@@ -35,10 +35,10 @@ class Edit:
 
 
 def edited(content: bytes, edits: Sequence[Edit]) -> bytes:
-    """The content with all edits made.
+    """The content with all edits applied.
 
     Raises:
-        OutputError: an edit does not fit: other bytes stand there.
+        OutputError: the content at an edit's position is not its `before`.
     """
     pieces: list[bytes] = []
     position = 0
