@@ -605,7 +605,7 @@ def test_progress_reaches_its_end(site: Site) -> None:
 
 
 def test_a_root_that_is_no_folder(site: Site) -> None:
-    with pytest.raises(OptionError, match="no folder"):
+    with pytest.raises(OptionError, match="not a folder"):
         writeback.plan(site.store, site.root / "nowhere")
 
 
