@@ -29,7 +29,7 @@ from cutline.errors import EngineError, OptionError
 from cutline.options import SearchOptions
 from cutline.service.middleware import TokenBuckets
 from cutline.service.schema import AltOptions, ImageSource, Options, PageContext
-from cutline.service.service import Given, Service
+from cutline.service.service import ImageInput, Service
 from cutline.service.settings import Settings
 from cutline.site.model import ImageOccurrence
 
@@ -485,7 +485,7 @@ def test_pictures_that_are_fetched_count_as_held_until_they_are_captioned() -> N
         service._fetch = fetch  # type: ignore[method-assign]
         try:
             await service.load()
-            given = [Given(name, url=name) for name in "abc"]
+            given = [ImageInput(name, url=name) for name in "abc"]
             work = service.caption(service.captioner, given, CaptionOptions())
             asked = asyncio.ensure_future(work)
             await asyncio.sleep(0.05)

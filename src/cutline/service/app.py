@@ -27,7 +27,7 @@ from cutline.service import media, openapi
 from cutline.service import try_page as pages
 from cutline.service.disconnect import unless_gone
 from cutline.service.logging import log_to_stderr
-from cutline.service.middleware import HEAD_TOO, Guard
+from cutline.service.middleware import HEAD_TOO, RequestMiddleware
 from cutline.service.openapi import ALWAYS, FETCHING, GUARDED, MODEL, PICTURE, PROBED, UPLOAD
 from cutline.service.problems import KINDS, MODEL_SERVER, ProblemError
 from cutline.service.requests import invalid, read_alt, read_captions, refuse_repeated
@@ -44,7 +44,7 @@ from cutline.service.schema import (
     WowmeResponse,
 )
 from cutline.service.server import end_with_parent
-from cutline.service.service import Answer, Given, Service
+from cutline.service.service import ImageInput, ImageResult, Service
 from cutline.service.settings import Settings
 from cutline.site.decide import glossary
 from cutline.site.decide.alt_text import WordingOptions
@@ -60,9 +60,9 @@ def create_app(
     """Create the service as an ASGI application.
 
     Args:
-        settings: how it runs; None is all defaults.
-        captioner: any captioner; None loads what the settings name when the application starts.
-        resolve: for names in URLs, instead of the system's resolver.
+        settings: the settings of the service; None uses the defaults.
+        captioner: any captioner; None loads the model from the settings at startup.
+        resolve: resolves host names in URLs; None uses the system's resolver.
     """
     settings = settings or Settings()
 
@@ -80,7 +80,7 @@ def create_app(
     app.add_exception_handler(ProblemError, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _field_problem)
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(RequestMiddleware, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -92,8 +92,8 @@ def create_app(
     app.include_router(router)
     app.include_router(media.router)
     app.include_router(pages.router)
-    told = openapi.document(app, settings)
-    app.openapi = lambda: told  # type: ignore[method-assign]
+    document = openapi.document(app, settings)
+    app.openapi = lambda: document  # type: ignore[method-assign]
     return app
 
 
@@ -102,7 +102,7 @@ def from_environment() -> FastAPI:
     settings = Settings.from_environment(os.environ)
     log_to_stderr(settings.log_format)
     end_with_parent(settings.shutdown_timeout_s)
-    sys.setswitchinterval(0.0005)  # the event loop needs little time, but at once
+    sys.setswitchinterval(0.0005)  # keeps the latency of the event loop low
     return create_app(settings)
 
 
@@ -137,7 +137,7 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     codes = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
     code = codes.get(error.status_code, "internal")
     headers = dict(error.headers or {})
-    if code == "method-not-allowed":  # the framework names the methods of one route only
+    if code == "method-not-allowed":  # the framework lists the methods of one route only
         methods = set(request.app.openapi()["paths"].get(request.url.path, {}))
         if request.url.path in HEAD_TOO:
             methods.add("head")
@@ -153,7 +153,7 @@ async def _field_problem(request: Request, error: Exception) -> Response:
 @router.post(
     "/v1/captions",
     tags=["captions"],
-    summary="Caption pictures",
+    summary="Caption images",
     response_model=CaptionResponse,
     responses=openapi.problems(*GUARDED, *UPLOAD, *MODEL),
     openapi_extra=openapi.body("CaptionForm", "CaptionRequest"),
@@ -161,37 +161,37 @@ async def _field_problem(request: Request, error: Exception) -> Response:
 async def caption(request: Request) -> Response:
     """Caption one or many images: files in a form, or URLs and Base64 in JSON.
 
-    The answer has a result for each picture, in order. One that cannot be captioned has status
-    `error` and its problem; the others are captioned all the same.
+    The response has a result for each image, in order. An image that cannot be captioned has status
+    `error` and a problem; the other images are captioned.
     """
     began_s = time.monotonic()
     service = _service(request)
     with service.incoming():
-        given, options = await read_captions(request, service.settings)
-    return await _captions(request, given, options, began_s)
+        images, options = await read_captions(request, service.settings)
+    return await _captions(request, images, options, began_s)
 
 
 @router.get(
     "/v1/captions",
     tags=["captions"],
-    summary="Caption the picture at a URL",
+    summary="Caption the image at a URL",
     response_model=CaptionResponse,
     responses=openapi.problems(*GUARDED, "invalid-request", *FETCHING, *PICTURE),
 )
 async def caption_url(request: Request, query: Annotated[UrlQuery, Query()]) -> Response:
     """Caption one image by URL, with the options of POST as parameters.
 
-    If it cannot be fetched or read, its problem is the whole answer.
+    If the image cannot be fetched or read, the response is a problem.
     """
     refuse_repeated(request)
-    given = [Given(query.url, url=query.url, context=query.context)]
-    return await _captions(request, given, query, time.monotonic(), alone=True)
+    images = [ImageInput(query.url, url=query.url, context=query.context)]
+    return await _captions(request, images, query, time.monotonic(), alone=True)
 
 
 @router.get(
     "/wowme",
     tags=["captions"],
-    summary="Caption the picture at a URL, in the tutorial's form",
+    summary="Caption the image at a URL, in the tutorial's form",
     response_model=WowmeResponse,
     responses=openapi.problems(*GUARDED, "invalid-request", *FETCHING, *PICTURE),
 )
@@ -206,7 +206,9 @@ async def wowme(
     refuse_repeated(request)
     _charge(request, 1)
     service = _service(request)
-    work = service.caption(service.captioner, [Given(image, url=image)], CaptionOptions(labels=0))
+    work = service.caption(
+        service.captioner, [ImageInput(image, url=image)], CaptionOptions(labels=0)
+    )
     [found] = await unless_gone(request, work)
     if isinstance(found, ProblemError):
         raise found
@@ -225,24 +227,25 @@ async def wowme(
 async def alt(request: Request) -> Response:
     """Decide the purpose of an image on a page and draft its alt by the W3C decision tree.
 
-    Decorative pictures get `""`, links their destination, informative ones a caption in the page's
-    own words; charts and unsure captions are left to a person, and a person's alt is left alone.
+    Decorative images get `""`, linked images the destination of the link, and informative images a
+    caption in the vocabulary of the page. Charts and captions of low confidence are left to a
+    person. An existing alt is kept.
     """
     began_s = time.monotonic()
     service = _service(request)
-    given, page, asked = await read_alt(request, service.settings)
+    image, page, alt_options = await read_alt(request, service.settings)
     _charge(request, 1)
     try:
         wording = WordingOptions(
-            max_chars=asked.max_chars,
-            threshold=asked.threshold,
-            sentence=asked.sentence,
-            glossary=glossary.parse(asked.glossary),
-            context_nats=asked.context_nats,
+            max_chars=alt_options.max_chars,
+            threshold=alt_options.threshold,
+            sentence=alt_options.sentence,
+            glossary=glossary.parse(alt_options.glossary),
+            context_nats=alt_options.context_nats,
         )
     except OptionError as error:
         raise ProblemError("invalid-request", str(error)) from error
-    found = await unless_gone(request, service.alt(given, _occurrence(page), wording))
+    found = await unless_gone(request, service.alt(image, _occurrence(page), wording))
     assert found.draft is not None
     return _json(
         {
@@ -258,7 +261,7 @@ async def alt(request: Request) -> Response:
 @router.get(
     "/v1/models",
     tags=["service"],
-    summary="The model that is served",
+    summary="The loaded model",
     response_model=ModelsResponse,
     responses=openapi.problems(*GUARDED),
 )
@@ -300,7 +303,7 @@ async def description(request: Request) -> Response:
 @router.get(
     "/healthz",
     tags=["service"],
-    summary="Whether the process answers",
+    summary="Liveness",
     response_model=Health,
     responses=openapi.problems(*PROBED),
 )
@@ -313,7 +316,7 @@ async def healthz() -> Response:
 @router.get(
     "/readyz",
     tags=["service"],
-    summary="Whether pictures can be captioned",
+    summary="Readiness",
     response_model=Health,
     responses=openapi.problems(*PROBED, "not-ready"),
 )
@@ -327,7 +330,7 @@ async def readyz(request: Request) -> Response:
 @router.get(
     "/metrics",
     tags=["service"],
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
@@ -341,31 +344,31 @@ async def metrics(request: Request) -> Response:
 
 async def _captions(
     request: Request,
-    given: Sequence[Given],
+    images: Sequence[ImageInput],
     options: Options,
     began_s: float,
     *,
     alone: bool = False,
 ) -> Response:
-    """The response for `given`; with `alone`, a problem of the one image is the response.
+    """The response for some images; with `alone`, a problem of the one image is the response.
 
-    So is the first problem if a model's server fails on every picture.
+    The first problem is also the response if the model's server fails on every image.
     """
     service = _service(request)
-    _charge(request, len(given))
+    _charge(request, len(images))
     captioner = service.captioner
     chosen = _caption_options(options, captioner.search)
-    work = service.caption(captioner, given, chosen, drafts=options.alt)
+    work = service.caption(captioner, images, chosen, drafts=options.alt)
     found = await unless_gone(request, work)
     problems = [each for each in found if isinstance(each, ProblemError)]
     failed = len(problems) == len(found) and all(each.code in MODEL_SERVER for each in problems)
     if problems and (alone or failed):
         raise problems[0]
-    for answer in found:
-        if isinstance(answer, ProblemError):
-            service.metrics.errors.labels(answer.code).inc()
+    for each in found:
+        if isinstance(each, ProblemError):
+            service.metrics.errors.labels(each.code).inc()
     results = [
-        _result(*each, options) for each in zip(range(len(given)), given, found, strict=True)
+        _result(*each, options) for each in zip(range(len(images)), images, found, strict=True)
     ]
     return _json({"model": captioner.name, "results": results, "took_ms": _since_ms(began_s)})
 
@@ -388,16 +391,16 @@ def _caption_options(options: Options, usual: SearchOptions) -> CaptionOptions:
 
 
 def _result(
-    index: int, given: Given, found: Answer | ProblemError, options: Options
+    index: int, image: ImageInput, found: ImageResult | ProblemError, options: Options
 ) -> dict[str, Any]:
-    result: dict[str, Any] = {"index": index, "source": given.source}
+    result: dict[str, Any] = {"index": index, "source": image.source}
     if isinstance(found, ProblemError):
         result |= {"status": "error", "caption": None, "score": None}
         return result | {"alternatives": [], "labels": [], "error": found.to_dict()}
     assert found.caption is not None
-    told = found.caption.to_dict()
+    caption = found.caption.to_dict()
     for name in ("status", "caption", "score", "alternatives", "labels", "kind"):
-        result[name] = told[name]
+        result[name] = caption[name]
     if options.attention:
         result["attention"] = _attention(found.caption)
     if found.draft is not None:

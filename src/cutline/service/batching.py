@@ -25,11 +25,11 @@ class QueueFullError(Exception):
     """The queue is full.
 
     Attributes:
-        retry_s: when there may be one, in whole seconds from now.
+        retry_s: when to try again, in whole seconds from now.
     """
 
     def __init__(self, retry_s: int) -> None:
-        super().__init__(f"no place is left; try again in {retry_s} s")
+        super().__init__(f"the queue is full; try again in {retry_s} s")
         self.retry_s = retry_s
 
 
@@ -77,7 +77,7 @@ class Batcher:
     """Encodes items one by one and decodes them in batches by group; used on one event loop.
 
     Args:
-        limits: how many, how long.
+        limits: sizes and waiting times.
         observe: called on the event loop with each batch's size and its decoding time in seconds.
     """
 

@@ -1,4 +1,4 @@
-"""REST for regions of images and for videos."""
+"""The REST API for regions of images and for videos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cutline.service.openapi import FETCHING, GUARDED, PICTURE, UPLOAD, VIDEO
 from cutline.service.problems import ProblemError, problem_of
 from cutline.service.requests import read_regions, read_video
 from cutline.service.schema import RegionsResponse, VideoOptionsModel
-from cutline.service.service import Given, Service
+from cutline.service.service import ImageInput, Service
 from cutline.video.describe import VideoRun, require_video
 from cutline.video.model import Shot, VideoLimits, VideoOptions
 
@@ -47,19 +47,19 @@ async def regions(request: Request) -> Response:
     """
     began_s = time.monotonic()
     service: Service = request.state.service
-    given, texts, asked = await read_regions(request, service.settings)
+    image, texts, fields = await read_regions(request, service.settings)
     options = RegionOptions(
-        margin=asked.margin,
-        max_regions=asked.max_regions,
-        caption=asked.caption,
+        margin=fields.margin,
+        max_regions=fields.max_regions,
+        caption=fields.caption,
         limits=service.limits,
     )
     cost = len(texts) if texts else 1
     request.state.images = cost
     request.state.charge(cost)
-    found = await unless_gone(request, _regions(service, given, texts, options))
+    found = await unless_gone(request, _regions(service, image, texts, options))
     row = {name: value for name, value in found.to_dict().items() if name in _REGION_FIELDS}
-    row["source"] = given.source
+    row["source"] = image.source
     row["took_ms"] = round((time.monotonic() - began_s) * 1e3, 1)
     text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
     return Response(text.encode("utf-8", "replace"), media_type="application/json")
@@ -69,7 +69,7 @@ _REGION_FIELDS = ("source", "width", "height", "caption", "regions", "groundings
 
 
 async def _regions(
-    service: Service, given: Given, texts: list[str] | None, options: RegionOptions
+    service: Service, image: ImageInput, texts: list[str] | None, options: RegionOptions
 ) -> Any:
     captioner = service.captioner
     if not isinstance(captioner, RegionCaptioner):
@@ -77,7 +77,7 @@ async def _regions(
     try:
         boxes = None if texts is None else [Box.parse(text) for text in texts]
         with service.reserve(1):
-            async with service.content(given) as content, service.region_slots:
+            async with service.content(image) as content, service.region_slots:
                 return await asyncio.to_thread(captioner.regions, content, boxes, options)
     except CutlineError as error:
         raise problem_of(error) from error
@@ -112,7 +112,7 @@ async def videos(request: Request) -> Response:
     Closing the connection stops the work.
     """
     service: Service = request.state.service
-    name, content, asked = await read_video(request, service.settings)
+    name, content, fields = await read_video(request, service.settings)
     request.state.images = 1
     request.state.charge(1)
     captioner = service.captioner
@@ -120,7 +120,7 @@ async def videos(request: Request) -> Response:
         require_video()
     except MissingExtraError as error:
         raise ProblemError("no-video", str(error)) from error
-    stream = _events(service, captioner, name, content, asked)
+    stream = _events(service, captioner, name, content, fields)
     first = await anext(stream)  # a full queue or a file that is no video is a plain problem
 
     async def events() -> AsyncIterator[bytes]:
@@ -136,7 +136,7 @@ async def videos(request: Request) -> Response:
 
 
 async def _events(
-    service: Service, captioner: Any, name: str, content: bytes, asked: VideoOptionsModel
+    service: Service, captioner: Any, name: str, content: bytes, fields: VideoOptionsModel
 ) -> Any:
     """Server-sent events of one video.
 
@@ -149,7 +149,7 @@ async def _events(
         max_seconds=settings.max_video_s,
         max_pixels=int(settings.max_video_megapixels * 1e6),
     )
-    options = VideoOptions(frames=asked.frames, summary=asked.summary, limits=limits)
+    options = VideoOptions(frames=fields.frames, summary=fields.summary, limits=limits)
     with service.reserve(1):
         async with service.video_slots:
             try:
@@ -161,7 +161,7 @@ async def _events(
 
 
 async def _run(run: VideoRun, name: str, model: str) -> Any:
-    """The events of a run, made on another thread; leaving stops it."""
+    """Yield the events of a run on another thread; closing the generator stops the run."""
     loop = asyncio.get_running_loop()
     waiting: asyncio.Queue[Shot | CutlineError | str] = asyncio.Queue()
 

@@ -52,15 +52,16 @@ HEAD_TOO = ("/", *_PROBES)
 """Paths that answer HEAD as GET, without a body."""
 
 
-class Guard:
-    """The outermost middleware but CORS: host, key, rate, body; then headers, metrics and log.
+class RequestMiddleware:
+    """Check host, key, rate and body of a request; add headers, metrics and a log entry.
 
-    The service is in the lifespan's state; a request's state gets `request_id`, `client`, and
-    `charge`, and may be given `code` and `images` for the log.
+    Only CORS middleware runs outside of it. The service is in the lifespan state. The middleware
+    sets `request_id`, `client` and `charge` in the request state; routes set `code` and `images`
+    for the log.
 
     Args:
-        app: what it guards.
-        settings: what is allowed.
+        app: the wrapped application.
+        settings: the limits and keys.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -78,39 +79,39 @@ class Guard:
             return
         began_s = time.monotonic()
         headers = Headers(scope=scope)
-        given_id = headers.get("x-request-id", "")
-        request_id = given_id if _REQUEST_ID.fullmatch(given_id) else secrets.token_hex(8)
+        client_id = headers.get("x-request-id", "")
+        request_id = client_id if _REQUEST_ID.fullmatch(client_id) else secrets.token_hex(8)
         state: dict[str, Any] = scope["state"]
         state["request_id"] = request_id
         body = _Body(receive, self._settings, state["service"].held)
         status = 0
 
-        async def answer(message: Message) -> None:
+        async def send_response(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                said = MutableHeaders(scope=message)
+                response_headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
-                    said.setdefault(name, value)
-                said["X-Request-ID"] = request_id
+                    response_headers.setdefault(name, value)
+                response_headers["X-Request-ID"] = request_id
                 if state.get("closing"):
-                    said["Connection"] = "close"
+                    response_headers["Connection"] = "close"
             await send(message)
 
         try:
             state["client"] = client = self._admit(scope, headers)
             state["charge"] = lambda images: self._charge(client, images)
-            await self._app(scope, body.receive, answer)
+            await self._app(scope, body.receive, send_response)
         except ClientDisconnect:
-            status = 499  # as nginx has it; nobody hears it
+            status = 499  # nginx's code for a client that disconnected; only logged
         except Exception as error:
             problem = error if isinstance(error, ProblemError) else None
             if problem is None:
                 log.exception("request failed", extra={"id": request_id})
-                problem = ProblemError("internal", f"The log tells more; request {request_id}.")
+                problem = ProblemError("internal", f"See the log entry of request {request_id}.")
             state["code"] = problem.code
             if not status:
-                await problem.response()(scope, receive, answer)
+                await problem.response()(scope, receive, send_response)
         finally:
             body.release()
             self._count(scope, status, time.monotonic() - began_s, body.received)
@@ -126,7 +127,7 @@ class Guard:
         if self._hosts and host not in self._hosts and path not in _PROBES:
             raise ProblemError(
                 "host-refused",
-                f"got host {host[:100]!r}; expected one that the service was told to answer to",
+                f"got host {host[:100]!r}; expected an accepted host name (--hosts)",
             )
         if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
             raise ProblemError("headers-too-large", "got headers of more than 64 KiB")
@@ -146,22 +147,23 @@ class Guard:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         digest = _digest(key)
-        if not sum(hmac.compare_digest(digest, known) for known in self._keys):  # always all
+        # Compare with every key, so that the time does not depend on which one matches.
+        if not sum(hmac.compare_digest(digest, known) for known in self._keys):
             raise ProblemError(
                 "unauthorized",
-                "got no API key that is known here; expected Authorization: Bearer KEY",
+                "got no valid API key; expected Authorization: Bearer KEY",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return f"key-{digest.hex()[:8]}"
 
     def _charge(self, client: str, images: int) -> None:
-        """Take images from the client's rate; 0 only checks that something is left."""
+        """Count images against the client's rate limit; 0 only checks that some are left."""
         if self._rate is None or (wait_s := self._rate.take(client, images)) == 0:
             return
         raise ProblemError(
             "rate-limited",
             f"got more images than {self._settings.rate}; "
-            + (f"try again in {wait_s} s" if wait_s else "send fewer at once"),
+            + (f"try again in {wait_s} s" if wait_s else "send fewer in one request"),
             headers={"Retry-After": str(wait_s)} if wait_s else None,
         )
 
@@ -193,27 +195,27 @@ class Guard:
 
 @dataclass
 class MemoryBudget:
-    """A limit on the bytes of images that are held at once, uploaded or fetched.
+    """A limit on the memory for uploaded and fetched images.
 
     Attributes:
-        limit_bytes: the most that may be held.
-        bytes: what is held now.
+        limit_bytes: the maximum.
+        bytes: bytes in use now.
     """
 
     limit_bytes: float
     bytes: int = 0
 
     def take(self, size: int) -> None:
-        """Hold more, to be released by `release` even if it is too much.
+        """Add bytes; the caller must call `release` even after an error.
 
         Raises:
-            ProblemError: that is too much.
+            ProblemError: the limit is exceeded.
         """
         self.bytes += size
         if self.bytes > self.limit_bytes:
             raise ProblemError(
                 "busy",
-                "The images being processed fill the memory allowed for them; try again in 1 s.",
+                "The memory limit for images in progress is reached; try again in 1 s.",
                 headers={"Retry-After": "1"},
             )
 
@@ -223,7 +225,7 @@ class MemoryBudget:
 
     @contextmanager
     def more(self, size: int) -> Iterator[None]:
-        """Hold bytes while the block runs; raises what `take` does."""
+        """Count bytes while the block runs; raises the errors of `take`."""
         try:
             self.take(size)
             yield
@@ -232,7 +234,7 @@ class MemoryBudget:
 
 
 class _Body:
-    """A request's body as it arrives, with limits on its size and its time."""
+    """A request body as it arrives, with a size limit and a timeout."""
 
     def __init__(self, receive: Receive, settings: Settings, held: MemoryBudget) -> None:
         self._receive = receive
@@ -244,7 +246,7 @@ class _Body:
 
     async def receive(self) -> Message:
         if self._whole:
-            return await self._receive()  # only the client's leaving is still to come
+            return await self._receive()  # only a disconnect can follow
         try:
             async with asyncio.timeout(self._due_s - time.monotonic()):
                 message = await self._receive()
@@ -273,8 +275,8 @@ class TokenBuckets:
 
     Attributes:
         size: tokens in a full bucket.
-        per_s: seconds to fill an empty one.
-        clients: how many buckets are kept; a client that was dropped has a full one again.
+        per_s: seconds to fill an empty bucket.
+        clients: maximum number of buckets; a dropped client starts again with a full one.
     """
 
     size: int
@@ -286,27 +288,27 @@ class TokenBuckets:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str, tokens: int) -> int | None:
-        """Take tokens; 0 only checks that there is one.
+        """Take tokens; 0 only checks that one is left.
 
         Returns:
-            0 if they were there; else after how many seconds they may be; None is never.
+            0 on success, else the seconds until enough tokens are there; None if never.
         """
         now_s = time.monotonic()
         left, since_s = self._left.pop(client, (float(self.size), now_s))
         left = min(self.size, left + (now_s - since_s) * self.size / self.per_s)
         wanted = max(1, tokens)
-        there = left >= wanted
-        self._left[client] = (left - tokens if there else left, now_s)
+        enough = left >= wanted
+        self._left[client] = (left - tokens if enough else left, now_s)
         if len(self._left) > self.clients:
             self._left.popitem(last=False)
-        if there:
+        if enough:
             return 0
         return None if wanted > self.size else math.ceil((wanted - left) * self.per_s / self.size)
 
 
 def _too_large(settings: Settings) -> ProblemError:
-    most = f"{settings.max_body_mb:g} MB"
-    return ProblemError("body-too-large", f"got a larger body; expected at most {most}")
+    limit = f"{settings.max_body_mb:g} MB"
+    return ProblemError("body-too-large", f"got a larger body; expected at most {limit}")
 
 
 def _digest(key: str) -> bytes:

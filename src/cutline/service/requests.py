@@ -28,7 +28,7 @@ from cutline.service.schema import (
     RegionRequest,
     VideoOptionsModel,
 )
-from cutline.service.service import Given
+from cutline.service.service import ImageInput
 from cutline.service.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
@@ -38,11 +38,11 @@ _MAX_FIELD_BYTES = 32_768
 _LARGE_BYTES = 200_000
 
 
-async def read_captions(request: Request, settings: Settings) -> tuple[list[Given], Options]:
+async def read_captions(request: Request, settings: Settings) -> tuple[list[ImageInput], Options]:
     """Read the images and options of a request for captions.
 
     Raises:
-        ProblemError: the body is none of the forms described, or says something impossible.
+        ProblemError: the body has an unsupported form or invalid fields.
     """
     if _is_form(request):
         fields, files = await _form(request, settings, settings.max_images)
@@ -50,59 +50,61 @@ async def read_captions(request: Request, settings: Settings) -> tuple[list[Give
             raise invalid([{"loc": ("image",), "msg": "missing; expected at least one file"}])
         with _validation(Options, "image"):
             options = Options.model_validate(fields)
-        return [Given(name, content, context=options.context) for name, content in files], options
-    asked = await _json(request, CaptionRequest)
-    if len(asked.images) > settings.max_images:
+        return [
+            ImageInput(name, content, context=options.context) for name, content in files
+        ], options
+    body = await _json(request, CaptionRequest)
+    if len(body.images) > settings.max_images:
         raise _too_many(settings.max_images)
-    given = [
-        await _given(
+    images = [
+        await _image_input(
             f"images.{number}",
             f"image {number + 1}",
             image,
-            asked.options.context if image.context is None else image.context,
+            body.options.context if image.context is None else image.context,
         )
-        for number, image in enumerate(asked.images)
+        for number, image in enumerate(body.images)
     ]
-    return given, asked.options
+    return images, body.options
 
 
 async def read_alt(
     request: Request, settings: Settings
-) -> tuple[Given | None, PageContext, AltOptions]:
+) -> tuple[ImageInput | None, PageContext, AltOptions]:
     """Read the image, its page context and the options of a request for an alt.
 
     Raises:
         ProblemError: as for `read_captions`.
     """
     if not _is_form(request):
-        asked = await _json(request, AltRequest)
-        given = None if asked.image is None else await _given("image", "image", asked.image)
-        return given, asked.use, asked.options
+        body = await _json(request, AltRequest)
+        image = None if body.image is None else await _image_input("image", "image", body.image)
+        return image, body.use, body.options
     fields, files = await _form(request, settings, 1)
     wording = {name: fields.pop(name) for name in AltOptions.model_fields if name in fields}
     with _validation(PageContext, "image", *AltOptions.model_fields):
         use, options = PageContext.model_validate(fields), AltOptions.model_validate(wording)
-    return (Given(*files[0]) if files else None), use, options
+    return (ImageInput(*files[0]) if files else None), use, options
 
 
 async def read_regions(
     request: Request, settings: Settings
-) -> tuple[Given, list[str] | None, RegionOptionsModel]:
+) -> tuple[ImageInput, list[str] | None, RegionOptionsModel]:
     """The image, the boxes and the options of a request for regions.
 
     Raises:
         ProblemError: as for `read_captions`.
     """
     if not _is_form(request):
-        asked = await _json(request, RegionRequest)
-        return await _given("image", "image", asked.image), asked.boxes, asked.options
+        body = await _json(request, RegionRequest)
+        return await _image_input("image", "image", body.image), body.boxes, body.options
     fields, files = await _form(request, settings, 1)
     if not files:
         raise invalid([{"loc": ("image",), "msg": "missing; expected a file"}])
     text = fields.pop("boxes", None)
     boxes = None if text is None else [each for each in text.split(";") if each.strip()]
     with _validation(RegionOptionsModel, "image", "boxes"):
-        return Given(*files[0]), boxes or None, RegionOptionsModel.model_validate(fields)
+        return ImageInput(*files[0]), boxes or None, RegionOptionsModel.model_validate(fields)
 
 
 async def read_video(request: Request, settings: Settings) -> tuple[str, bytes, VideoOptionsModel]:
@@ -126,9 +128,9 @@ def invalid(
     """Create the problem for invalid fields.
 
     Args:
-        errors: as pydantic's `errors()` gives them.
-        model: what was expected; its fields are named to whoever sent another.
-        others: fields that were expected beside the model's.
+        errors: the errors in the form of pydantic's `errors()`.
+        model: the expected model; its fields are listed for an unknown field.
+        others: expected fields that are not in the model.
     """
     found = []
     for each in errors[:20]:
@@ -137,12 +139,12 @@ def invalid(
             names = [*others, *_part(model, each["loc"][:-1]).model_fields]
             message = f"no such field; expected one of {', '.join(names)}"
         found.append({"where": ".".join(map(str, each["loc"]))[:200], "message": message[:500]})
-    told = "; ".join(f"{each['where']}: {each['message']}" for each in found[:3])
-    return ProblemError("invalid-request", f"got fields that do not fit: {told}", errors=found)
+    summary = "; ".join(f"{each['where']}: {each['message']}" for each in found[:3])
+    return ProblemError("invalid-request", f"got invalid fields: {summary}", errors=found)
 
 
 def _part(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:
-    """The model of the part of a body at this location."""
+    """The model at this location in a body."""
     for step in place:
         if isinstance(step, str) and step in model.model_fields:
             kind = model.model_fields[step].annotation
@@ -166,10 +168,10 @@ def _validation(model: type[BaseModel], *others: str) -> Iterator[None]:
 
 
 def refuse_repeated(request: Request) -> None:
-    """Refuse a query with a repeated parameter, of which only one would count.
+    """Reject a query with a repeated parameter, because only one value would be used.
 
     Raises:
-        ProblemError: there is one.
+        ProblemError: a parameter is repeated.
     """
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
@@ -199,19 +201,19 @@ def _is_form(request: Request) -> bool:
 async def _json(request: Request, model: type[M]) -> M:
     body = (await request.body()).removeprefix(b"\xef\xbb\xbf")
     with _validation(model):
-        return await _aside(len(body), lambda: model.model_validate_json(body, strict=True))
+        return await _offload(len(body), lambda: model.model_validate_json(body, strict=True))
 
 
-async def _given(where: str, name: str, image: ImageSource, context: str = "") -> Given:
+async def _image_input(where: str, name: str, image: ImageSource, context: str = "") -> ImageInput:
     if image.url is not None:
-        return Given(image.name or image.url, None, image.url, context)
+        return ImageInput(image.name or image.url, None, image.url, context)
     text = image.base64 or ""
     try:
-        content = await _aside(len(text), lambda: _from_base64(text))
+        content = await _offload(len(text), lambda: _from_base64(text))
     except (binascii.Error, ValueError) as error:
         message = "not Base64 (RFC 4648, section 4); expected A-Z, a-z, 0-9, + and /, padded with ="
         raise invalid([{"loc": (where, "base64"), "msg": message}]) from error
-    return Given(image.name or name, content, "", context)
+    return ImageInput(image.name or name, content, "", context)
 
 
 def _from_base64(text: str) -> bytes:
@@ -224,7 +226,7 @@ def _from_base64(text: str) -> bytes:
 
 
 class _FormParser(MultiPartParser):
-    """Starlette's parser, but an image needs no file name, and a form cut short is an error."""
+    """Starlette's parser, but images need no file name, and a truncated form is an error."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -264,7 +266,7 @@ async def _form(
         max_fields=len(known),
         max_part_size=_MAX_FIELD_BYTES,
     )
-    parser.spool_max_size = int(settings.max_body_mb * 1e6)  # pictures never go to the disk
+    parser.spool_max_size = int(settings.max_body_mb * 1e6)  # never spool images to disk
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -284,7 +286,7 @@ async def _form(
                 source = (value.filename or f"{names[0]} {len(files) + 1}")[:MAX_NAME]
                 files.append((source, await value.read()))
             elif name in fields:
-                raise invalid([{"loc": (name,), "msg": "given twice"}])
+                raise invalid([{"loc": (name,), "msg": "repeated; expected it once"}])
             else:
                 fields[name] = value
         return fields, files
@@ -299,6 +301,6 @@ def _too_many(most: int) -> ProblemError:
     )
 
 
-async def _aside(size: int, work: Callable[[], T]) -> T:
+async def _offload(size: int, work: Callable[[], T]) -> T:
     """Run the work, on a thread if it is large."""
     return await asyncio.to_thread(work) if size > _LARGE_BYTES else work()

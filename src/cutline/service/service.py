@@ -45,7 +45,7 @@ from cutline.site.model import Decision, Draft, ImageOccurrence, Kind, Pixels, P
 
 log = logging.getLogger("cutline.serve")
 
-_FETCHES = 32  # at once; each waits for a server most of the time
+_FETCHES = 32  # concurrent; each mostly waits for a server
 _FETCH_CODES = {
     "url": "url-invalid",
     "scheme": "url-refused",
@@ -61,14 +61,14 @@ _NO_PAGE = ImageOccurrence("", 0, Kind.IMG, "")
 
 
 @dataclass(frozen=True)
-class Given:
+class ImageInput:
     """One image of a request.
 
     Attributes:
-        source: its name in the response: a file's name or a URL.
-        content: the file's bytes; None if it is to be fetched.
-        url: where it is, if it is to be fetched.
-        context: words that stand near it.
+        source: the name in the response: a file name or a URL.
+        content: the file's bytes; None if the image is fetched from `url`.
+        url: the URL to fetch it from; "" if `content` is set.
+        context: text near the image.
     """
 
     source: str
@@ -78,8 +78,8 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The result for one image: a caption, a draft of its alt, or both."""
+class ImageResult:
+    """The result for one image: a caption, an alt draft, or both."""
 
     caption: Caption | None
     draft: Draft | None = None
@@ -116,9 +116,9 @@ class Service:
     """One model that serves many clients; created and used on one event loop.
 
     Args:
-        settings: how it runs.
-        captioner: what to caption with; None loads what the settings name, in `load`.
-        resolve: for names in URLs, instead of the system's resolver.
+        settings: the settings of the service.
+        captioner: the captioner; None loads the model from the settings, in `load`.
+        resolve: resolves host names in URLs; None uses the system's resolver.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Service:
         self.region_slots = asyncio.Semaphore(settings.threads or 2)
         self.video_slots = asyncio.Semaphore(settings.max_videos)
         self._captioner: Captioner | None = None
-        self._given = captioner
+        self._preloaded = captioner
         self._loading = asyncio.Lock()
         self._threads = settings.threads or max(1, cores() // settings.workers)
         self._batcher = Batcher(
@@ -171,20 +171,20 @@ class Service:
         """The current model.
 
         Raises:
-            ProblemError: none is loaded.
+            ProblemError: no model is loaded.
         """
         if self._captioner is None:
             raise ProblemError("not-ready", "No model is loaded yet; try again in a moment.")
         return self._captioner
 
     async def load(self) -> None:
-        """Load or reload the model; requests under way finish with the old one.
+        """Load or reload the model; requests in progress finish with the old one.
 
         Raises:
-            CutlineError: it cannot be loaded; an old one stays.
+            CutlineError: the model cannot be loaded; the old one stays in use.
         """
-        async with self._loading:  # or the older of two models might be the last to be there
-            captioner = self._given or await asyncio.to_thread(self._load)
+        async with self._loading:  # two reloads must not finish in reverse order
+            captioner = self._preloaded or await asyncio.to_thread(self._load)
             self._captioner = captioner
             self._results.clear()
             log.info("model loaded", extra={"model": captioner.name})
@@ -195,7 +195,7 @@ class Service:
                 )
 
     def _load(self) -> Captioner:
-        """The captioner that the settings name; a model behind a server is not waited for long."""
+        """Load the captioner from the settings, with a short timeout for a model on a server."""
         connection = None
         if is_server(self.settings.model):
             from cutline.backends.chat_client import ConnectionOptions
@@ -216,8 +216,8 @@ class Service:
         try:
             await self.load()
         except Exception as error:
-            unforeseen = not isinstance(error, CutlineError)
-            log.error("model not loaded anew", extra={"reason": str(error)}, exc_info=unforeseen)
+            unexpected = not isinstance(error, CutlineError)
+            log.error("model not reloaded", extra={"reason": str(error)}, exc_info=unexpected)
 
     async def close(self) -> None:
         """End the threads."""
@@ -226,55 +226,55 @@ class Service:
         await asyncio.to_thread(self._batcher.close)
 
     def incoming(self) -> AbstractContextManager[None]:
-        """Announce while a request is being read that images are about to come."""
+        """Signal, while a request is being read, that images are about to arrive."""
         return self._batcher.incoming()
 
     async def caption(
         self,
         captioner: Captioner,
-        given: Sequence[Given],
+        images: Sequence[ImageInput],
         options: CaptionOptions,
         *,
         drafts: bool = False,
-    ) -> list[Answer | ProblemError]:
+    ) -> list[ImageResult | ProblemError]:
         """Caption images; one that fails has a problem instead.
 
         Args:
-            captioner: the model for which the options were chosen.
-            given: the pictures.
-            options: how they are captioned.
-            drafts: whether each also gets the draft of an alt, as if it stood on an empty page.
+            captioner: the model that the options are for.
+            images: the images.
+            options: the caption options.
+            drafts: also draft an alt for each image, as if on an empty page.
 
         Raises:
             ProblemError: the queue is full.
         """
         options = replace(options, limits=self.limits)
-        with self._places(len(given)):
+        with self._places(len(images)):
             return await asyncio.gather(
-                *(self._one(captioner, each, options, drafts=drafts) for each in given)
+                *(self._one(captioner, each, options, drafts=drafts) for each in images)
             )
 
     async def alt(
-        self, given: Given | None, occurrence: ImageOccurrence, wording: WordingOptions
-    ) -> Answer:
+        self, image: ImageInput | None, occurrence: ImageOccurrence, wording: WordingOptions
+    ) -> ImageResult:
         """Decide the purpose of an image and draft its alt; caption it only if needed.
 
         Args:
-            given: the picture; without one the page alone decides.
-            occurrence: where it stands.
-            wording: how drafts are worded.
+            image: the image; None decides from the page alone.
+            occurrence: the context of the image on its page.
+            wording: the wording options of drafts.
 
         Raises:
-            ProblemError: it cannot be read, no model is loaded, or the queue is full.
+            ProblemError: the image cannot be read, no model is loaded, or the queue is full.
         """
-        if given is None:
-            return Answer(None, draft(occurrence, decide(occurrence, None), None, wording))
+        if image is None:
+            return ImageResult(None, draft(occurrence, decide(occurrence, None), None, wording))
         caption: Caption | None = None
         with self._places(1):
-            async with self._content(given) as content:
+            async with self._content(image) as content:
                 decision = decide(occurrence, await self._measure(content))
                 if is_chat_model(self.captioner) and needs_chat(decision):
-                    return Answer(
+                    return ImageResult(
                         None, await self._chat_draft(content, occurrence, decision, wording)
                     )
                 if decision.alt is None and decision.purpose is not Purpose.KEPT:
@@ -283,13 +283,13 @@ class Service:
                     near = context_of(occurrence) if wording.context_nats else ""
                     found = await self._one(
                         captioner,
-                        Given(given.source, content, context=near),
+                        ImageInput(image.source, content, context=near),
                         CaptionOptions(best, limits=self.limits, context_nats=wording.context_nats),
                     )
                     if isinstance(found, ProblemError):
                         raise found
                     caption = found.caption
-        return Answer(caption, draft(occurrence, decision, caption, wording))
+        return ImageResult(caption, draft(occurrence, decision, caption, wording))
 
     async def _chat_draft(
         self,
@@ -298,7 +298,7 @@ class Service:
         decision: Decision,
         wording: WordingOptions,
     ) -> Draft:
-        """The draft by a chat model, which is told of the page.
+        """The draft by a chat model, which gets the page context.
 
         Raises:
             ProblemError: the image cannot be read, or the model's server fails or declines.
@@ -337,9 +337,9 @@ class Service:
         """
         return self._places(count)
 
-    def content(self, given: Given) -> AbstractAsyncContextManager[bytes]:
-        """The bytes of an image; if they are fetched, they are held while the block runs."""
-        return self._content(given)
+    def content(self, image: ImageInput) -> AbstractAsyncContextManager[bytes]:
+        """The bytes of an image; fetched bytes count against the memory budget in the block."""
+        return self._content(image)
 
     @contextmanager
     def _places(self, count: int) -> Iterator[None]:
@@ -353,31 +353,36 @@ class Service:
         except QueueFullError as error:
             raise ProblemError(
                 "busy",
-                f"As much is waiting as is accepted; try again in {error.retry_s} s.",
+                f"The queue is full; try again in {error.retry_s} s.",
                 headers={"Retry-After": str(error.retry_s)},
             ) from error
 
     async def _one(
-        self, captioner: Captioner, given: Given, options: CaptionOptions, *, drafts: bool = False
-    ) -> Answer | ProblemError:
-        found: Answer | ProblemError
+        self,
+        captioner: Captioner,
+        image: ImageInput,
+        options: CaptionOptions,
+        *,
+        drafts: bool = False,
+    ) -> ImageResult | ProblemError:
+        found: ImageResult | ProblemError
         try:
-            async with self._content(given) as content:
-                caption = await self._cached(_Group(captioner, options), content, given.context)
-                found = Answer(caption)
+            async with self._content(image) as content:
+                caption = await self._cached(_Group(captioner, options), content, image.context)
+                found = ImageResult(caption)
                 if drafts:
-                    occurrence = replace(_NO_PAGE, before=given.context)
+                    occurrence = replace(_NO_PAGE, before=image.context)
                     decision = decide(occurrence, await self._measure(content))
-                    found = Answer(caption, draft(_NO_PAGE, decision, caption))
+                    found = ImageResult(caption, draft(_NO_PAGE, decision, caption))
         except ProblemError as problem:
             found = problem
         except Exception as error:
-            found = ProblemError("internal", "Captioning this picture failed.")
+            found = ProblemError("internal", "Captioning this image failed.")
             if isinstance(error, CutlineError):
                 found = problem_of(error)
             if found.code == "internal":
                 log.exception("captioning failed")
-        self.metrics.images.labels("ok" if isinstance(found, Answer) else "error").inc()
+        self.metrics.images.labels("ok" if isinstance(found, ImageResult) else "error").inc()
         return found
 
     async def _cached(self, group: _Group, content: bytes, context: str) -> Caption:
@@ -391,24 +396,25 @@ class Service:
         caption: Caption = await self._batcher.submit(group, InContext(content, context))
         if caption.error is not None:
             raise caption.error
-        return replace(caption, embedding=None)  # large, and nobody asks for it here
+        return replace(caption, embedding=None)  # large and not part of a response
 
     @asynccontextmanager
-    async def _content(self, given: Given) -> AsyncIterator[bytes]:
+    async def _content(self, image: ImageInput) -> AsyncIterator[bytes]:
         """The image's bytes; fetched ones count against the memory budget while the block runs."""
-        if given.content is not None:  # held with the request's body
-            yield given.content
+        if image.content is not None:  # counted with the request body
+            yield image.content
             return
-        content = await self._fetch(given.url)
+        content = await self._fetch(image.url)
         with self.held.more(len(content)):
             yield content
 
     async def _fetch(self, url: str) -> bytes:
         if not self.settings.fetch:
-            raise ProblemError("url-refused", "Images by URL are switched off here; send the file.")
+            raise ProblemError("url-refused", "Images by URL are disabled; send the file.")
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self.settings.fetch_timeout_s + 1):  # or none is free
+            # The timeout includes the wait for a free thread.
+            async with asyncio.timeout(self.settings.fetch_timeout_s + 1):
                 fetched = await loop.run_in_executor(self._fetching, self._fetcher.fetch, url)
         except TimeoutError as error:
             raise ProblemError("fetch-timeout", KINDS["fetch-timeout"].meaning) from error
@@ -419,8 +425,8 @@ class Service:
 
 def _fetch_problem(error: FetchError) -> ProblemError:
     code = _FETCH_CODES.get(error.code, "fetch-failed")
-    told = code != "url-refused" or error.code != "address"  # what a name stands for stays here
-    return ProblemError(code, error.reason if told else KINDS[code].meaning)
+    public = code != "url-refused" or error.code != "address"  # do not reveal resolved addresses
+    return ProblemError(code, error.reason if public else KINDS[code].meaning)
 
 
 async def _sha256(content: bytes) -> bytes:
