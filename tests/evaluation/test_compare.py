@@ -87,7 +87,7 @@ def test_the_page_is_one_escaped_file_with_a_gallery(compared: Compared, tmp_pat
     galleries = re.split("<h2>", few)[-3:]
     assert [part.count("<article") for part in galleries] == [2, 2, 2]
     assert "Captioned best" in galleries[0]
-    names = re.findall(r"What people said of (\S+)</summary>", few)
+    names = re.findall(r"References of (\S+)</summary>", few)
     assert len(set(names)) == 6
     for name in names[:2]:
         assert int(name.partition(".")[0]) < 3  # all three knew these
@@ -105,7 +105,7 @@ def test_a_single_image_is_shown_once() -> None:
 def test_what_cannot_be_compared_is_refused(compared: Compared) -> None:
     with pytest.raises(DataError, match="different images"):
         compare([Entry(report("a", 3)), Entry(report("b", 3, limit=5))])
-    with pytest.raises(DataError, match="each of its own name"):
+    with pytest.raises(DataError, match="each with a different name"):
         compare([compared.entries[0], compared.entries[0]])
     with pytest.raises(DataError, match="at least one"):
         compare([])
@@ -169,7 +169,7 @@ def test_the_command_compares_models_baselines_and_reports(
         ("absent.json", "got no report absent"),
         ("c.json", "is no report"),
         (f"{bundle}=nowhere", "got nowhere without metrics.csv"),
-        (bundle, "each of its own name"),
+        (bundle, "each with a different name"),
     ):
         refused = run(app, ["compare", bundle, name, "--data", str(folder), "-o", "d.html"])
         assert refused.exit_code == 1

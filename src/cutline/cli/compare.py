@@ -70,8 +70,8 @@ def compare(
     from cutline.atomic import refuse_existing, write_whole
     from cutline.cli.partial import keep_captions
     from cutline.data import read
+    from cutline.evaluation.compare import check_names
     from cutline.evaluation.compare import compare as put_side_by_side
-    from cutline.evaluation.compare import refuse_namesakes
 
     for path in filter(None, (output, json, markdown)):
         if not force:
@@ -79,7 +79,7 @@ def compare(
     collection = read(data)
     examples, train = collection.split(split), collection.splits.get("train", ())
     contenders = [_contender(model, engine, threads, yes) for model in models]
-    refuse_namesakes([each.name for each in contenders])
+    check_names([each.name for each in contenders])
 
     with keep_captions(output) as partial:
         compared = put_side_by_side(_entries(contenders, examples, train, limit, meteor, partial))

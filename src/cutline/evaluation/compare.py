@@ -1,4 +1,4 @@
-"""Comparison of several captioners on the same images, as an HTML page and JSON."""
+"""Compare captioners on the same images: an HTML page, JSON and a Markdown table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cutline import templating as page
 from cutline.bundle import Manifest
 from cutline.errors import DataError, ImageError
 from cutline.evaluation import metrics
-from cutline.evaluation.evaluate import Judged, Report, Result, Value
+from cutline.evaluation.evaluate import ImageScore, Report, Result, Value
 from cutline.evaluation.metrics import Comparison
 from cutline.image import load_image
 from cutline.run_log import METRICS, read_metrics, read_summary
@@ -29,8 +29,8 @@ class History:
     """How a captioner was trained.
 
     Attributes:
-        parameters: trained ones; None if unknown.
-        seconds_per_epoch: None if unknown.
+        parameters: number of trained parameters; None if unknown.
+        seconds_per_epoch: training time; None if unknown.
         curve: (epoch, dev CIDEr-D in training), in order; empty if unknown.
     """
 
@@ -41,12 +41,11 @@ class History:
 
 @dataclass(frozen=True)
 class Entry:
-    """One captioner: its report, and what is known of it otherwise.
+    """One captioner: its report, size and training history.
 
     Attributes:
-        report: of the images that all entries were judged on.
-        parameters: the decoder's, or all that were trained where only the run tells; None if
-            unknown.
+        report: the evaluation, on the same images for all entries.
+        parameters: the decoder's parameters, else all trained parameters; None if unknown.
         seconds_per_epoch, curve: see `History`.
     """
 
@@ -57,7 +56,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What the captioner is called."""
+        """The captioner's name."""
         return self.report.captioner.name
 
 
@@ -72,12 +71,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Compared:
-    """Captioners side by side, best CIDEr-D first.
+    """A comparison of captioners, best CIDEr-D first.
 
     Attributes:
         entries: the captioners.
-        baselines: of the first report that has them.
-        pairs: every two captioners, the better one first.
+        baselines: from the first report with baselines.
+        pairs: all pairs of captioners, the better one first.
     """
 
     entries: tuple[Entry, ...]
@@ -85,7 +84,7 @@ class Compared:
     pairs: tuple[Pair, ...]
 
     def to_json(self) -> str:
-        """Everything but the images' captions, as one JSON object."""
+        """The comparison as one JSON object, without the captions."""
         captioners = [
             {
                 "name": entry.name,
@@ -114,10 +113,10 @@ class Compared:
         )
 
     def to_markdown(self) -> str:
-        """The table: a captioner a line, then the baselines."""
+        """A table with one captioner per line, then the baselines."""
         lines = [
             "| | CIDEr-D | BLEU-4 | METEOR | ROUGE-L | different words | decoder "
-            "| s an epoch | images/s |",
+            "| s per epoch | images/s |",
             "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
         ]
         for row in self._rows():
@@ -125,11 +124,11 @@ class Compared:
         return "\n".join(lines) + "\n"
 
     def to_html(self, picture: Callable[[str], Path | None], *, examples: int = 4) -> str:
-        """One page that needs nothing from elsewhere.
+        """A self-contained HTML page.
 
         Args:
-            picture: an image's name -> its file, for the gallery; None leaves it out.
-            examples: how many of the best, worst and most different captions.
+            picture: returns the file of an image by name, for the gallery; None omits the image.
+            examples: number of examples in each part of the gallery.
         """
         return page.render(
             "compare.html",
@@ -165,7 +164,7 @@ class Compared:
     def _gallery(
         self, picture: Callable[[str], Path | None], examples: int
     ) -> dict[str, list[dict[str, Any]]]:
-        """The images captioned best, worst, and most differently, none of them twice."""
+        """The images with the best, worst and most different captions, each image once."""
         scores = np.array([[i.cider_d for i in e.report.images] for e in self.entries])  # (C, I)
         orders = {
             "Captioned best": np.argsort(-scores.mean(axis=0), kind="stable"),
@@ -183,24 +182,26 @@ class Compared:
         return gallery
 
     def _example(self, number: int, picture: Callable[[str], Path | None]) -> dict[str, Any]:
-        said: list[tuple[str, Judged]] = [(e.name, e.report.images[number]) for e in self.entries]
-        image = said[0][1]
+        captions: list[tuple[str, ImageScore]] = [
+            (e.name, e.report.images[number]) for e in self.entries
+        ]
+        image = captions[0][1]
         return {
             "name": image.image,
             "picture": _thumbnail(picture(image.image)),
             "references": image.references,
-            "said": said,
+            "captions": captions,
         }
 
 
 def compare(entries: Sequence[Entry]) -> Compared:
-    """Put captioners side by side that were judged on the same images.
+    """Compare captioners that were evaluated on the same images.
 
     Raises:
-        DataError: no entries, two of one name, or reports on different images.
+        DataError: there are no entries, two have the same name, or the images differ.
     """
     names = [entry.name for entry in entries]
-    refuse_namesakes(names)
+    check_names(names)
     if len({entry.report.data_sha256 for entry in entries}) > 1:
         raise DataError("got reports on different images; expected the same for all")
     ranked = sorted(entries, key=lambda e: -e.report.captioner.scores["CIDEr-D"].value)
@@ -219,21 +220,23 @@ def compare(entries: Sequence[Entry]) -> Compared:
     return Compared(tuple(ranked), baselines, pairs)
 
 
-def refuse_namesakes(names: Sequence[str]) -> None:
-    """Captioners are told apart by their names.
+def check_names(names: Sequence[str]) -> None:
+    """Check that there is a captioner and that all names differ.
 
     Raises:
-        DataError: two have the same, or there are none.
+        DataError: there is no captioner, or two have the same name.
     """
     if not names or len(set(names)) < len(names):
-        raise DataError(f"got captioners {names}; expected at least one, each of its own name")
+        raise DataError(
+            f"got captioners {names}; expected at least one, each with a different name"
+        )
 
 
 def history(run: Path) -> History:
     """The parameters, speed and learning curve of a training run.
 
     Raises:
-        DataError: the folder holds no `metrics.csv`.
+        DataError: the folder has no `metrics.csv`.
     """
     curve = read_metrics(run / METRICS).get("dev_cider", [])
     summary = read_summary(run)
@@ -241,7 +244,7 @@ def history(run: Path) -> History:
 
 
 def entry(report: Report, manifest: Manifest | None = None, run: History = History()) -> Entry:
-    """A report with what the captioner's manifest and its training run add to it."""
+    """An entry from a report, the captioner's manifest and its training history."""
     known = None if manifest is None else manifest.parameters.get("decoder")
     return Entry(report, known or run.parameters, run.seconds_per_epoch, run.curve)
 
@@ -251,7 +254,7 @@ def _interval(value: Value) -> str:
 
 
 def _intervals(results: Sequence[Result], baselines: Sequence[Result]) -> Iterator[dict[str, Any]]:
-    """CIDEr-D and its interval as shares of the largest, for bars."""
+    """CIDEr-D and its interval as percentages of the largest, for bars."""
     everyone = [(r, False) for r in results] + [(r, True) for r in baselines]
     most = max(result.scores["CIDEr-D"].high for result, _ in everyone) or 1.0
     for result, baseline in everyone:
@@ -267,7 +270,7 @@ def _intervals(results: Sequence[Result], baselines: Sequence[Result]) -> Iterat
 
 
 def _curves(entries: Sequence[Entry]) -> dict[str, Any] | None:
-    """Learning curves as points of an SVG; None if no run is known."""
+    """Learning curves as points of an SVG; None if there is no curve."""
     known = [entry for entry in entries if entry.curve]
     if not known:
         return None

@@ -1,4 +1,4 @@
-"""Any captioner on any captioned images -> a report, beside baselines on the same images."""
+"""Evaluate a captioner on captioned images, with baselines on the same images."""
 
 from __future__ import annotations
 
@@ -44,63 +44,62 @@ class Value:
 
 @dataclass(frozen=True)
 class Result:
-    """One source of captions, scored."""
+    """The scores of one source of captions."""
 
     name: str
     references: float
-    """reference captions an image, on average; humans are judged by one fewer."""
+    """mean number of reference captions per image; human captions have one fewer."""
     scores: dict[str, Value]
     diversity: Diversity
     lead: dict[str, Comparison]
-    """by metric, the captioner's score less this one's; empty where that is no fair comparison."""
+    """by metric, the captioner's score minus this score; empty for human captions."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One image, what was said of it, and how well."""
+class ImageScore:
+    """One image with its caption, references and scores."""
 
     image: str
     caption: str
     references: tuple[str, ...]
     cider_d: float
     score: float | None
-    """the captioner's own mean log-probability per token in nats; None where it failed or gives
-    no score."""
+    """the captioner's mean log-probability per token in nats; None without a caption or score."""
     error: str | None
-    """why there is no caption; the image counts as captioned with nothing."""
+    """why there is no caption; the image is scored with an empty caption."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """How well a captioner does."""
+    """The evaluation of a captioner."""
 
     captioner: Result
     baselines: tuple[Result, ...]
     skipped: dict[str, str]
-    """metrics and baselines that could not be had, and why."""
-    images: tuple[Judged, ...]
+    """metrics and baselines that are missing, with the reason."""
+    images: tuple[ImageScore, ...]
     seconds: float
-    """wall time of captioning alone."""
+    """wall time of captioning, without scoring."""
     images_per_s: float
     data_sha256: str
-    """of image names and reference captions, in order."""
+    """checksum of image names and reference captions, in order."""
     seed: int
 
     @property
-    def failed(self) -> tuple[Judged, ...]:
+    def failed(self) -> tuple[ImageScore, ...]:
         """The images without a caption."""
         return tuple(image for image in self.images if image.error is not None)
 
     def to_json(self) -> str:
-        """Everything, as one JSON object."""
+        """The report as one JSON object."""
         return json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """A report that `to_json` wrote.
+        """Read a report that `to_json` wrote.
 
         Raises:
-            DataError: it is none.
+            DataError: the text is no such report.
         """
         try:
             fields = json.loads(text)
@@ -110,18 +109,18 @@ class Report:
                     "captioner": _result(fields["captioner"]),
                     "baselines": tuple(map(_result, fields["baselines"])),
                     "images": tuple(
-                        Judged(**{**image, "references": tuple(image["references"])})
+                        ImageScore(**{**image, "references": tuple(image["references"])})
                         for image in fields["images"]
                     ),
                 }
             )
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise DataError(
-                f"got what is no report ({error}); expected what `cutline evaluate --output` wrote"
+                f"the file is no report ({error}); expected one from `cutline evaluate --output`"
             ) from error
 
     def to_markdown(self) -> str:
-        """A table: a metric a line; the captioner with its intervals, then the baselines."""
+        """A table with one metric per line: the captioner with intervals, then the baselines."""
         results = (self.captioner, *self.baselines)
         lines = [
             ["", *(result.name for result in results)],
@@ -133,7 +132,7 @@ class Report:
             lines.append([metric, interval, *(f"{other.value:.3f}" for other in others)])
         for label, show in _DIVERSITY.items():
             lines.append([label, *(show(result.diversity) for result in results)])
-        lines.append(["references an image", *(f"{result.references:.1f}" for result in results)])
+        lines.append(["references per image", *(f"{result.references:.1f}" for result in results)])
         table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
         notes = [
             f"{len(self.images)} images, {len(self.failed)} of them without a caption; "
@@ -149,7 +148,7 @@ _DIVERSITY: dict[str, Callable[[Diversity], str]] = {
     "different captions": lambda d: f"{d.unique_rate:.1%}",
     "share of the most frequent": lambda d: f"{d.top_share:.1%}",
     "different words": lambda d: f"{d.words}",
-    "words a caption": lambda d: f"{d.mean_length:.1f}",
+    "words per caption": lambda d: f"{d.mean_length:.1f}",
     "with a repeated phrase": lambda d: f"{d.repeated_rate:.1%}",
     "not in the training captions": lambda d: (
         "-" if d.novel_rate is None else f"{d.novel_rate:.1%}"
@@ -158,8 +157,8 @@ _DIVERSITY: dict[str, Callable[[Diversity], str]] = {
 
 
 @dataclass(frozen=True)
-class _Set:
-    """Captions to be scored, as tokens, with what they are scored against."""
+class _CaptionSet:
+    """Tokenized captions and their references."""
 
     name: str
     captions: list[Tokens]
@@ -182,25 +181,26 @@ def evaluate(
     """Caption images, score the captions, and score baselines on the same images.
 
     Args:
-        captioner: what to judge. An image it fails on is scored as captioned with nothing.
+        captioner: the captioner. An image that it fails on is scored with an empty caption.
         examples: images with their reference captions.
-        limit: only the first so many of them.
-        meteor: score METEOR, and SPICE where it can run, in Java; None: if installed.
-        baselines: score the baselines too.
+        limit: use only this many examples, from the start.
+        meteor: whether to score METEOR, and SPICE if installed, in Java; None: if installed.
+        baselines: whether to score the baselines.
         train: the captioner's training examples; the most common caption, random captions,
             nearest neighbours and the share of novel captions come from them.
-        embed: paths -> (B, D) embeddings in the space of the captioner's own, for the nearest
-            neighbours; it sees `train` whole. None, or an image that it cannot read: no nearest
-            neighbours.
-        seed: of random captions and of the bootstrap.
-        partial: captions of an unfinished run, which are not made again; new captions are added.
-            None keeps nothing.
+        embed: returns (B, D) embeddings of B paths in the captioner's space, for the nearest
+            neighbours; called with all of `train`. Without it, or if an image cannot be read,
+            there is no nearest-neighbour baseline.
+        seed: the seed of random captions and of the bootstrap.
+        partial: captions of an unfinished run, which are reused; new captions are added. None
+            keeps no captions.
         on_progress: called after each caption.
 
     Raises:
         OptionError: `limit` is not positive.
-        DataError: no examples, one without references, or not as many captions as images.
-        MissingExtraError, EngineError: METEOR was asked for and cannot run.
+        DataError: there are no examples, an example has no references, or the captioner returns
+            fewer or more captions than images.
+        MissingExtraError, EngineError: METEOR was requested and cannot run.
     """
     if limit is not None and limit < 1:
         raise OptionError(f"got limit {limit}; expected at least 1, or None for all")
@@ -218,12 +218,12 @@ def evaluate(
 
     texts = ["" if caption.error is not None else caption.text for caption in captions]
     references = [[metrics.tokenize(text) for text in example.captions] for example in examples]
-    sets = [_Set(captioner.name, [metrics.tokenize(text) for text in texts], references)]
+    sets = [_CaptionSet(captioner.name, [metrics.tokenize(text) for text in texts], references)]
     skipped: dict[str, str] = {}
     if choose_clean_up(text for each in examples for text in each.captions) != ENGLISH:
         skipped["comparison with published scores"] = (
-            "the metrics divide captions into words as English is written, which does not fit "
-            "the language of these references"
+            "the metrics tokenize captions as English, which does not fit the language of these "
+            "references"
         )
     known = None if train is None else [[metrics.tokenize(t) for t in e.captions] for e in train]
     if baselines:
@@ -245,8 +245,8 @@ def evaluate(
         )
         for number, (each, scores) in enumerate(zip(sets, scored, strict=True))
     ]
-    judged = tuple(
-        Judged(
+    image_scores = tuple(
+        ImageScore(
             image=example.name,
             caption=text,
             references=example.captions,
@@ -262,7 +262,7 @@ def evaluate(
         captioner=results[0],
         baselines=tuple(results[1:]),
         skipped=skipped,
-        images=judged,
+        images=image_scores,
         seconds=seconds,
         images_per_s=len(examples) / max(seconds, 1e-9),
         data_sha256=digest(examples),
@@ -276,7 +276,7 @@ def _captioned(
     partial: PartialCaptions | None,
     on_progress: OnProgress,
 ) -> Iterator[tuple[Caption, float]]:
-    """Each image's caption with the seconds it took; captions in `partial` are not made again."""
+    """Each image's caption with the seconds it took; captions in `partial` are reused."""
     name = captioner.name
     known = [None if partial is None else partial.get(name, each.image) for each in examples]
     missing = [each.image for each, pair in zip(examples, known, strict=True) if pair is None]
@@ -306,17 +306,17 @@ def _baselines(
     embed: Embed | None,
     seed: int,
     skipped: dict[str, str],
-) -> Iterator[_Set]:
+) -> Iterator[_CaptionSet]:
     if all(len(group) > 1 for group in references):
         rest = [group[1:] for group in references]
-        yield _Set(HUMAN, [group[0] for group in references], rest)
+        yield _CaptionSet(HUMAN, [group[0] for group in references], rest)
     else:
         skipped[HUMAN] = "an image has a single reference"
     if not train or not known:
         skipped[f"{NEAREST}, {COMMON}, {RANDOM}"] = "no training captions were given"
         return
     if embed is None:
-        skipped[NEAREST] = "no way to embed training images was given"
+        skipped[NEAREST] = "the captioner has no embeddings"
     else:
         try:
             own = [caption.embedding for caption in captions if caption.embedding is not None]
@@ -326,18 +326,18 @@ def _baselines(
                 else embed([example.image for example in examples])
             )
             neighbours = Neighbours(embed([example.image for example in train]), known)
-            yield _Set(NEAREST, neighbours.consensus(vectors), references)
+            yield _CaptionSet(NEAREST, neighbours.consensus(vectors), references)
         except (ImageError, OptionError) as error:
             skipped[NEAREST] = str(error)
     pool = [tokens for group in known for tokens in group]
     common = Counter(map(tuple, pool)).most_common(1)[0][0]
-    yield _Set(COMMON, [list(common)] * len(examples), references)
+    yield _CaptionSet(COMMON, [list(common)] * len(examples), references)
     draw = random.Random(seed)
-    yield _Set(RANDOM, [draw.choice(pool) for _ in examples], references)
+    yield _CaptionSet(RANDOM, [draw.choice(pool) for _ in examples], references)
 
 
 def _score(
-    sets: Sequence[_Set], meteor: bool | None, seed: int, skipped: dict[str, str]
+    sets: Sequence[_CaptionSet], meteor: bool | None, seed: int, skipped: dict[str, str]
 ) -> list[dict[str, Score]]:
     weights = metrics.resamples(len(sets[0].captions), seed=seed)
     java: dict[str, list[NDArray[np.float64]]] = {}
@@ -373,7 +373,7 @@ def _score(
 
 
 def _finite(value: Any) -> Any:
-    """The value with None for each number that JSON cannot hold."""
+    """Replace numbers that JSON cannot represent by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
