@@ -1,7 +1,7 @@
 """From a caption to alt text: glossary, confidence, length and form.
 
-What can be said is said from the decision first (`policy.py`) and from the caption only where the
-picture itself is the message. Every word of a draft remembers where it came from.
+The decision (`decision_tree.py`) provides the text if it can; the caption is used only for
+informative images. Every word of a draft has its origin.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ _COMPLEX_KINDS = ("chart", "diagram", "map")  # need a long description as well 
 
 @dataclass(frozen=True)
 class WordingOptions:
-    """How drafts are worded.
+    """The options of drafts.
 
     Raises:
         OptionError: an option is out of its range.
     """
 
     max_chars: int = 125
-    """Longest draft, characters; words beyond are left out, never cut."""
+    """Maximum length of a draft, in characters; it is shortened at a word boundary."""
 
     glossary: Mapping[str, str] = field(default_factory=dict)
-    """What this site calls things: `{"sheep": "alpaca"}`; see `cutline.site.glossary.parse`."""
+    """The site's vocabulary: `{"sheep": "alpaca"}`; see `cutline.site.glossary.parse`."""
 
     sentence: bool = True
     """Descriptions end in a full stop; otherwise they are fragments without one."""
 
     threshold: float | None = 0.4
-    """Below this confidence a caption is no suggestion; None suggests all."""
+    """Minimum confidence of a caption to be suggested; None suggests every caption."""
 
     language: str = "en"
-    """What the captioner speaks; a page in another language gets a note."""
+    """The captioner's language; drafts for pages in another language get a note."""
 
     context_nats: float = 0.0
-    """How much the caption favours words of the page; see `CaptionOptions`. 0: not at all."""
+    """Bias of the caption towards words of the page; see `CaptionOptions`. 0 is off."""
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range."""
+        """Check the ranges."""
         if self.max_chars < 1:
             raise OptionError(f"got max_chars {self.max_chars}; expected at least 1")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -71,14 +71,14 @@ class WordingOptions:
 
 
 def context(occurrence: ImageOccurrence, others: Sequence[ImageOccurrence] = ()) -> str:
-    """The words that stand near an image, nearest first, for `InContext`.
+    """The words near an image, nearest first, for `InContext`.
 
     Args:
-        occurrence: where it stands.
-        others: other uses of the same image, whose alts tell what it shows.
+        occurrence: the image occurrence.
+        others: other occurrences of the same image, whose alts describe it.
 
     Returns:
-        At most 40 different words, without those that stand beside any picture.
+        At most 40 distinct words, without words that are common near images.
     """
     sources = [
         *(other.alt or "" for other in others),
@@ -131,26 +131,26 @@ def draft(
     caption: Caption | None,
     options: WordingOptions | None = None,
 ) -> Draft:
-    """Word what we suggest for one use of an image.
+    """Draft the alt of one image occurrence.
 
     Args:
-        occurrence: where it stands.
-        decision: what it is for.
-        caption: of the picture, favouring `context(use)` or not; None if there is none.
-        options: how; None is the default.
+        occurrence: the image occurrence.
+        decision: its purpose.
+        caption: of the image, with or without `context(occurrence)`; None if there is none.
+        options: None is the default.
 
     Returns:
-        The draft. No suggestion in it is longer than `max_chars` or begins "image of".
+        The draft. No suggestion is longer than `max_chars` or begins with "image of".
     """
     options = options or WordingOptions()
     if decision.purpose is Purpose.KEPT:
         return Draft(decision, None)
-    said = _described(occurrence, caption, options)
+    wording = _described(occurrence, caption, options)
     sure: float | None = None
-    if caption and said and decision.purpose is Purpose.INFORMATIVE and decision.alt is None:
+    if caption and wording and decision.purpose is Purpose.INFORMATIVE and decision.alt is None:
         sure = confidence(caption)
     words: _Words = ()
-    others = list(_alternatives(occurrence, caption, said, options))
+    others = list(_alternatives(occurrence, caption, wording, options))
     notes: list[str] = []
     kind = _other_kind(caption) if decision.purpose is Purpose.INFORMATIVE else None
     if kind is not None and decision.alt is None and kind.name in _COMPLEX_KINDS:
@@ -178,17 +178,17 @@ def draft(
     elif sure is not None and options.threshold is not None and sure < options.threshold:
         abstained, alt = True, None
         notes.append(f"too unsure to suggest: such captions fit in {sure:.0%} of cases")
-    elif beside := _said_beside(occurrence, said):
+    elif beside := _text_repeating(occurrence, wording):
         decision = replace(decision, purpose=Purpose.REDUNDANT, rule="said-beside", alt="")
         decision = replace(decision, evidence=f"the {beside} says all that the caption does")
         alt = ""
     else:
-        words = _with_subject(occurrence, said, options)
+        words = _with_subject(occurrence, wording, options)
         alt = _text(words) if words else None
         if caption and alt and sure is None:
             notes.append(f"how sure {caption.model or 'the captioner'} is was never measured")
-    if alt != _text(said):
-        others.insert(0, _text(said))
+    if alt != _text(wording):
+        others.insert(0, _text(wording))
     notes += _notes(occurrence, decision, caption, alt, options)
     return Draft(
         decision,
@@ -202,13 +202,13 @@ def draft(
             for label in (caption.labels if caption else ())
             if label.probability >= _SURE_LABEL
         ),
-        caption.model if caption is not None and said else "",
+        caption.model if caption is not None and wording else "",
         tuple(notes),
     )
 
 
 def _different(others: Iterable[str], alt: str | None) -> tuple[str, ...]:
-    """Those that say something else than the alt and each other, full stops apart."""
+    """The texts that differ from the alt and from each other, ignoring final full stops."""
     found: dict[str, str] = {}
     for other in others:
         found.setdefault(other.rstrip("."), other)
@@ -235,12 +235,12 @@ def _reword(text: str, occurrence: ImageOccurrence, options: WordingOptions) -> 
 
 
 def _alternatives(
-    occurrence: ImageOccurrence, caption: Caption | None, said: _Words, options: WordingOptions
+    occurrence: ImageOccurrence, caption: Caption | None, wording: _Words, options: WordingOptions
 ) -> Iterator[str]:
-    """Other suggestions, best first: the page's names, its own words, the other captions."""
+    """Other suggestions, best first: names on the page, its texts, the other captions."""
     for name in _names(occurrence):
-        if said and (found := _PERSON.match(_text(said))):
-            rest = _text(said)[found.end() :].split()
+        if wording and (found := _PERSON.match(_text(wording))):
+            rest = _text(wording)[found.end() :].split()
             yield _text(_form(_from_page(name) + _from_page(rest), options, options.sentence))
         else:
             yield _text(_form(_from_page(name), options, False))
@@ -258,7 +258,7 @@ def _notes(
     alt: str | None,
     options: WordingOptions,
 ) -> Iterator[str]:
-    """What else a reviewer should know."""
+    """Notes for the reviewer."""
     if occurrence.alt_state is Alt.WHITESPACE:
         yield "its alt holds nothing but spaces, which is neither a description nor a decision"
     if decision.purpose is Purpose.COMPLEX:
@@ -292,17 +292,17 @@ def _notes(
             yield finding.message
 
 
-# What the page calls it.
+# Names from the page.
 
 
-def _with_subject(occurrence: ImageOccurrence, said: _Words, options: WordingOptions) -> _Words:
+def _with_subject(occurrence: ImageOccurrence, wording: _Words, options: WordingOptions) -> _Words:
     """The caption after the product's name, if the page is clear about it: "Roadster: a bicycle."
 
     It is where a heading or title of a few capitalised words is also the file's name, and the
     caption is not of people, who are not named by a machine.
     """
-    if not said or _PEOPLE.search(_text(said)):
-        return said
+    if not wording or _PEOPLE.search(_text(wording)):
+        return wording
     named = [core(word) for word in name_words(occurrence.url or occurrence.source)]
     for title in (
         occurrence.title,
@@ -316,18 +316,18 @@ def _with_subject(occurrence: ImageOccurrence, said: _Words, options: WordingOpt
             2 <= len(words) <= 5
             and all(word[0].isupper() or word[0].isdigit() for word in words)
             and any(named[i : i + len(cores)] == cores for i in range(len(named)))
-            and not set(cores) <= {core(word) for word, _ in said}
+            and not set(cores) <= {core(word) for word, _ in wording}
         ):
-            first, origin = said[0]
+            first, origin = wording[0]
             lower = first if len(first) > 1 and first == first.upper() else uncapital(first)
             subject = _from_page([*words[:-1], words[-1].rstrip(".:,;") + ":"])
-            whole = (*subject, (lower, origin), *said[1:])
-            return whole if len(_text(whole)) <= options.max_chars else said
-    return said
+            whole = (*subject, (lower, origin), *wording[1:])
+            return whole if len(_text(whole)) <= options.max_chars else wording
+    return wording
 
 
 def _names(occurrence: ImageOccurrence) -> Iterator[str]:
-    """Names of people or things that stand beside the picture, for a person to choose."""
+    """Names of people or things near the image, for a person to choose."""
     for text in (occurrence.title, occurrence.caption):
         if found := _NAME.match(text.strip()):
             yield found[0]
@@ -341,9 +341,9 @@ def _names(occurrence: ImageOccurrence) -> Iterator[str]:
                 yield together[0]
 
 
-def _said_beside(occurrence: ImageOccurrence, said: _Words) -> str:
-    """Which text beside the picture has every word of the caption that means something."""
-    meant = {_stem(core(word)) for word, _ in said if core(word) not in _DANGLING}
+def _text_repeating(occurrence: ImageOccurrence, wording: _Words) -> str:
+    """The text near the image that has every content word of the caption; "" if none."""
+    meant = {_stem(core(word)) for word, _ in wording if core(word) not in _DANGLING}
     if len(meant) >= 3:
         for where, text in (
             ("figcaption", occurrence.caption),
@@ -359,7 +359,7 @@ def _said_beside(occurrence: ImageOccurrence, said: _Words) -> str:
 
 
 def _form(words: Iterable[tuple[str, Origin]], options: WordingOptions, sentence: bool) -> _Words:
-    """A capital first, a full stop or none last, cut if need be where a phrase ends."""
+    """Capitalise, add or remove the full stop, and shorten at the end of a phrase if too long."""
     whole = tuple((word, origin) for word, origin in words if word)
     if whole and whole[0][0].islower() and not re.search(r"[.@]\w", whole[0][0]):
         whole = ((capital(whole[0][0]), whole[0][1]), *whole[1:])
@@ -380,7 +380,7 @@ def _form(words: Iterable[tuple[str, Origin]], options: WordingOptions, sentence
 
 
 def _ended(words: _Words, sentence: bool) -> _Words:
-    """The words with a full stop after the last, or without; none if that leaves nothing of it."""
+    """The words with or without a final full stop; () if the last word is only punctuation."""
     *start, (last, origin) = words
     if last[-1] not in "!?":
         last = last.rstrip(".,;:")
@@ -389,7 +389,7 @@ def _ended(words: _Words, sentence: bool) -> _Words:
 
 
 def _without_prefix(text: str) -> str:
-    """Without "image of" and its like, however many stand there."""
+    """The text without prefixes such as "image of"."""
     while prefix := redundant_prefix(text):
         text = text[len(prefix) :]
     return text
@@ -404,7 +404,7 @@ def _text(words: Iterable[tuple[str, Origin]]) -> str:
 
 
 def _stem(word: str) -> str:
-    """Roughly what a word has in common with its other forms: running, runs."""
+    """An approximate stem, shared by forms such as running and runs."""
     return re.sub(r"(.)\1$", r"\1", re.sub(r"(?<=\w{3})(es|s|ing|ed)$", "", word))
 
 

@@ -136,7 +136,7 @@ def alt_dialogue(
     """Ask for the alt of an image at one place; once more, with the finding, if it fails a check.
 
     Args:
-        occurrence: where the image stands.
+        occurrence: the image occurrence.
         decision: what it is for; never changed by an answer.
         options: how to ask; None is the default.
         others: other occurrences of the same image.
@@ -314,7 +314,7 @@ def chat_draft(
     A suggestion with problems that a second request did not solve is only an alternative.
 
     Args:
-        occurrence: where the image stands.
+        occurrence: the image occurrence.
         decision: what it is for.
         answer: the suggestion.
         model: who made it.

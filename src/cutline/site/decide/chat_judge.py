@@ -79,7 +79,7 @@ def judge_by_rule(occurrence: ImageOccurrence, pixels: Pixels | None = None) -> 
     decorative. An empty alt of a link's only content is to change.
 
     Args:
-        occurrence: where the image stands, with its alt.
+        occurrence: the image occurrence, with its alt.
         pixels: measurements of the image; None if it is not at hand.
     """
     found = decide(_without_alt(occurrence), pixels)

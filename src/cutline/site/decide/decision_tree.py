@@ -1,9 +1,9 @@
-"""The W3C's alt decision tree: what an image is for, before anything describes it.
+"""The W3C alt decision tree: decides the purpose of an image.
 
 https://www.w3.org/WAI/tutorials/images/decision-tree/ asks, in this order, whether an image holds
-text, has a function, adds meaning, and only then what it shows. `RULES` are those questions; the
-first that has an answer decides. They are conservative: a wrong "complex" or "decorative" costs
-more than a draft that a person reviews.
+text, has a function, adds meaning, and only then what it shows. `RULES` implements these questions;
+the first rule that applies decides. The rules are conservative: a wrong "complex" or "decorative"
+costs more than a draft that a person reviews.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Answer(NamedTuple):
     purpose: Purpose
     evidence: str
     alt: str | None = None
-    rule: str = ""  # the rule that found it, if it is not the one that was asked
+    rule: str = ""  # the rule that applies, if it is not the rule that was called
 
 
 _Asks = Callable[[ImageOccurrence, Pixels], _Answer | None]
@@ -51,12 +51,12 @@ _Asks = Callable[[ImageOccurrence, Pixels], _Answer | None]
 
 @dataclass(frozen=True)
 class Rule:
-    """One question of the tree.
+    """One rule of the tree.
 
     Attributes:
         name: short and stable, as in `Decision.rule`.
         condition: when it applies, in one sentence.
-        reference: the page of the W3C's images tutorial, or of WCAG, that it follows.
+        reference: the source: a page of the W3C images tutorial, or of WCAG.
     """
 
     name: str
@@ -77,15 +77,15 @@ def _rule(name: str, page: str = "decision-tree/") -> Callable[[_Asks], _Asks]:
 
 
 def decide(occurrence: ImageOccurrence, pixels: Pixels | None = None) -> Decision:
-    """Decide what an image is for by the first of `RULES` that applies.
+    """Decide the purpose of an image by the first of `RULES` that applies.
 
     Args:
-        occurrence: where the image is used.
+        occurrence: the image occurrence.
         pixels: measurements of the image; None if it was not fetched.
 
     Returns:
-        The decision. Its `alt` is a suggestion that the context alone gives, "" for a decorative
-        image, and None where the image must be described or a person asked.
+        The decision. Its `alt` is a suggestion from the context alone, "" for a decorative image,
+        and None if the image needs a caption or a person.
     """
     pixels = pixels or Pixels()
     for rule in RULES:
@@ -98,7 +98,7 @@ def decide(occurrence: ImageOccurrence, pixels: Pixels | None = None) -> Decisio
 
 
 def is_kept(occurrence: ImageOccurrence) -> bool:
-    """Whether a person has decided already, so that neither pixels nor further rules matter."""
+    """Whether the page already has a decision, so that pixels and other rules do not matter."""
     return any(
         rule.ask(occurrence, Pixels()) is not None
         for rule in RULES
@@ -107,19 +107,19 @@ def is_kept(occurrence: ImageOccurrence) -> bool:
 
 
 def with_text(decision: Decision, text: str) -> Decision:
-    """The decision on an image of text, now that the text has been read (see `read_text`)."""
+    """The decision on an image of text, with the recognised text (see `read_text`)."""
     text = " ".join(text.split())
     if decision.purpose is not Purpose.TEXT or not text:
         return decision
     return replace(decision, evidence=f'the picture reads "{_shorten(text)}"', alt=text)
 
 
-# The page has decided already.
+# The page already has a decision.
 
 
 @_rule("css-background", "decorative/")
 def _css_background(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """A CSS background has no alt to give."""
+    """It is a CSS background, which cannot have an alt."""
     if occurrence.kind is Kind.CSS:
         return _Answer(Purpose.KEPT, "a CSS background, which takes no alt")
     return None
@@ -127,7 +127,7 @@ def _css_background(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | No
 
 @_rule("has-alt", "")
 def _has_alt(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """Somebody has written an alt."""
+    """It has an alt."""
     if occurrence.alt_state is Alt.PRESENT:
         return _Answer(Purpose.KEPT, f'its alt says "{_shorten(occurrence.alt or "")}"')
     return None
@@ -135,7 +135,7 @@ def _has_alt(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("empty-alt", "decorative/")
 def _empty_alt(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """Somebody has decided by alt="" that it is decorative."""
+    """It has alt="", which marks it as decorative."""
     if occurrence.alt_state is not Alt.EMPTY:
         return None
     if (
@@ -151,7 +151,7 @@ def _empty_alt(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("named", "")
 def _named(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """Somebody has named it by aria-label, aria-labelledby, a label or an SVG's title."""
+    """It has a name from aria-label, aria-labelledby, a label or an SVG title."""
     if occurrence.name.strip():
         return _Answer(Purpose.KEPT, f'its accessible name is "{_shorten(occurrence.name)}"')
     return None
@@ -159,7 +159,7 @@ def _named(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("presentation-role", "decorative/")
 def _presentation(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """The page says that it is decorative by role=presentation or role=none."""
+    """It has role=presentation or role=none, which marks it as decorative."""
     role = occurrence.role.lower().split()[:1]
     if role in (["presentation"], ["none"]):
         return _Answer(Purpose.DECORATIVE, f"role={role[0]}", "")
@@ -168,7 +168,7 @@ def _presentation(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None
 
 @_rule("hidden", "decorative/")
 def _hidden(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is hidden from assistive technology by itself or an ancestor."""
+    """It, or an ancestor, is hidden from assistive technology."""
     if not occurrence.hidden:
         return None
     if re.search(r"aria-hidden\s*=\s*[\"']?true", occurrence.markup, re.IGNORECASE):
@@ -181,12 +181,12 @@ def _hidden(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     )
 
 
-# In a link or a button: where it leads, what it does.
+# Links and buttons.
 
 
 @_rule("link-with-text", "functional/")
 def _link_with_text(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """The text in the same link or button says what it does."""
+    """The same link or button has text that describes its function."""
     if _does_something(occurrence) and occurrence.link_text.strip():
         what = "button" if occurrence.button else "link"
         return _Answer(
@@ -197,7 +197,7 @@ def _link_with_text(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | No
 
 @_rule("tracking-pixel", "decorative/")
 def _tracking(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is a pixel that counts visits."""
+    """It is a tracking pixel."""
     sides = _sides(occurrence, pixels)
     host = split(occurrence.url).hostname
     if sides and max(sides) <= 1 and host and host != split(occurrence.page).hostname:
@@ -207,7 +207,7 @@ def _tracking(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("link-without-text", "functional/")
 def _link_without_text(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is all there is in a link, so its alt says where the link leads."""
+    """It is the only content of a link, so its alt is the link's target."""
     if not occurrence.link or occurrence.button:
         return None
     if occurrence.kind is not Kind.AREA and is_picture(occurrence.link):
@@ -234,7 +234,7 @@ def _link_without_text(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer |
 
 @_rule("area-without-link", "imagemap/")
 def _area(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is an area of an image map that leads nowhere."""
+    """It is an area of an image map without a link."""
     if occurrence.kind is Kind.AREA:
         return _Answer(Purpose.DECORATIVE, "an area without a link", "")
     return None
@@ -242,7 +242,7 @@ def _area(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("button-without-text", "functional/")
 def _button(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is all there is in a button, or it is one, so its alt says what happens."""
+    """It is a button, or the only content of one, so its alt is the action."""
     if not (occurrence.button or occurrence.kind is Kind.INPUT):
         return None
     if not says_nothing(occurrence.title):
@@ -255,7 +255,7 @@ def _button(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     return _Answer(Purpose.FUNCTIONAL, "a button that nothing here tells the action of")
 
 
-# Decoration.
+# Decorative images.
 
 
 @_rule("lazy-placeholder", "decision-tree/")
@@ -279,7 +279,7 @@ def _lazy(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("spacer", "decorative/")
 def _spacer(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It only takes up room, or is a line between things."""
+    """It is a spacer or a separator."""
     sides = _sides(occurrence, pixels)
     if sides and min(sides) <= 2:
         return _Answer(Purpose.DECORATIVE, f"{sides[0]} x {sides[1]} px", "")
@@ -296,8 +296,8 @@ def _spacer(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 
 @_rule("icon-says", "decision-tree/")
-def _icon_says(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is an icon that says something by itself, such as a tick or a warning."""
+def _meaningful_icon(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
+    """It is an icon with a meaning of its own, such as a tick or a warning."""
     sides = _sides(occurrence, pixels)
     named = _bare_name(occurrence)
     if sides and max(sides) <= _LARGE_ICON_PX and (meaning := _ICONS.get(named)):
@@ -307,7 +307,7 @@ def _icon_says(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("icon-beside-text", "decorative/")
 def _icon(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is an icon beside the text that it illustrates."""
+    """It is an icon next to the text that it illustrates."""
     sides = _sides(occurrence, pixels)
     if sides and max(sides) <= _ICON_PX and occurrence.beside:
         return _Answer(
@@ -320,7 +320,7 @@ def _icon(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("repeats-text", "decorative/")
 def _repeats(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """Its title only repeats the words beside it."""
+    """Its title only repeats the text next to it."""
     title = _letters(occurrence.title)
     beside = {
         "caption": occurrence.caption,
@@ -338,7 +338,7 @@ def _repeats(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("logo", "functional/")
 def _logo(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is a logo, named after whom it stands for."""
+    """It is a logo, and its alt is the name of the organisation or product."""
     words = name_words(occurrence.url or occurrence.source)
     if "logo" not in {word.lower() for word in words}:
         return None
@@ -354,7 +354,7 @@ def _logo(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("svg-without-name", "decision-tree/")
 def _svg(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is an inline SVG, which nobody has named."""
+    """It is an inline SVG without a name."""
     if occurrence.kind is not Kind.SVG:
         return None
     if occurrence.role.strip():
@@ -366,7 +366,7 @@ def _svg(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("text", "textual/")
 def _text(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is a picture of text, so its alt is that text."""
+    """It is an image of text, so its alt is that text."""
     if pixels.text_like >= TEXT_LIKE:
         return _Answer(Purpose.TEXT, "lines of marks on a plain ground look like text")
     return None
@@ -374,7 +374,7 @@ def _text(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("complex", "complex/")
 def _complex(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is a chart, a map or a diagram, and says more than an alt holds."""
+    """It is a chart, a map or a diagram, and needs a long description."""
     if word := _complex_name(occurrence):
         return _Answer(Purpose.COMPLEX, f'its file is named "{word}"')
     if found := _NUMBERED.match(occurrence.caption):
@@ -386,7 +386,7 @@ def _complex(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("title", "informative/")
 def _title(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """Somebody has said in its title what it shows."""
+    """Its title describes it."""
     if len(occurrence.title.split()) > 1 and not says_nothing(occurrence.title):
         return _Answer(
             Purpose.INFORMATIVE, f'its title says "{_shorten(occurrence.title)}"', occurrence.title
@@ -396,7 +396,7 @@ def _title(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("nothing-to-see")
 def _nothing(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """There is no picture to look at."""
+    """It has no image file."""
     if occurrence.kind is Kind.ROLE_IMG and not occurrence.url:
         return _Answer(Purpose.UNKNOWN, "role=img on an element that names no picture")
     if occurrence.kind is Kind.OBJECT and not is_picture(occurrence.url):
@@ -408,7 +408,7 @@ def _nothing(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("drawing", "informative/")
 def _drawing(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is no photograph, but drawn by a program: a screenshot, a diagram, clip art."""
+    """It is not a photograph but computer graphics: a screenshot, a diagram, clip art."""
     if pixels.chart_like >= DRAWN:
         return _Answer(
             Purpose.INFORMATIVE,
@@ -418,10 +418,10 @@ def _drawing(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 
 RULES: tuple[Rule, ...] = tuple(_rules)
-"""The tree's questions in the order they are asked."""
+"""The rules in order of evaluation."""
 
 
-# Small questions.
+# Helper functions.
 
 
 def _does_something(occurrence: ImageOccurrence) -> bool:
@@ -431,7 +431,7 @@ def _does_something(occurrence: ImageOccurrence) -> bool:
 def _sides(occurrence: ImageOccurrence, pixels: Pixels) -> tuple[int, int] | None:
     """Width and height at which the image is shown, px; None if they are not known.
 
-    Where the page gives only one of them, the other follows from the file, as in browsers.
+    Where the page gives only one of them, the other is computed from the file, as in browsers.
     """
     width, height = occurrence.width_px, occurrence.height_px
     known = pixels.width_px > 0 and pixels.height_px > 0
@@ -448,13 +448,13 @@ def _sides(occurrence: ImageOccurrence, pixels: Pixels) -> tuple[int, int] | Non
 
 
 def _bare_name(occurrence: ImageOccurrence) -> str:
-    """The words of the file's name without those of icon sets: "fa-check-circle" is "check"."""
+    """The words of the file name without those of icon sets: "fa-check-circle" is "check"."""
     words = [word.lower() for word in name_words(occurrence.url or occurrence.source)]
     return " ".join(word for word in words if word not in _ICON_NOISE and not word.isdigit())
 
 
 def _complex_name(occurrence: ImageOccurrence) -> str:
-    """The word by which a file's name says that it is a chart: the last, or one before "of"."""
+    """The word in a file name for a chart: the last, or one before "of"; "" if none."""
     words = [word for word in name_words(occurrence.url or occurrence.source) if not word.isdigit()]
     while len(words) > 1 and words[-1].lower() in _NAME_ENDS:
         words.pop()
@@ -466,7 +466,7 @@ def _complex_name(occurrence: ImageOccurrence) -> str:
 
 
 def _site_name(title: str) -> str:
-    """The part of a page's title after its last bar or dash, where sites put their name."""
+    """The part of a page title after its last bar or dash, usually the site's name."""
     parts = re.split(r"\s[|–—·»-]\s", title)  # noqa: RUF001
     return parts[-1].strip() if len(parts) > 1 and len(parts[-1].split()) <= 4 else ""
 

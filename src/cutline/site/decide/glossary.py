@@ -16,10 +16,10 @@ _PUNCTUATION = "\"'\u2018\u2019\u201c\u201d.,;:!?()[]{}"
 def parse(text: str) -> dict[str, str]:
     """A glossary from lines such as `sheep = alpaca`; `#` begins a comment.
 
-    A name takes its article along: `a man = Alexander`, `the man = Alexander`.
+    To replace the article too, include it: `a man = Alexander`, `the man = Alexander`.
 
     Raises:
-        OptionError: a line is none of these; the message says which.
+        OptionError: a line is invalid; the message shows it.
     """
     glossary = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -34,7 +34,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def reword(words: Words, glossary: Mapping[str, str]) -> Words:
-    """Whole words of the glossary replaced: plural by plural, in their case, with their article."""
+    """Replace whole words by those of the glossary; number, case and article agree."""
     if not glossary:
         return words
     table = {tuple(key.lower().split()): value.split() for key, value in glossary.items()}
@@ -44,7 +44,7 @@ def reword(words: Words, glossary: Mapping[str, str]) -> Words:
     }
     longest = max(map(len, table))
     cores = [core(word) for word, _ in words]
-    ours: list[tuple[str, Origin]] = []
+    replaced: list[tuple[str, Origin]] = []
     place = 0
     while place < len(words):
         for size in range(min(longest, len(words) - place), 0, -1):
@@ -53,11 +53,11 @@ def reword(words: Words, glossary: Mapping[str, str]) -> Words:
             if key in table or key in several:
                 break
         else:
-            ours.append(words[place])
+            replaced.append(words[place])
             place += 1
             continue
         follows = place + size
-        if key in table and key in several:  # as "sheep": one or several
+        if key in table and key in several:  # singular and plural are equal, as in "sheep"
             many = bool(_MANY.intersection(cores[max(0, place - 1) : place]))
             many = many or bool(_ARE.intersection(cores[follows : follows + 1]))
         else:
@@ -66,17 +66,17 @@ def reword(words: Words, glossary: Mapping[str, str]) -> Words:
         first, end = words[place][0], words[follows - 1][0]
         if re.sub(r"^\W+", "", first)[:1].isupper():
             value[0] = capital(value[0])
-        _agree(ours, value)
+        _agree(replaced, value)
         at = end.lower().rfind(last) + len(last)
         value[0] = first[: len(first) - len(first.lstrip(_PUNCTUATION))] + value[0]
         value[-1] += end[at:]
-        ours += [(word, Origin.GLOSSARY) for word in value]
+        replaced += [(word, Origin.GLOSSARY) for word in value]
         place = follows
-    return tuple(ours)
+    return tuple(replaced)
 
 
 def _agree(ours: list[tuple[str, Origin]], value: list[str]) -> None:
-    """Make the article before a replacement fit it: an alpaca; none before "the mayor"."""
+    """Correct the article before a replacement: "an alpaca"; none before "the mayor"."""
     article, origin = ours[-1] if ours else ("", Origin.PAGE)
     if article.lower() not in ("a", "an", "the"):
         return

@@ -1,8 +1,8 @@
-"""Checks of the alts of pages, and of drafts; each finding names its WCAG technique.
+"""Lint rules for alts in pages and drafts; each finding names its WCAG technique.
 
-Rules that axe-core has carry its name and agree with it on each image; the others are those that
-WCAG's failures F30, F38 and F39 and the W3C's tutorials describe. An error is a failure of WCAG, a
-warning most likely makes a page worse, a note is a matter of taste.
+Rules of axe-core have the same name and the same result as there; the others follow WCAG failures
+F30, F38 and F39 and the W3C tutorials. An error fails WCAG, a warning is probably a problem, and a
+note is a matter of style.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ MISSING = frozenset(
     """area-alt image-alt input-image-alt link-name object-alt role-img-alt svg-img-alt
     whitespace""".split()
 )
-"""The rules by which an image lacks a name that it needs."""
+"""The rules for images without the accessible name that they need."""
 
 _ALT_ATTRIBUTE = re.compile(r"""\salt\s*=\s*["']?[^\s"'>]""", re.IGNORECASE)
 
-MAX_CHARS = 125  # a convention of authors, not a rule of WCAG
+MAX_CHARS = 125  # a common convention, not a WCAG rule
 
 _REDUNDANT_PREFIX = re.compile(
     r"""^\W*
@@ -50,7 +50,7 @@ _TITLE_CASE = re.compile(r"\W*(?:An?|The) [A-Z]")
 
 
 def lint(occurrences: Sequence[ImageOccurrence]) -> Iterator[Finding]:
-    """Check the alts of a page, or of several: each by itself, then those of one page together.
+    """Check the alts of one or more pages: each alone, then those of each page together.
 
     Args:
         occurrences: in any order.
@@ -71,17 +71,17 @@ def lint(occurrences: Sequence[ImageOccurrence]) -> Iterator[Finding]:
 
 
 def lint_alt(alt: str, occurrence: ImageOccurrence) -> list[Finding]:
-    """Check what is, or would be, one image's alt.
+    """Check the current or a proposed alt of one image.
 
     Args:
-        alt: a draft, an edit, or what stands there; "" is nobody's mistake by itself.
-        occurrence: where it stands, or would.
+        alt: a draft, an edit or the current alt; "" alone has no findings.
+        occurrence: the image occurrence.
     """
     return list(_worded(alt, occurrence)) if alt.strip() else []
 
 
 def redundant_prefix(alt: str) -> str:
-    """What screen readers have already announced when an alt begins, such as "image of "; or "".
+    """A prefix that repeats what screen readers announce, such as "image of "; "" if none.
 
     A hyphen without a space after it joins two words, as in "photo-finish".
     """
@@ -96,17 +96,17 @@ def says_nothing(text: str) -> bool:
     )
 
 
-# What has no name and needs one.
+# Missing names.
 
 
 def _unnamed(occurrence: ImageOccurrence) -> Iterator[Finding]:
     decorative = occurrence.role.lower().split()[:1] in (["presentation"], ["none"])
-    loud = "" if occurrence.hidden else _loud(occurrence.markup)
-    if loud and (decorative or (occurrence.kind is Kind.IMG and occurrence.alt == "")):
+    exposing = "" if occurrence.hidden else _exposing_attribute(occurrence.markup)
+    if exposing and (decorative or (occurrence.kind is Kind.IMG and occurrence.alt == "")):
         yield Finding(
             "presentation-role-conflict",
             Severity.WARNING,
-            f"it is marked as decorative, but {loud} makes browsers show it; drop one of them",
+            f"it is marked as decorative, but {exposing} makes browsers show it; drop one of them",
             "WCAG 1.1.1, F39",
         )
     if (
@@ -133,7 +133,7 @@ def _unnamed(occurrence: ImageOccurrence) -> Iterator[Finding]:
             'its alt holds nothing but spaces; describe it, or write alt="" if it is decorative',
             "WCAG 1.1.1, F65, H67",
         )
-    elif not decorative or loud:
+    elif not decorative or exposing:
         yield from _without_alt(occurrence)
     if occurrence.link and not occurrence.link_text.strip() and occurrence.kind is not Kind.AREA:
         yield Finding(
@@ -198,12 +198,12 @@ def _without_alt(occurrence: ImageOccurrence) -> Iterator[Finding]:
         )
 
 
-# What an alt says.
+# The text of alts.
 
 
 def _worded(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
     yield from _no_words(alt, occurrence)
-    if where := _says_same(alt, occurrence):
+    if where := _text_repeating(alt, occurrence):
         yield Finding(
             "image-redundant-alt",
             Severity.WARNING,
@@ -234,14 +234,14 @@ def _worded(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
 
 
 def _no_words(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
-    """The first reason for which an alt does not describe its picture, if there is one."""
+    """The first reason why an alt does not describe its image, if any."""
     url = occurrence.url or occurrence.source
     shown = alt.strip()
     plain = words_of(alt)
     functional = _is_only_content(occurrence)
     template = is_template(alt)
     if template and split(occurrence.page).scheme not in ("http", "https"):
-        return  # a template's source, which says something else when the page is served
+        return  # a template expression, replaced when the page is served
     if template or is_placeholder(alt, url):
         yield Finding(
             "placeholder",
@@ -294,26 +294,26 @@ def _is_button(occurrence: ImageOccurrence) -> bool:
 
 
 def _is_only_content(occurrence: ImageOccurrence) -> bool:
-    """Whether an image is all there is in a button, or in a link to something but a picture."""
+    """Whether an image is the only content of a button, or of a link to a non-image."""
     if occurrence.kind is Kind.AREA or occurrence.link_text.strip():
         return False
     return _is_button(occurrence) or (bool(occurrence.link) and not is_picture(occurrence.link))
 
 
 def _is_small(occurrence: ImageOccurrence) -> bool:
-    """Whether the page shows an image as small as bullets and rules are."""
+    """Whether the page shows an image at the size of bullets and rules."""
     sides = [side for side in (occurrence.width_px, occurrence.height_px) if side is not None]
     return bool(sides) and min(sides) <= _ORNAMENT_PX
 
 
-def _says_same(alt: str, occurrence: ImageOccurrence) -> str:
-    """Which text beside an image repeats its alt."""
+def _text_repeating(alt: str, occurrence: ImageOccurrence) -> str:
+    """The text near an image that repeats its alt; "" if none."""
     own = spoken(alt)
     if own and own == spoken(occurrence.link_text):
         return "link's text"
     if own and own == spoken(occurrence.caption):
         return "figcaption"
-    if len(own.split()) > 1:  # a single word is there by chance
+    if len(own.split()) > 1:  # a single word may match by chance
         before = f" {spoken(occurrence.before)}"
         if before.endswith(f" {own}") and not _ARTICLE.search(before[: -len(own)]):
             return "text before it"
@@ -323,9 +323,9 @@ def _says_same(alt: str, occurrence: ImageOccurrence) -> str:
 
 
 def _repeated(occurrences: Sequence[ImageOccurrence]) -> Iterator[Finding]:
-    """Different pictures of one page with the same alt, unless they lead to the same place.
+    """Different images of one page with the same alt, unless they have the same link target.
 
-    Versions of one picture (light and dark, sizes, the twin in a <noscript>) are no different ones.
+    Versions of one image (light and dark, sizes, the copy in a <noscript>) count as one image.
     """
     alike: defaultdict[str, list[ImageOccurrence]] = defaultdict(list)
     for occurrence in occurrences:
@@ -349,7 +349,7 @@ def _repeated(occurrences: Sequence[ImageOccurrence]) -> Iterator[Finding]:
 
 
 def _picture_key(occurrence: ImageOccurrence) -> str:
-    """What versions of one picture share: the address without size, theme and ending."""
+    """The key that versions of one image share: the URL without size, theme and extension."""
     url = occurrence.url or occurrence.source
     words = [word.lower() for word in name_words(url) if word.lower() not in _VERSIONS]
     if not words:
@@ -360,23 +360,23 @@ def _picture_key(occurrence: ImageOccurrence) -> str:
 
 
 class _StartTag(HTMLParser):
-    loud = ""
+    exposing = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
             if name in _GLOBAL_ARIA or (name == "tabindex" and (value or "").strip()):
-                self.loud = self.loud or name
+                self.exposing = self.exposing or name
 
 
-def _loud(markup: str) -> str:
-    """Which attribute makes browsers show an element that is marked as decorative."""
+def _exposing_attribute(markup: str) -> str:
+    """The attribute that makes browsers expose an element marked as decorative; "" if none."""
     reader = _StartTag()
     if markup.startswith("<"):
         reader.feed(markup)
-    return reader.loud
+    return reader.exposing
 
 
-_ARTICLE = re.compile(r"\b(?:an?|the|this|these|your) $")  # then the sentence only names it
+_ARTICLE = re.compile(r"\b(?:an?|the|this|these|your) $")  # then the alt is part of a sentence
 _ORNAMENT_PX = 16  # bullets and rules of old pages are 3 to 16 px high
 _ACTIONS = frozenset("enlarge zoom more".split())
 _DECORATION = frozenset("""spacer divider separator transparent 1x1 blank""".split()) | {
@@ -386,7 +386,7 @@ _DECORATION = frozenset("""spacer divider separator transparent 1x1 blank""".spl
     "horizontal rule",
     "horizontal line",
 }
-# Also names of tools, keys and effects, unless the picture is small.
+# These are also names of tools, keys and effects; decorative only for small images.
 _MAYBE_DECORATION = frozenset(
     "arrow border bullet decoration decorative hr line pixel shadow".split()
 )

@@ -73,9 +73,9 @@ def page_data(
     """What is known of an image's place, as a JSON object.
 
     Args:
-        occurrence: where it stands.
+        occurrence: the image occurrence.
         decision: what it is for.
-        others: other occurrences of the same image, whose alts tell what it shows.
+        others: other occurrences of the same image, whose alts describe it.
         glossary: what the site calls things.
         shared: whether the image stands on many pages, as part of their layout; the title, heading
             and text of one of them then say nothing of it.
