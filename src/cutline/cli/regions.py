@@ -33,20 +33,11 @@ def regions(
     ],
     box: Annotated[
         list[str] | None,
-        wording(
-            "--box",
-            metavar="X,Y,W,H",
-            help="Describe this region, in pixels or percentages. Repeatable.",
-        ),
+        wording("--box", metavar="X,Y,W,H", help="A region, in pixels or percentages. Repeatable."),
     ] = None,
     margin: Annotated[
         float,
-        wording(
-            "--margin",
-            min=0,
-            metavar="PERCENT",
-            help="Margin around each box, % of its size. Default: 10.",
-        ),
+        wording("--margin", min=0, metavar="PERCENT", help="Margin, % of the box. Default: 10."),
     ] = 10.0,
     most: Annotated[
         int,
