@@ -95,7 +95,7 @@ class ReviewActions:
         }
 
     def review(self, id: int, action: Action) -> bool:
-        """Write one review; False if somebody reviewed the occurrence in the meantime.
+        """Write one review; False if the occurrence was reviewed in the meantime.
 
         Raises:
             NotFoundError: there is no such occurrence.
@@ -318,8 +318,8 @@ def _notes(stored: StoredOccurrence) -> list[str]:
     if draft is not None:
         if draft.long_description:
             notes.append(f"Long description: {draft.long_description}")
-        said = {finding["message"] for finding in findings(draft.alt or "", stored.occurrence)}
-        notes += [note for note in draft.notes if note not in said]
+        reported = {finding["message"] for finding in findings(draft.alt or "", stored.occurrence)}
+        notes += [note for note in draft.notes if note not in reported]
     return notes
 
 

@@ -145,7 +145,7 @@ def review_app(store: Store, *, token: str, who: str = "") -> ASGIApp:
 
     Args:
         store: the site's store.
-        token: the first segment of every path; whoever knows it may read and write.
+        token: the first segment of every path; it grants read and write access.
         who: the reviewer's name.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)

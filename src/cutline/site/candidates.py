@@ -60,7 +60,7 @@ class Candidates:
 
 
 def is_usable(image: StoredImage) -> bool:
-    """Whether an image was fetched and is no blank placeholder of a script."""
+    """Whether an image was fetched and is not a script's blank placeholder."""
     pixels = image.pixels
     if image.status != "ok" or pixels is None:
         return image.status == "new"

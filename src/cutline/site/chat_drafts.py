@@ -41,7 +41,7 @@ class ImageIndex:
         return index
 
     def is_shared(self, each: StoredOccurrence) -> bool:
-        """Whether the image stands in so many places that none of them says what it is for."""
+        """Whether the image has too many occurrences for one page's text to describe it."""
         key = _key(each)
         return key is not None and self.counts[key] > _SHARED
 

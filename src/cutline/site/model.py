@@ -23,7 +23,7 @@ class Kind(StrEnum):
     ROLE_IMG = "role-img"  # any other element with role=img
     OBJECT = "object"
     MARKDOWN = "markdown"
-    CSS = "css"  # a background, which takes no alt
+    CSS = "css"  # a background, which cannot have an alt
     ROW = "row"  # a row of a crawler's export, whose page was not read
 
 

@@ -71,7 +71,7 @@ class DraftOptions:
     but not on a page that was read, where it is intentional."""
 
     redo: bool = False
-    """Draft again what nobody has reviewed."""
+    """Draft all unreviewed occurrences again."""
 
     prompt: Prompt = field(default_factory=lambda: packaged("alt"))
     """How a chat model is asked for alt text."""
@@ -188,7 +188,7 @@ class _Run:
         self.store.put_setting("model", self._model)
 
     def is_renamed(self) -> bool:
-        """Load the captioner, and say whether its name is not the one that it had before."""
+        """Load the captioner; return whether its name has changed."""
         _ = self.captioner.search
         if self.captioner.name == self._model:
             return False

@@ -1,4 +1,4 @@
-"""Our verdicts on what lacks a name beside axe-core's, in Chromium, use for use."""
+"""Compares the findings on missing names with axe-core's, in Chromium, per occurrence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image uses in HTML, Markdown and folders; URLs; bytes as text."""
+"""Image occurrences in HTML, Markdown and folders; URLs; bytes as text."""
 
 from __future__ import annotations
 

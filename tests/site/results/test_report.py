@@ -29,7 +29,7 @@ def informative(alt: str | None, **more: object) -> Draft:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A site with an image for each way a use can stand."""
+    """A site with an image for each state of an occurrence."""
     root = tmp_path / "zoo"
     root.mkdir()
     (root / "a.html").write_text(PAGE)

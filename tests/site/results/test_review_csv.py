@@ -185,6 +185,18 @@ def test_what_is_approved_is_the_draft_that_stood_in_the_row(store: Store, tmp_p
     assert (review.verdict, review.alt) == (Verdict.EDITED, "A dog.")
 
 
+def test_a_text_without_a_verdict_approves_the_draft_or_edits_it(
+    store: Store, tmp_path: Path
+) -> None:
+    rows = written(store)
+    rows[0]["approved_alt"], rows[3]["approved_alt"] = "A dog.", "A sum"
+    sheet = read_reviews(store, saved(rows, tmp_path / "rows.csv"), "ann")
+    assert [(each.verdict, each.alt) for _, each in sheet.reviews] == [
+        (Verdict.APPROVED, "A dog."),
+        (Verdict.EDITED, "A sum"),
+    ]
+
+
 def test_a_table_of_something_else_is_refused(store: Store, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("id,name\n1,x\n")

@@ -48,7 +48,7 @@ class Site:
             self.store.put_page(page, occurrences)
 
     def approve(self, page: str, *alts: str | None) -> None:
-        """An alt for each of the page's first uses; None skips one."""
+        """An alt for each of the page's first occurrences; None skips one."""
         for stored, alt in zip(list(self.store.occurrences(page=page)), alts, strict=False):
             if alt is not None:
                 verdict = Verdict.APPROVED if alt else Verdict.DECORATIVE
@@ -610,7 +610,7 @@ def test_a_root_that_is_no_folder(site: Site) -> None:
 
 
 class FakeStore:
-    """What a store answers of one page all of whose uses were reviewed."""
+    """A store with one page whose occurrences are all reviewed."""
 
     def __init__(self, page: Page, occurrences: list[ImageOccurrence], alts: list[str]) -> None:
         self.page = page

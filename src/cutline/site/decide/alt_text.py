@@ -260,10 +260,10 @@ def _notes(
 ) -> Iterator[str]:
     """Notes for the reviewer."""
     if occurrence.alt_state is Alt.WHITESPACE:
-        yield "its alt holds nothing but spaces, which is neither a description nor a decision"
+        yield "its alt has only spaces; it neither describes the image nor marks it decorative"
     if decision.purpose is Purpose.COMPLEX:
         yield (
-            "name it in the alt, and give what it tells as a long description beside it "
+            "name it in the alt, and give its content as a long description next to it "
             "(https://www.w3.org/WAI/tutorials/images/complex/)"
         )
     if decision.purpose is Purpose.TEXT:

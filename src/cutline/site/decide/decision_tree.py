@@ -121,7 +121,7 @@ def with_text(decision: Decision, text: str) -> Decision:
 def _css_background(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is a CSS background, which cannot have an alt."""
     if occurrence.kind is Kind.CSS:
-        return _Answer(Purpose.KEPT, "a CSS background, which takes no alt")
+        return _Answer(Purpose.KEPT, "a CSS background, which cannot have an alt")
     return None
 
 

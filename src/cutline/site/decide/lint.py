@@ -130,7 +130,7 @@ def _unnamed(occurrence: ImageOccurrence) -> Iterator[Finding]:
         yield Finding(
             "whitespace",
             Severity.ERROR,
-            'its alt holds nothing but spaces; describe it, or write alt="" if it is decorative',
+            'its alt has only spaces; describe it, or write alt="" if it is decorative',
             "WCAG 1.1.1, F65, H67",
         )
     elif not decorative or exposing:

@@ -176,7 +176,7 @@ def _attributes(markup: str) -> list[_Attribute]:
 def _opening(markup: str) -> re.Match[str]:
     opening = _TAG.match(markup)
     if opening is None:
-        raise OutputError(f"got {markup[:40]!r}, which is no start tag")
+        raise OutputError(f"got {markup[:40]!r}; expected a start tag")
     return opening
 
 
@@ -236,7 +236,7 @@ def _tag_but_for_alt(tag: str) -> tuple[str, list[tuple[str, str | None]]]:
         if name not in ("alt", "aria-label") and not helper:
             kept.append((name, each.value))
     if not tag.endswith(">"):
-        raise OutputError(f"got {tag[:40]!r}, which is no start tag")
+        raise OutputError(f"got {tag[:40]!r}; expected a start tag")
     return _opening(tag)[0].lower(), kept
 
 
@@ -292,7 +292,7 @@ def _numeric(found: re.Match[str]) -> str:
 def _label_end(markup: str) -> int:
     """The offset of the bracket that closes `![`; escapes and code are skipped, pairs nest."""
     if not markup.startswith("!["):
-        raise OutputError(f"got {markup[:40]!r}, which is no Markdown image")
+        raise OutputError(f"got {markup[:40]!r}; expected a Markdown image")
     depth, position = 0, 1
     while (match := _LABEL_PART.search(markup, position)) is not None:
         position = match.end()

@@ -14,7 +14,7 @@ class WriteOptions:
     """What an approved alt may replace, besides a missing or blank alt.
 
     Attributes:
-        overwrite: text that somebody wrote.
+        overwrite: text that a person wrote.
         fill_empty: `alt=""`.
     """
 
@@ -41,15 +41,14 @@ _DEFAULT = WriteOptions()
 def may_write(
     occurrence: ImageOccurrence, reviews: Sequence[Review], options: WriteOptions = _DEFAULT
 ) -> WriteDecision:
-    """Whether the newest review's alt may be written over what an occurrence has in its page.
+    """Whether the newest review's alt may replace the current alt of an occurrence.
 
-    A missing or blank alt is a gap and may be filled. `alt=""` is a decision and text is somebody's
-    work: both stay, unless the options say otherwise, unless they are from one of the reviews, or
-    unless the newest review was made by a person who was shown them.
+    A missing or blank alt may be filled. `alt=""` and text are kept, unless the options allow it,
+    they come from one of the reviews, or the newest reviewer was shown them.
 
     Args:
         occurrence: as it is in its page.
-        reviews: all reviews that the occurrence ever had, the newest last.
+        reviews: all reviews of the occurrence, newest last.
         options: what else may be replaced.
     """
     newest = reviews[-1] if reviews else None
