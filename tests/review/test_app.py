@@ -69,7 +69,7 @@ def says(text: str, confidence: float | None, **more: Any) -> Draft:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    """Twelve occurrences on two pages: some have a suggestion, two none, one is kept, one failed."""
+    """Twelve occurrences on two pages: some with a draft, two without, one kept, one failed."""
     with Store(tmp_path / "site.cutline") as store:
         store.put_setting("start", SITE)
         one = [shown("one", n, f"picture-{n}.jpg") for n in range(8)]
