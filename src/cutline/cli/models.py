@@ -83,7 +83,7 @@ def models(
         _print_json(found)
         raise typer.Exit(1 if damaged else 0)
     if not found:
-        raise BundleNotFoundError("got no model; expected one inside the package: install it anew")
+        raise BundleNotFoundError("got no model; expected one in the package: reinstall it")
     header = ["name", "parameters", "size", "CIDEr", "BLEU-4", "words", "licence", "path"]
     lines = [
         [
@@ -114,8 +114,8 @@ def _server_models(name: str, key: str | None, json: bool) -> None:
     if json:
         _print_json([asdict(model) for model in found])
     else:
-        said = {True: "yes", False: "no", None: "unknown"}
-        _print_table([["model", "images"], *([m.name, said[m.vision]] for m in found)])
+        words = {True: "yes", False: "no", None: "unknown"}
+        _print_table([["model", "images"], *([m.name, words[m.vision]] for m in found)])
 
 
 @app.command(epilog=examples("cutline doctor", "cutline doctor --engine onnxruntime --json"))
@@ -288,21 +288,24 @@ def _evaluate_regions(
 
 
 def _server_lines(server: ServerReport) -> list[list[str]]:
-    said = {True: "yes", False: "no", None: "unknown"}
+    words = {True: "yes", False: "no", None: "unknown"}
     where = "on this machine" if server.local else "on another machine"
     lines = [
         ["server", f"{server.name}, {where}"],
-        ["listed", f"{said[server.listed]}; accepts images according to it: {said[server.vision]}"],
+        [
+            "listed",
+            f"{words[server.listed]}; accepts images according to it: {words[server.vision]}",
+        ],
     ]
     if server.problem:
         return lines
     count = f"{server.prompt_tokens:,} tokens" if server.prompt_tokens else "tokens not counted"
     lines += [
         ["answer", f'"{server.answer}" after {server.seconds:.1f} s; {count}'],
-        ["sees images", said[server.sees]],
-        ["JSON answers", said[server.json]],
+        ["sees images", words[server.sees]],
+        ["JSON answers", words[server.json]],
         ["several answers", "in one request" if server.several else "by repeated requests"],
-        ["scores", said[server.log_probabilities]],
+        ["scores", words[server.log_probabilities]],
         ["refuses", ", ".join(server.refused) or "no parameter"],
     ]
     return lines

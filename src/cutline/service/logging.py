@@ -8,13 +8,13 @@ import re
 import sys
 from datetime import UTC, datetime
 
-# How a failed start reaches the log: Starlette tells the server the whole traceback as its message.
+# After a failed start Starlette logs the whole traceback as the message.
 _OURS = re.compile(r"Traceback .*\ncutline\.errors\.\w+: ([^\n]+)\n?", re.DOTALL)
 
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
-# What the server says of itself, and nobody who serves captions needs to read.
+# Messages of Uvicorn about its own processes, which are omitted.
 _INSIDE = re.compile(r"(Started|Finished) server process|(Waiting for a|A)pplication (start|shut)")
 
 
@@ -38,7 +38,7 @@ class _Lines(logging.Formatter):
         self._form = form
 
     def format(self, record: logging.LogRecord) -> str:
-        told = {name: value for name, value in vars(record).items() if name not in _USUAL}
+        fields = {name: value for name, value in vars(record).items() if name not in _USUAL}
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         event = record.getMessage()
         if ours := _OURS.fullmatch(event):
@@ -50,8 +50,8 @@ class _Lines(logging.Formatter):
         error = self.formatException(record.exc_info) if record.exc_info else ""
         if self._form == "json":
             line = {"time": time, "level": record.levelname.lower(), "event": event}
-            return json.dumps(line | told | ({"error": error} if error else {}), default=str)
-        words = " ".join(f"{name}={value}" for name, value in told.items())
+            return json.dumps(line | fields | ({"error": error} if error else {}), default=str)
+        words = " ".join(f"{name}={value}" for name, value in fields.items())
         text = f"{time} {record.levelname.lower()} {event} {words}".rstrip()
         text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
         return f"{text}\n{error}" if error else text

@@ -67,28 +67,28 @@ def body(form: str, json: str) -> dict[str, Any]:
 
 def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
     """Build the document, with the limits of these settings."""
-    told = get_openapi(
+    schema = get_openapi(
         title="Cutline",
         version=importlib.metadata.version("cutline"),
         summary="Turns pictures into words people can use.",
         description=_description(settings),
         routes=app.routes,
         tags=[
-            {"name": "captions", "description": "A sentence for every picture."},
-            {"name": "alt", "description": "The alt text a picture should have where it stands."},
+            {"name": "captions", "description": "A sentence for every image."},
+            {"name": "alt", "description": "Alt text for an image on a page."},
             {"name": "regions", "description": "Phrases for parts of an image."},
             {"name": "videos", "description": "Sentences for the shots of a video."},
-            {"name": "service", "description": "What is served, and how it fares."},
+            {"name": "service", "description": "Model, health and metrics."},
         ],
     )
-    schemas = told["components"]["schemas"]
+    schemas = schema["components"]["schemas"]
     for model in (CaptionRequest, AltRequest, RegionRequest, ProblemDetails):
         _add(schemas, model)
     schemas["CaptionRequest"]["properties"]["images"]["maxItems"] = settings.max_images
     file = {
         "type": "string",
         "format": "binary",
-        "description": f"A picture's file, at most {settings.max_image_mb:g} MB and "
+        "description": f"An image file, at most {settings.max_image_mb:g} MB and "
         f"{settings.max_megapixels:g} megapixels.",
     }
     files = {"type": "array", "items": file, "minItems": 1, "maxItems": settings.max_images}
@@ -96,13 +96,13 @@ def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
         "Files and options as a form.", {"image": files}, ["image"], Options
     )
     schemas["AltForm"] = _form(
-        "A file, where it stands, and the wording, as a form.",
+        "A file, its page context and wording options as a form.",
         {"image": file},
         [],
         PageContext,
         AltOptions,
     )
-    boxes = {"type": "string", "description": "X,Y,WIDTH,HEIGHT; several are parted by `;`."}
+    boxes = {"type": "string", "description": "X,Y,WIDTH,HEIGHT; several are separated by `;`."}
     schemas["RegionForm"] = _form(
         "A file, boxes and options as a form.",
         {"image": file, "boxes": boxes},
@@ -112,16 +112,16 @@ def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
     video = {
         "type": "string",
         "format": "binary",
-        "description": f"A video's file, at most {settings.max_body_mb:g} MB and "
+        "description": f"A video file, at most {settings.max_body_mb:g} MB and "
         f"{settings.max_video_s:g} seconds.",
     }
     schemas["VideoForm"] = _form(
         "A file and options as a form.", {"video": video}, ["video"], VideoOptionsModel
     )
     if settings.keys:
-        told["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        told["security"] = [{"key": []}]
-    return told
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"key": []}]
+    return schema
 
 
 def _form(
@@ -130,7 +130,7 @@ def _form(
     properties = dict(own)
     for model in models:
         properties |= model.model_json_schema(ref_template=_REFERENCE)["properties"]
-    for field in properties.values():  # a form has no null: one leaves the field out
+    for field in properties.values():  # a form has no null; the field is omitted
         if (choices := field.get("anyOf")) is not None:
             [choice] = [each for each in choices if each != {"type": "null"}]
             del field["anyOf"]
@@ -158,17 +158,17 @@ def _description(settings: Settings) -> str:
         "Headers of a request": f"64 KiB, within {settings.header_timeout_s:g} s",
         "Images in a request": f"{settings.max_images}",
         "One image": f"{settings.max_image_mb:g} MB, {settings.max_megapixels:g} megapixels",
-        "Images accepted and not yet answered": f"{settings.queue}; more get 503 with Retry-After",
-        "All pictures held at once": f"{settings.max_pending_mb:g} MB; more get 503",
+        "Images in the queue": f"{settings.queue}; more get 503 with Retry-After",
+        "Memory for all images": f"{settings.max_pending_mb:g} MB; more get 503",
         "One video": f"{settings.max_body_mb:g} MB, {settings.max_video_s:g} s, "
         f"{settings.max_video_megapixels:g} megapixels; {settings.max_videos} at once",
-        "Connections at once": f"{settings.max_connections}; more get 503",
+        "Connections": f"{settings.max_connections}; more get 503",
         "Images by URL": f"{settings.fetch_timeout_s:g} s each, {FetchOptions.max_redirects} "
         "redirects, http and https, public hosts only"
         if settings.fetch
         else "none",
         "Rate": f"{settings.rate} images for each key or address" if settings.rate else "no limit",
-        "API key": "asked for" if settings.keys else "none asked for",
+        "API key": "required" if settings.keys else "not required",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in limits.items())
     return f"""Captions for images, and alt texts for images on pages.

@@ -20,10 +20,10 @@ LINGER_S = 1.0
 
 
 class Connection(H11Protocol):
-    """One client's connection.
+    """A client connection.
 
-    Over Uvicorn's own it limits how long a request's headers may take and how many connections
-    there are, answers bad HTTP with a problem, and at the end answers requests on their way.
+    In addition to Uvicorn's protocol it limits the time for request headers and the number of
+    connections, responds to invalid HTTP with a problem, and finishes open requests at shutdown.
     """
 
     _timer: asyncio.TimerHandle | None = None
