@@ -52,6 +52,8 @@ _ANSWER_TAG = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _HTML_ALT = re.compile(r"<img\b[^>]*?\balt\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.IGNORECASE)
+_BREAK = re.compile(r"<(?:/?(?:p|div|li|ul|ol|h[1-6])\b|br\b)", re.IGNORECASE)
+"""Tags that separate words; the others, such as <b>, may be within one."""
 _HTML = re.compile(
     r"</?(?:p|b|i|em|strong|span|div|br|q|li|ul|ol|h[1-6]|u|small|figcaption|html|body)\b[^<>]*>",
     re.IGNORECASE,
@@ -248,7 +250,7 @@ def _unwrapped(text: str) -> str:
         text = found[2]
     if found := _HTML_ALT.search(text):
         text = html.unescape(found[1] or found[2] or "")
-    text = _HTML.sub(" ", text)
+    text = _HTML.sub(lambda tag: " " if _BREAK.match(tag[0]) else "", text)
     if _ENTITY.search(text):
         text = html.unescape(text)
     if re.search(r"\w", first := _RULE.split(text)[0]):
