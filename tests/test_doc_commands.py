@@ -54,6 +54,7 @@ def home(tmp_path: Path) -> Path:
     (tmp_path / "holiday").mkdir()
     shutil.copy(samples / "sheep.jpg", tmp_path / "holiday" / "1.jpg")
     shutil.copy(samples / "cat.jpg", tmp_path / "2.png")
+    shutil.copy(samples / "sheep.jpg", tmp_path / "street.jpg")
     (tmp_path / "photos").mkdir()
     shutil.copy(samples / "sheep.jpg", tmp_path / "photos" / "1.jpg")
     (tmp_path / "public").mkdir()

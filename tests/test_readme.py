@@ -97,8 +97,9 @@ def test_every_command_and_option_of_a_page_exists(page: Path) -> None:
 def test_every_file_that_a_page_leads_to_exists(page: Path) -> None:
     prose = re.sub("`[^`]*`", "", (ROOT / page).read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)#\s]+)", prose):
-        if ":" not in target:
-            assert (ROOT / page).parent.joinpath(target).exists(), target
+        path = (ROOT / page).parent.joinpath(target).resolve()
+        if ":" not in target and path.parent != ROOT / "docs" / "reference":  # generated
+            assert path.exists(), target
 
 
 def test_every_file_of_the_map_exists_and_every_folder_and_floor_is_on_it() -> None:
