@@ -93,6 +93,7 @@ def test_what_is_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "copy.jpg").write_bytes(jpeg(0))
     picture(1).resize((40, 32)).save(tmp_path / "small.jpg", quality=50)
     rows += [["copy.jpg", "of a copy"], ["small.jpg", "of a small one"], ["gone.jpg", "gone"]]
+    rows += [["=1+1.jpg", "a formula"]]
     rows += [["0.jpg", "Caption 0"], ["", "nothing"], ["2.jpg", ""]]
     rows += [["2.jpg", f"another, number {n}"] for n in range(6)]
     source = write(tmp_path / "mine.csv", rows)
@@ -105,13 +106,14 @@ def test_what_is_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
     }
     assert report.reasons == {
         "caption: beyond the first 5": 2,
-        "image: cannot be had or read": 2,
+        "image: cannot be had or read": 3,
         "image: no image in its row": 1,
         "image: identical to another": 1,
         "image: nearly another": 1,
     }
     with (tmp_path / "set" / "dropped.csv").open(newline="") as file:
         dropped = {row["source"]: row for row in csv.DictReader(file)}
+    assert "'=1+1.jpg" in dropped
     assert "cut short" in dropped["3.jpg"]["detail"]
     assert "no such file" in dropped["gone.jpg"]["detail"]
     assert dropped["small.jpg"]["detail"].startswith("1.jpg: nearly another")

@@ -32,6 +32,7 @@ from cutline.errors import (
 )
 from cutline.image import load_image
 from cutline.similarity import duplicates, fingerprint
+from cutline.tables import escape_formula
 
 if TYPE_CHECKING:
     from cutline.fetch import Fetcher
@@ -330,5 +331,6 @@ def _write_report(report: BuildReport, output: Path) -> None:
     table = io.StringIO(newline="")
     rows = csv.DictWriter(table, ["source", "what", "reason", "detail"])
     rows.writeheader()
-    rows.writerows(asdict(each) for each in report.dropped)
+    for each in report.dropped:
+        rows.writerow({key: escape_formula(str(value)) for key, value in asdict(each).items()})
     write_whole(output / "dropped.csv", table.getvalue())
