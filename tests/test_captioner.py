@@ -63,7 +63,8 @@ def model(bundle: Bundle) -> BundleCaptioner:
 
 
 def working() -> list[str]:
-    return [each.name for each in threading.enumerate() if each.name.startswith("cutline")]
+    """The threads of captioners' pools; others, such as the HTTP client's, live on."""
+    return [each.name for each in threading.enumerate() if each.name.startswith("cutline_")]
 
 
 def test_captions_are_those_of_the_reference(model: Captioner) -> None:
