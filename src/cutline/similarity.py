@@ -43,7 +43,7 @@ class Fingerprint:
     """(128,): in an 8 x 8 grid of grey cells, which are lighter than their left and upper
     neighbours; a difference hash."""
     colours: NDArray[np.uint8]
-    """(8, 8, 3): the cells in RGB, so that the same thing in red and in blue is told apart."""
+    """(8, 8, 3): the cells in RGB, so that the same shape in red and in blue differs."""
 
 
 def fingerprint(picture: Path | bytes) -> Fingerprint:

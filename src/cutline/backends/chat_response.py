@@ -303,7 +303,7 @@ def _usage(usage: Any) -> tuple[int | None, int | None]:
 
 
 def _message(content: Any) -> str:
-    """The message of an error object, in whichever of the usual places it is."""
+    """The message of an error object, from any of the usual places."""
     found = _find_message(content)
     return quote(found) if found else ""
 

@@ -303,7 +303,7 @@ _KEY_LIKE = re.compile(
 
 
 def _provider_at(url: str) -> Provider | None:
-    """The hosted provider at a URL's host; local ports are nobody's."""
+    """The hosted provider at a URL's host; None for local ports."""
     host = (urlsplit(url).hostname or "") if "://" in url else ""
     for provider in PROVIDERS.values():
         if provider.needs_key and urlsplit(provider.url).hostname == host.lower():

@@ -183,7 +183,7 @@ class Batch:
     """A run over many files with one row of output, or several, for each.
 
     Attributes:
-        sources: lists the inputs anew at each call.
+        sources: lists the inputs again at each call.
         output: where to write; None is standard output.
         rows: the format.
         resume: whether to continue an output.

@@ -131,7 +131,7 @@ def confirm_upload(captioner: Any, images: int | None, *, yes: bool) -> None:
         yes: whether consent was given by an option.
 
     Raises:
-        OptionError: nobody can be asked, or the answer is no.
+        OptionError: there is no terminal to ask, or the answer is no.
     """
     if getattr(captioner, "is_local", True) or images == 0:
         return

@@ -30,7 +30,7 @@ def serve(settings: Settings, *, notify: Callable[[str], None] = lambda text: No
 
     Args:
         settings: how the service runs.
-        notify: called with each sentence that whoever starts the service should read.
+        notify: called with each message for the person who starts the service.
 
     Returns:
         Whether the service ended in order; False if it could not start.

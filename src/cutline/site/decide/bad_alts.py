@@ -49,7 +49,7 @@ def is_template(alt: str) -> bool:
 
 
 def is_placeholder(alt: str, url: str = "") -> bool:
-    """Whether an alt stands for one that nobody wrote: "alt text", "TODO", "[object Object]".
+    """Whether an alt is a placeholder: "alt text", "TODO", "[object Object]".
 
     Args:
         alt: the text.
@@ -114,7 +114,7 @@ def words_of(text: str) -> str:
 
 
 def spoken(text: str) -> str:
-    """A text as it is told from another: in lower case, without punctuation around words.
+    """A text for comparison: in lower case, without punctuation around words.
 
     Signs that are read out stay: C, C++ and C# are three texts, and so are those with different
     emoji.

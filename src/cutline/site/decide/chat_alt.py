@@ -121,7 +121,7 @@ class ChatAlt:
 
 
 def needs_chat(decision: Decision) -> bool:
-    """Whether a decision leaves the words to whoever looks at the image."""
+    """Whether a decision leaves the text to a reviewer."""
     return decision.alt is None and decision.purpose is not Purpose.KEPT
 
 

@@ -274,7 +274,7 @@ def _tags(cell: str, page: str, base: str) -> list[ImageOccurrence]:
 def _line(
     cells: Sequence[str], raw: str, width: int, added: Sequence[str], dialect: Dialect
 ) -> str:
-    """A record with cells added: what stands there untouched if it can be read back so."""
+    """A record with cells added; existing cells stay unchanged if they can be read back."""
     padded = [*cells, *[""] * (width - len(cells)), *added]
     if raw and not added:
         return raw
