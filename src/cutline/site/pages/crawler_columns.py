@@ -38,7 +38,7 @@ class Columns:
         images: the column of image URLs, paths or tags, and that of the alt, for each image
             column.
         page: of the page on which the image is.
-        type: of the link type, such as "Image" or "Hyperlink"; only if this column distinguishes the rows.
+        type: of the link type, such as "Image" or "Hyperlink"; if it distinguishes the rows.
         media_type: of the content type, such as "image/jpeg".
         size: of the image's width and height, such as "300x200".
     """
