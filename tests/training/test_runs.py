@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from training_child import kill_after_checkpoint
 
 from cutline.data import Collection, Example, combine
 from cutline.errors import DataError, RecipeError
@@ -120,11 +117,6 @@ def test_augmentation_crops_mirrors_and_changes_colours() -> None:
     assert augment(images, bright, transform).mean() > plain.mean()
 
 
-def run_budget(collection: Collection, run: Path, features: Path, resume: bool) -> None:
-    lightning_module._UNTIMED_STEPS = 0
-    train(BUDGET, collection, run, features=features, resume=resume)
-
-
 BUDGET = TINY.with_fit(max_seconds=0.05, batch_images=1, warmup_steps=2)
 
 
@@ -137,15 +129,7 @@ def test_a_time_budget_becomes_steps_once(all_colours: Collection, tmp_path: Pat
     assert schedule["steps"] > lightning_module.TIMED_STEPS
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "schedule.json").write_text(json.dumps(schedule))
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=run_budget, args=(data, tmp_path / "again", features, False))
-    process.start()
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "again" / "last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    kill_after_checkpoint(BUDGET, data, tmp_path / "again", features)
     train(BUDGET, data, tmp_path / "again", features=features, resume=True)
     ours, theirs = weights(tmp_path / "run"), weights(tmp_path / "again")
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())

@@ -1,12 +1,8 @@
 import csv
-import multiprocessing
-import os
 import pickle
 import re
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from training_child import kill_after_checkpoint
 
 from cutline.data import Collection, Example
 from cutline.data.synthetic import shapes
@@ -56,10 +53,6 @@ def metrics(run: Path) -> dict[str, list[float]]:
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: [float(row[name]) for row in rows if row[name]] for name in rows[0]}
-
-
-def run_training(collection: Collection, run: Path, features: Path, resume: bool) -> None:
-    train(RECIPE, collection, run, features=features, resume=resume)
 
 
 def learner(recipe: Recipe, words: list[list[list[str]]], width: int = 12) -> Learner:
@@ -111,17 +104,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(colours: Collection, tmp_path: 
     features = tmp_path / "features"
     train(RECIPE, colours, tmp_path / "whole", features=features)
 
-    context = multiprocessing.get_context("spawn")
-    arguments = (colours, tmp_path / "killed", features, False)
-    process = context.Process(target=run_training, args=arguments)
-    process.start()
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed" / "last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-
+    kill_after_checkpoint(RECIPE, colours, tmp_path / "killed", features)
     train(RECIPE, colours, tmp_path / "killed", features=features, resume=True)
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     for name, tensor in whole.items():
