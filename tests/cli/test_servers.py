@@ -244,7 +244,8 @@ def test_an_evaluation_that_a_server_ends_is_continued(
     done = run(*words, "--no-meteor", "--threads", 1)
     assert done.exit_code == 0, done.output
     assert "Found 2 captions" in done.stderr
-    assert sorted(asked.picture.width for asked in server.asked) == [52, 53]
+    # the first run's request ahead for the last image may arrive late, and so be seen here too
+    assert {asked.picture.width for asked in server.asked} == {52, 53}
     assert not partial.exists()
     assert "A picture." in output.read_text("utf-8")
 
