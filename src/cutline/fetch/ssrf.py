@@ -88,7 +88,7 @@ def private_host(url: str, resolve: Resolve | None = None) -> PrivateHost | None
 
     Returns:
         None unless every address is a private one: a name with a public address among them is not
-        trusted, since whoever owns it could add the addresses of other people's machines.
+        trusted, since its owner could add the addresses of other people's machines.
     """
     try:
         parts = urlsplit(url)

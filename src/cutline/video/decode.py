@@ -365,7 +365,7 @@ class _Clock:
         else:
             time = stamp - (self._offset or 0.0)
             if time < self._last or time > self._last + _LONGEST_JUMP_S:
-                self._offset = stamp - following  # timestamps begin anew within the stream
+                self._offset = stamp - following  # timestamps restart within the stream
                 time = following
         self._last = time
         return time, duration
