@@ -135,7 +135,7 @@ def test_markdown_keeps_what_its_image_refers_to(image: str, after: str) -> None
 def test_markdown_is_escaped() -> None:
     alt = r"[a](b) `c` <d> &amp; e_f | ~g~ \ {{ h }}"
     assert with_alt("![](x)", Kind.MARKDOWN, alt) == (
-        r"![\[a\](b) \`c\` &lt;d> &amp;amp; e\_f &#124; &#126;g&#126; \\ "
+        r"![\[a\](b) &#96;c&#96; &lt;d> &amp;amp; e\_f &#124; &#126;g&#126; \\ "
         "&#123;&#123; h &#125;&#125;](x)"
     )
 

@@ -234,3 +234,25 @@ def test_a_record_without_the_attribute_list_is_read_again(root: Path) -> None:
         changes = writeback.plan(store, root, overwrite=True)
         assert [change.edits for change in changes] == [()]
         assert len(changes[0].refused) == 1
+
+
+def test_backticks_of_an_alt_do_not_end_a_code_span_before_the_image(root: Path) -> None:
+    content = "` ---\n- x\n![](p.png)\n"
+    assert written(root, "a.md", content, "a`b") == []
+    html = markdown.markdown(text(root, "a.md"))
+    [occurrence] = occurrences_in_html(html, page="http://a")[1]
+    assert occurrence.alt == "a`b"
+
+
+@pytest.mark.parametrize("alt", ["A cat", "Tea | Coffee"])
+def test_character_references_behind_the_end_of_a_block_are_refused(root: Path, alt: str) -> None:
+    content = "Text\n<figure>\n\nx </figure> and ![](p.png)\n"
+    reasons = written(root, "a.md", content, alt)
+    html = markdown.markdown(text(root, "a.md"), extensions=["extra"])
+    assert "&#124;" not in html.replace("&amp;", "&")
+    if alt == "A cat":
+        assert not reasons
+        assert 'alt="A cat"' in html
+    else:
+        assert [each for each in reasons if "end tag is in front of it" in each]
+        assert text(root, "a.md") == content

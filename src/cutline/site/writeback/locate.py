@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from bisect import bisect_left
 from codecs import getincrementalencoder
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,14 @@ from cutline.site.writeback.patch import Edit
 _NEAR = 30  # characters on either side that distinguish equal images
 _INDEXES = ("index.html", "index.htm", "index.xhtml", "index.md")
 _SAMPLE = 100  # pages used to detect the layout of a mirror
+_BLOCK_END = re.compile(
+    r"</(?:address|article|aside|blockquote|body|center|dd|details|dialog|dir|div|dl|dt|fieldset"
+    r"|figcaption|figure|footer|form|h[1-6]|header|hgroup|html|legend|li|main|map|math|menu|nav"
+    r"|noscript|object|ol|p|pre|section|summary|table|tbody|td|template|tfoot|th|thead|tr|ul|video)"
+    r"[ \t]*>[^\r\n]*\Z",
+    re.IGNORECASE,
+)
+_REFERENCE = re.compile(r"&#?\w+;")
 
 
 @dataclass(frozen=True)
@@ -345,8 +354,23 @@ class PageText:
                 f"its encoding ({self.encoding}) lacks a character of the alt"
             ) from error
         if self.is_markdown and edits:
+            for offset, change in changes.items():
+                self._refuse_references(offset, change)
             self._check(text + self.text[position:], changes)
         return tuple(edits)
+
+    def _refuse_references(self, offset: int, change: Change) -> None:
+        """Refuse a character reference in a label in a line that has the end tag of a block.
+
+        Python-Markdown moves the reference out of its paragraph.
+        """
+        if not change.markup.startswith("![") or not _REFERENCE.search(change.after):
+            return
+        if _BLOCK_END.search(self.text[max(0, offset - 5000) : offset]):
+            raise OutputError(
+                "an end tag is in front of it in its line, where Python-Markdown would misplace a "
+                "character reference; move the image to a line of its own"
+            )
 
     def _check(self, text: str, changes: Mapping[int, Change]) -> None:
         """Parse the new Markdown: the meaning of its markup depends on the context."""
