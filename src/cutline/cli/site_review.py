@@ -186,7 +186,12 @@ def review(
     )
 )
 def apply(
-    root: Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the pages.")],
+    root: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]", help="The folder with the pages. Default: the one that was scanned."
+        ),
+    ] = None,
     store: Annotated[Path, STORE] = DEFAULT_STORE,
     write: Annotated[
         bool, writing("--write", help="Change the files. Without it, show the changes.")
@@ -228,9 +233,9 @@ def apply(
         if patch is not None:
             write_whole(patch, result.patch())
         elif not write and sys.stdout.isatty():
-            print_diff("".join(change.diff() for change in result.changes))
+            print_diff(result.diff())
         elif not write:
-            sys.stdout.buffer.write(result.patch())
+            sys.stdout.buffer.write(result.preview())
             sys.stdout.flush()
         steps.applied(result, store, patch)
     raise typer.Exit(1 if result.failed else 0)

@@ -12,12 +12,13 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
@@ -39,7 +40,10 @@ from cutline.progress import OnProgress, Progress, ignore
 from cutline.similarity import groups, signature
 from cutline.site.decide.image_stats import measure
 from cutline.site.model import Pixels
+from cutline.site.pages.formats import open_document_image
 from cutline.site.store.store import Content, Store, StoredImage
+
+ImageOpener: TypeAlias = Callable[[str], bytes | None]
 
 SVG = "image/svg+xml"
 BLOCKED = frozenset({"address", "port"})
@@ -88,6 +92,7 @@ def download(
     options: DownloadOptions,
     fetcher: Fetcher,
     progress: OnProgress = ignore,
+    open_image: ImageOpener | None = None,
 ) -> Downloaded:
     """Fetch the images that are missing or out of date, and group those that look the same.
 
@@ -97,10 +102,12 @@ def download(
         options: how to fetch.
         fetcher: for images on the network.
         progress: called after every image, with the step "fetching".
+        open_image: opens the images that only the site's destination can open, see
+            `Destination.open_image`; called from several threads.
     """
     ids = set(wanted)
     root = store.setting("root")
-    job = _Job(store, options, fetcher, Path(root).resolve() if root else None)
+    job = _Job(store, options, fetcher, Path(root).resolve() if root else None, open_image)
     due = [image.id for image in store.images() if image.id in ids and job.due(image)]
     found = Downloaded()
     progress(Progress("fetching", 0, len(due)))
@@ -117,12 +124,18 @@ def download(
 
 class _Job:
     def __init__(
-        self, store: Store, options: DownloadOptions, fetcher: Fetcher, root: Path | None
+        self,
+        store: Store,
+        options: DownloadOptions,
+        fetcher: Fetcher,
+        root: Path | None,
+        open_image: ImageOpener | None,
     ) -> None:
         self._store = store
         self._options = options
         self._fetcher = fetcher
         self._root = root
+        self._open_image = open_image
         self._stop = threading.Event()
         self._decoding = threading.BoundedSemaphore(2)  # whole pictures in memory
 
@@ -182,7 +195,11 @@ class _Job:
         return "failed"
 
     def _fetch(self, image: StoredImage) -> str:
-        if image.url.startswith("file:"):
+        opened = self._opened(image.url)
+        if opened is not None:
+            etag = _stamp(_local(image.url)) if image.url.startswith("file:") else ""
+            self._save(image, opened, etag=etag)
+        elif image.url.startswith("file:"):
             path = _local(image.url)
             content = self._read(image.url, path)
             self._save(image, content, path=str(path), etag=_stamp(path))
@@ -227,21 +244,36 @@ class _Job:
             _cache(self._store.cached(sha256), content)
         self._store.put_content(image.id, found, path=path, etag=etag, last_modified=last_modified)
 
+    def _opened(self, url: str) -> bytes | None:
+        """The bytes of an image that the destination or a document holds; None for others."""
+        content = self._open_image(url) if self._open_image else None
+        if content is None and url.startswith("file:") and "#" in url:
+            self._check_inside(url, _local(url))
+            content = open_document_image(url)
+        if content is not None and len(content) > self._options.max_bytes:
+            raise self._too_large(url, len(content))
+        return content
+
+    def _check_inside(self, url: str, path: Path) -> Path:
+        """The path with all symbolic links followed; it must be in the scanned folder."""
+        real = path.resolve()
+        if self._root is None or not real.is_relative_to(self._root):
+            raise FetchError(
+                url, "outside", "lies outside the folder scanned; scan one that holds both"
+            )
+        return real
+
+    def _too_large(self, url: str, size: int) -> FetchError:
+        expected = f"expected at most {self._options.max_bytes:,}"
+        return FetchError(url, "too-large", f"got {size:,} bytes; {expected}")
+
     def _read(self, url: str, path: Path) -> bytes:
         try:
-            real = path.resolve()
-            if self._root is None or not real.is_relative_to(self._root):
-                raise FetchError(
-                    url, "outside", "lies outside the folder scanned; scan one that holds both"
-                )
+            real = self._check_inside(url, path)
             if not real.is_file():
                 raise FetchError(url, "missing", "no such file")
             if (size := real.stat().st_size) > self._options.max_bytes:
-                raise FetchError(
-                    url,
-                    "too-large",
-                    f"got {size:,} bytes; expected at most {self._options.max_bytes:,}",
-                )
+                raise self._too_large(url, size)
             return real.read_bytes()
         except FetchError:
             raise

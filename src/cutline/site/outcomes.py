@@ -8,10 +8,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from cutline.errors import OptionError
+
 if TYPE_CHECKING:
     from cutline.site.pipeline import Summary
     from cutline.site.store.store import StoredOccurrence
-    from cutline.site.writeback.apply import FileChange, Outcome
+    from cutline.site.writeback.apply import Outcome, PageChange
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class ApplyResult:
         approved: whether the store holds any approved alt.
     """
 
-    changes: tuple[FileChange, ...]
+    changes: tuple[PageChange, ...]
     outcome: Outcome | None
     approved: bool
 
@@ -135,7 +137,7 @@ class ApplyResult:
         """How many alts were written, or are to be written."""
         if self.outcome is not None:
             return self.outcome.occurrences
-        return sum(len(change.edits) for change in self.changes)
+        return sum(len(change.occurrences) for change in self.changes)
 
     @property
     def files(self) -> int:
@@ -153,11 +155,27 @@ class ApplyResult:
         """The changes as a patch for `git apply`.
 
         Raises:
+            OptionError: a page is not a text file.
             OutputError: a file has changed since.
         """
         from cutline.site.writeback.apply import patch
 
         return patch(self.changes)
+
+    def diff(self) -> str:
+        """The changes of all pages as a unified diff to read.
+
+        Raises:
+            OutputError: a page has changed since.
+        """
+        return "".join(change.diff() for change in self.changes)
+
+    def preview(self) -> bytes:
+        """The patch if all pages are text files, else the diff; raises as `diff` does."""
+        try:
+            return self.patch()
+        except OptionError:
+            return self.diff().encode("utf-8", "replace")
 
 
 @dataclass(frozen=True)

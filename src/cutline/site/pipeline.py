@@ -37,7 +37,7 @@ from cutline.site.decide.chat_alt import ChatAlt, ChatAltOptions, needs_chat
 from cutline.site.decide.decision_tree import decide, is_kept, with_text
 from cutline.site.decide.image_stats import read_text
 from cutline.site.decide.lint import lint
-from cutline.site.images import SVG, DownloadOptions, download
+from cutline.site.images import SVG, DownloadOptions, ImageOpener, download
 from cutline.site.model import Decision, Draft, ImageOccurrence, Purpose, Severity
 from cutline.site.store.store import Store, StoredOccurrence
 
@@ -115,6 +115,7 @@ def draft_site(
     fetcher: Fetcher,
     progress: OnProgress = ignore,
     before_captions: Callable[[Captioner, int], None] | None = None,
+    open_image: ImageOpener | None = None,
 ) -> Summary:
     """Draft every occurrence that has no draft, or one that would come out differently now.
 
@@ -129,6 +130,7 @@ def draft_site(
         progress: called after every item; the steps are "fetching", "deciding" and "captioning".
         before_captions: called with the captioner and the number of requests to it, before the
             first one; may raise to send none.
+        open_image: opens the images that only the site's destination can open.
 
     Raises:
         StoreError, OutputError: the disk is full, or the store is in use.
@@ -136,7 +138,7 @@ def draft_site(
     """
     started_s = time.monotonic()
     run = _Run(store, captioner, options or DraftOptions(), progress)
-    run.fetch(fetcher)
+    run.fetch(fetcher, open_image)
     tasks = run.decide()
     if tasks and run.is_renamed():
         tasks = run.decide()
@@ -195,7 +197,7 @@ class _Run:
         self._put_model()
         return True
 
-    def fetch(self, fetcher: Fetcher) -> None:
+    def fetch(self, fetcher: Fetcher, open_image: ImageOpener | None = None) -> None:
         """Fetch the images on whose pixels a decision depends, and those that are at hand."""
         wanted = {
             each.image.id
@@ -207,7 +209,9 @@ class _Run:
         }
         summary, candidates, ids = self.summary, Candidates(self.store), wanted
         while ids:
-            found = download(self.store, ids, self.options.download, fetcher, self.progress)
+            found = download(
+                self.store, ids, self.options.download, fetcher, self.progress, open_image
+            )
             summary.fetched += found.fetched
             summary.unchanged += found.unchanged
             summary.failed += found.failed

@@ -5,7 +5,7 @@ See `workflow` for the steps before, and for what all of them have in common.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, TextIO
 from cutline.atomic import refuse_existing, write_whole
 from cutline.errors import OptionError
 from cutline.progress import OnProgress, ignore, of_step
+from cutline.site.destinations import stored_destination
 from cutline.site.model import Finding, Review, Verdict, new_review
 from cutline.site.opening import StoreOrPath, open_store
 from cutline.site.outcomes import ApplyResult, ExportFormat, UndoResult
-from cutline.site.store.store import Counts, now
+from cutline.site.store.store import Counts, Store, now
 
 if TYPE_CHECKING:
+    from cutline.site.destination import Destination
     from cutline.site.results.report import Report
     from cutline.site.results.review_csv import Sheet
 
@@ -145,7 +147,7 @@ def read_reviews(store: StoreOrPath, file: Path | str, *, who: str = "") -> Shee
 
 def apply(
     store: StoreOrPath,
-    root: Path | str,
+    root: Path | str | Destination | None = None,
     *,
     write: bool = False,
     overwrite: bool = False,
@@ -156,8 +158,9 @@ def apply(
 
     Args:
         store: the site's store.
-        root: the folder that was scanned, or a local copy of the site that was crawled.
-        write: change the files. `undo` restores them.
+        root: the folder that was scanned, a local copy of the site that was crawled, or another
+            destination. None is the one that was scanned.
+        write: change the pages. `undo` restores them.
         overwrite: replace text that somebody else wrote.
         fill_empty: replace an empty alt.
         progress: called after every file.
@@ -172,7 +175,7 @@ def apply(
     with open_store(store, must_exist=True) as opened:
         changes = plan(
             opened,
-            Path(root),
+            _destination(opened, root),
             overwrite=overwrite,
             fill_empty=fill_empty,
             progress=of_step("comparing", progress),
@@ -189,7 +192,11 @@ def apply(
 
 
 def undo(
-    store: StoreOrPath, *, root: Path | str | None = None, progress: OnProgress = ignore
+    store: StoreOrPath,
+    *,
+    root: Path | str | None = None,
+    destinations: Sequence[Destination] = (),
+    progress: OnProgress = ignore,
 ) -> UndoResult:
     """Restore every file that `apply` wrote, unless somebody changed it since.
 
@@ -197,6 +204,8 @@ def undo(
         store: the site's store.
         root: the folder that `apply` was given; None for what the store recorded. Only files in it
             are changed.
+        destinations: those that `apply` was given and that are not folders. Without it, the one
+            that was scanned is opened, if it is not a folder.
         progress: called after every file.
 
     Raises:
@@ -210,14 +219,33 @@ def undo(
         journal = journal_path(opened.path)
         if not journal.is_file():
             return UndoResult(None, {})
+        stored = None if destinations or root else stored_destination(opened)
         outcome = restore(
             opened,
             journal,
             root=None if root is None else Path(root),
+            destinations=[*destinations, *([stored] if stored else [])],
             progress=of_step("undoing", progress),
         )
         remaining = {path: tuple(remaining_alts(journal, path)) for path, _ in outcome.failed}
         return UndoResult(outcome, remaining)
+
+
+def _destination(store: Store, root: Path | str | Destination | None) -> Path | Destination:
+    """Where the pages are stored: the one given, else the one that was scanned.
+
+    Raises:
+        OptionError: none is given, and the pages were crawled or imported.
+    """
+    if root is not None:
+        return Path(root) if isinstance(root, str) else root
+    destination = stored_destination(store)
+    if destination is not None:
+        return destination
+    scanned = store.setting("root")
+    if scanned is None:
+        raise OptionError("got no folder; expected the folder with the pages of the site")
+    return Path(scanned)
 
 
 def journal_path(store: Path) -> Path:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from cutline.errors import DataError, OptionError
 from cutline.progress import OnProgress, Progress, ignore
+from cutline.site.destinations import remember_destination, stored_destination
 from cutline.site.model import ImageOccurrence, Page
 from cutline.site.opening import (
     DEFAULT_STORE,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from cutline.fetch import FetchOptions
     from cutline.prompts import Prompt
     from cutline.site.alt_judge import JudgeSummary
+    from cutline.site.destination import Destination
     from cutline.site.pages.crawl_types import CrawlOptions
     from cutline.site.pipeline import DraftOptions
 
@@ -132,48 +134,80 @@ def crawl(
 
 def scan(
     store: StoreOrPath,
-    folder: Path | str,
+    folder: Path | str | Destination,
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     progress: OnProgress = ignore,
 ) -> ScanResult:
-    """Read a folder of HTML and Markdown files, or a single file, into its store.
+    """Read a folder of pages, a single file, or another destination into its store.
 
     Args:
         store: the site's store, created if it does not exist.
-        folder: the folder, or one file.
+        folder: a folder of HTML and Markdown files and documents, one such file, or a destination.
         include: patterns of the paths to read, such as `"blog/*"`; none means all.
         exclude: patterns of the paths not to read; they take precedence.
         progress: called after every file.
 
     Raises:
-        OptionError: the store belongs to another site.
-        DataError: there is no such folder, or no HTML or Markdown file in it.
+        OptionError: the store belongs to another site, or a destination is given with patterns.
+        DataError: there is no such folder, or no page in it.
     """
     from glob import escape
 
-    from cutline.site.pages.scan import scan as scan_pages
     from cutline.site.pages.scan import scan_unread
+    from cutline.site.writeback.folder import FolderDestination
 
+    if not isinstance(folder, str | Path):
+        if include or exclude:
+            raise OptionError("got include or exclude for a destination; expected neither")
+        return _read_destination(
+            store, folder, True, f"{folder.address}; expected at least one page in it", progress
+        )
     folder = Path(folder)
     if folder.is_file() and is_page(folder):
         include = (escape(folder.name),)
         folder = folder.resolve().parent
     if not folder.is_dir():
         raise DataError(f"got {folder}; expected a folder with HTML or Markdown files")
-    root = str(folder.resolve())
+    where = "that --include and --exclude let through" if include or exclude else "in it"
+    what = f"{folder}; expected HTML or Markdown files {where}"
+    destination = FolderDestination(folder, include=include, exclude=exclude)
+    found = _read_destination(store, destination, not (include or exclude), what, progress)
+    unread = Counter(found.unread)
+    unread.update(scan_unread(folder, include=include, exclude=exclude))
+    return replace(found, unread=dict(unread.most_common()))
+
+
+def _read_destination(
+    store: StoreOrPath,
+    destination: Destination,
+    whole: bool,
+    expected: str,
+    progress: OnProgress,
+) -> ScanResult:
+    """Read a destination into a store.
+
+    Args:
+        store: created if it does not exist.
+        destination: what to read.
+        whole: whether it reads every page, so that pages that are not read are gone.
+        expected: for the error if there is no page.
+        progress: called after every page.
+    """
     seen: set[str] = set()
     images: set[str] = set()
     problems: list[tuple[str, str]] = []
     unread: Counter[str] = Counter()
     total = 0
     with open_store(store) as opened:
-        check_site(opened, root)
-        for page, occurrences in scan_pages(folder, include=include, exclude=exclude):
+        check_site(opened, destination.address)
+        for page, occurrences in destination.read():
             if not seen:
-                claim(opened, root)
-                opened.put_setting("root", root)
+                claim(opened, destination.address)
+                remember_destination(opened, destination)
+                if Path(destination.address).is_dir():
+                    opened.put_setting("root", destination.address)
             opened.put_page(page, occurrences)
             seen.add(page.url)
             total += len(occurrences)
@@ -183,11 +217,9 @@ def scan(
                 problems.append((page.url, page.error))
             progress(Progress("scanning", len(seen), None, len(problems)))
         if not seen:
-            where = "that --include and --exclude let through" if include or exclude else "in it"
-            raise DataError(f"got {folder}; expected HTML or Markdown files {where}")
-        if not (include or exclude):
+            raise DataError(f"got {expected}")
+        if whole:
             opened.retire_pages(seen)
-    unread.update(scan_unread(folder, include=include, exclude=exclude))
     return ScanResult(len(seen), total, len(images), tuple(problems), dict(unread.most_common()))
 
 
@@ -238,6 +270,7 @@ def draft(
     network: FetchOptions | None = None,
     progress: OnProgress = ignore,
     before_captions: Callable[[caption.Captioner, int], None] | None = None,
+    destination: Destination | None = None,
 ) -> DraftResult:
     """Fetch each image once, decide what it is for, and draft an alt text where one is missing.
 
@@ -256,6 +289,8 @@ def draft(
         progress: called after every image.
         before_captions: called with the captioner and the number of requests to it, before the
             first one; may raise to send none.
+        destination: opens the images that need it, such as those behind a login. None is the one
+            that was scanned, if its kind is known.
 
     Raises:
         OptionError: there is no such store, or the glossary cannot be read.
@@ -268,6 +303,7 @@ def draft(
 
     options = options or DraftOptions()
     with open_store(store, must_exist=True) as opened:
+        destination = destination or stored_destination(opened)
         words = _glossary(opened, glossary)
         options = replace(options, wording=replace(options.wording, glossary=words))
         fetch = replace(
@@ -284,6 +320,7 @@ def draft(
                 fetcher=fetcher,
                 progress=progress,
                 before_captions=before_captions,
+                open_image=destination.open_image if destination else None,
             )
         failed = list(opened.images("failed"))
         return DraftResult(

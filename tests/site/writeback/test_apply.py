@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from justhtml import JustHTML
 
 from cutline.errors import OptionError, OutputError
+from cutline.site.destination import edited
 from cutline.site.model import ImageOccurrence, Kind, Page, Review, Verdict
 from cutline.site.pages.alt_markup import clean
 from cutline.site.pages.scan import decode, occurrences_in_html, occurrences_in_markdown, scan
@@ -54,7 +55,7 @@ class Site:
                 verdict = Verdict.APPROVED if alt else Verdict.DECORATIVE
                 self.store.put_review(stored.id, Review(verdict, alt, "ann", WHEN))
 
-    def plan(self, **options: bool) -> list[writeback.FileChange]:
+    def plan(self, **options: bool) -> list[writeback.PageChange]:
         return writeback.plan(self.store, self.root, **options)
 
     def apply(self, **options: bool) -> writeback.Outcome:
@@ -203,10 +204,9 @@ def test_words_that_somebody_wrote_meanwhile_stay(site: Site) -> None:
 
 
 def test_a_crash_between_file_and_record_is_made_good(site: Site) -> None:
-    one(site, '<img src="a.png">', "A dog")
+    path = one(site, '<img src="a.png">', "A dog")
     [change] = site.plan()
-    assert change.file is not None
-    change.file.write_bytes(change.after)
+    path.write_bytes(edited(path.read_bytes(), change.edits))
     assert site.apply().occurrences == 0
     assert [occurrence.applied for occurrence in site.store.occurrences()] == [True]
 
@@ -702,7 +702,7 @@ def test_any_page_can_be_written_and_taken_back(
     before, _ = decode(content)
     page, occurrences = occurrences_in_html(before, page="a.html")
     store = cast(Store, FakeStore(page, occurrences, alts))
-    [change] = writeback.plan(store, root, overwrite=overwrite) or [writeback.FileChange("")]
+    [change] = writeback.plan(store, root, overwrite=overwrite) or [writeback.PageChange("")]
     journal = root / "journal"
     writeback.apply(store, [change], journal=journal)
     after, _ = decode(path.read_bytes())

@@ -130,7 +130,7 @@ def test_what_differs_in_its_alt_only(one: str, other: str, same: bool) -> None:
 def test_a_pipe_in_the_folder_does_not_stop_undo(applied: Applied) -> None:
     applied.page.unlink()
     os.mkfifo(applied.page)
-    assert applied.undo().failed == (("a.html", "not a regular file"),)
+    assert applied.undo().failed == (("a.html", "it cannot be read: not a regular file"),)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])

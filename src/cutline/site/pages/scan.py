@@ -1,4 +1,4 @@
-"""Reading a folder of HTML and Markdown files, or one of them.
+"""Reading a folder of HTML and Markdown files and documents, or one of them.
 
 `occurrences_in_html` and `occurrences_in_markdown` read the text of a page.
 """
@@ -21,6 +21,7 @@ from w3lib.encoding import html_body_declared_encoding, read_bom, resolve_encodi
 from cutline.atomic import read_regular
 from cutline.errors import DataError
 from cutline.site.model import ImageOccurrence, Page
+from cutline.site.pages.formats import document_format, document_suffixes
 from cutline.site.pages.html import occurrences_in_html
 from cutline.site.pages.markdown import occurrences_in_markdown
 from cutline.site.pages.markdown_dialects import MARKDOWN_SUFFIXES
@@ -39,6 +40,7 @@ __all__ = [
 
 HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml"})
 _LARGEST_FILE_BYTES = 64 << 20
+_LARGEST_DOCUMENT_BYTES = 1 << 30
 _STATIC = (
     "static public source assets src content docs site www web website htdocs resources theme"
     " src/assets src/static src/public static/public assets/static overrides theme/static"
@@ -83,7 +85,7 @@ def _exactly(content: bytes, encoding: str) -> str | None:
 def scan(
     folder: Path, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> Iterator[tuple[Page, list[ImageOccurrence]]]:
-    """Read every HTML and Markdown file in a folder and its subfolders, ordered by name.
+    """Read every page and document in a folder and its subfolders, ordered by name.
 
     Args:
         folder: the site's root: a source such as "/logo.png" is sought here, else in the folders
@@ -102,7 +104,8 @@ def scan(
     if not folder.is_dir():
         raise DataError(f"got {folder}; expected a folder with HTML or Markdown files")
     top = folder.resolve()
-    for path, page in _files(top, HTML_SUFFIXES | MARKDOWN_SUFFIXES, include, exclude):
+    suffixes = HTML_SUFFIXES | MARKDOWN_SUFFIXES | document_suffixes()
+    for path, page in _files(top, suffixes, include, exclude):
         found, occurrences, _ = read_file(path, top, page=page)
         yield found, occurrences
 
@@ -127,7 +130,7 @@ def scan_unread(
 def read_file(
     path: Path, top: Path, *, page: str | None = None
 ) -> tuple[Page, list[ImageOccurrence], str]:
-    """Read one HTML or Markdown file.
+    """Read one HTML or Markdown file, or a document of another format.
 
     Args:
         path: the file, in `top`.
@@ -135,15 +138,21 @@ def read_file(
         page: its name; None for the path relative to `top`.
 
     Returns:
-        The page, its occurrences as in `scan`, and its text. A file that cannot be read is a page
-        with an error.
+        The page, its occurrences as in `scan`, and its text ("" for a document). A file that
+        cannot be read is a page with an error.
     """
     if page is None:
         page = path.relative_to(top).as_posix()
+    document = document_format(path)
     try:
-        content = read_regular(path, max_bytes=_LARGEST_FILE_BYTES)
+        largest = _LARGEST_DOCUMENT_BYTES if document else _LARGEST_FILE_BYTES
+        content = read_regular(path, max_bytes=largest)
     except OSError as error:
         return Page(page, error=error.strerror or str(error)), [], ""
+    sha256 = hashlib.sha256(content).hexdigest()
+    if document is not None:
+        found, occurrences = document.read(content, path, page)
+        return replace(found, sha256="" if found.error else sha256), occurrences, ""
     markdown = path.suffix.lower() in MARKDOWN_SUFFIXES
     text, _ = decode(content, "utf-8" if markdown else "")
     read = occurrences_in_markdown if markdown else occurrences_in_html
@@ -152,7 +161,7 @@ def read_file(
     occurrences = [
         replace(occurrence, url=static.locate(occurrence.url)) for occurrence in occurrences
     ]
-    return replace(found, sha256=hashlib.sha256(content).hexdigest()), occurrences, text
+    return replace(found, sha256=sha256), occurrences, text
 
 
 class StaticFolders:

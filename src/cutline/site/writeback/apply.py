@@ -1,89 +1,88 @@
-"""Writes approved alts into the files of pages, and changes nothing else in them.
+"""Writes approved alts into a destination, and changes nothing else in it.
 
-`plan` reads and decides, `apply` writes, `undo` restores. Only approved alts are written. If the
-alt in a page changed since the review, the occurrence is refused with a reason, and the others are
-written. Each file is replaced atomically, after its journal entry is on the disk.
+`plan` reads and decides, `apply` writes, `undo` restores: the same for a folder of files and for
+every other destination. Only approved alts are written. If the alt in a page changed since the
+review, the occurrence is refused with a reason, and the others are written. Each page is written
+as a whole, after its journal entry is on the disk.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from cutline.atomic import read_regular, remove_leftovers, replacing
 from cutline.errors import CutlineError, OptionError, OutputError, StoreError
-from cutline.site.model import Page
-from cutline.site.pages.alt_markup import clean, differs_in_alt_only, has_alt
+from cutline.site.destination import (
+    AltChange,
+    ChangedByStoreError,
+    Destination,
+    Edit,
+    OpenPage,
+    inverted,
+)
+from cutline.site.model import ImageOccurrence, Page
+from cutline.site.pages.alt_markup import clean, has_alt
 from cutline.site.pages.write_rules import WriteOptions, may_write
 from cutline.site.store.store import Store, StoredOccurrence, now
-from cutline.site.writeback.journal import Journal, JournalEdit, JournalEntry, JournalError
-from cutline.site.writeback.locate import Change, PageFiles, PageText, is_url
-from cutline.site.writeback.patch import Edit, edited, header, hunks, shown
+from cutline.site.writeback.folder import FolderDestination, TextPage
+from cutline.site.writeback.journal import Journal, JournalEntry, JournalError
+from cutline.site.writeback.locate import is_url
 
 Progress = Callable[[int, int], None]
 
-_FOLDERS = "applied_to"  # the setting with the folders that `apply` wrote into
+_ADDRESSES = "applied_to"  # the setting with the addresses that `apply` wrote to
 
 
 @dataclass(frozen=True)
-class FileChange:
-    """The planned change of one file; without edits if every occurrence is refused or up to date.
+class PageChange:
+    """The planned change of one page; without edits if all occurrences are refused or up to date.
 
     Attributes:
-        path: relative to the root, with slashes; the page's URL if it has no file.
-        file: its path; None if there is none.
-        sha256: of the current file.
-        encoding: of its text.
-        edits: in file order.
+        path: its short name, such as a path relative to the folder; the page's URL if it is not
+            in the destination.
+        destination: where it is stored.
+        location: as in `Destination.location`; "" if it is not in the destination.
+        sha256: of the current page.
+        edits: ordered by part and position.
         refused: the occurrences that are not written, and why.
         up_to_date: ids of the occurrences that already have their approved alt.
     """
 
     path: str
-    file: Path | None = None
+    destination: Destination | None = None
+    location: str = ""
     sha256: str = ""
-    encoding: str = "utf-8"
     edits: tuple[Edit, ...] = ()
     refused: tuple[tuple[StoredOccurrence, str], ...] = ()
     up_to_date: tuple[int, ...] = ()
 
     @property
-    def before(self) -> bytes:
-        """The current content of the file.
+    def occurrences(self) -> tuple[int, ...]:
+        """The ids of the occurrences that are written."""
+        return tuple(dict.fromkeys(edit.occurrence for edit in self.edits))
+
+    def open(self) -> OpenPage:
+        """The page as it was when the change was planned.
 
         Raises:
             OutputError: it is missing, unreadable, or has changed since the plan.
         """
-        if self.file is None:
-            return b""
-        content = _read(self.file)
-        if _sha256(content) != self.sha256:
+        if self.destination is None:
+            raise OutputError(f"there is no {self.path}")
+        page = self.destination.open(self.location)
+        if page.sha256 != self.sha256:
             raise OutputError(f"{self.path} changed a moment ago; run the same command again")
-        return content
-
-    @property
-    def after(self) -> bytes:
-        """The content after the change; raises as `before` does."""
-        return edited(self.before, self.edits)
-
-    @property
-    def root(self) -> Path | None:
-        """The folder that `path` is relative to; None if there is no file."""
-        return self.file and self.file.parents[len(PurePosixPath(self.path).parts) - 1]
+        return page
 
     def diff(self) -> str:
-        """The change as a unified diff to read, with long lines cut; raises as `before` does.
+        """The change as a unified diff to read; raises as `open` does.
 
         `patch` returns a patch for programs.
         """
-        if not self.edits:
-            return ""
-        name = header(self.path).decode("utf-8", "replace")
-        return name + shown(self.before, self.edits, self.encoding)
+        return self.open().diff(self.edits) if self.edits else ""
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,10 @@ class Outcome:
     """What `apply` or `undo` did.
 
     Attributes:
-        files: the files written, relative to the root.
+        files: the short names of the pages written, such as paths relative to the folder.
         occurrences: the number of occurrences written.
-        failed: the files not changed, and why.
+        failed: the pages that were not changed, and why. A page is in both lists if the store keeps
+            another text than the one it was given.
     """
 
     files: tuple[str, ...]
@@ -103,109 +103,110 @@ class Outcome:
 
 def plan(
     store: Store,
-    root: Path,
+    destination: Destination | Path,
     *,
     overwrite: bool = False,
     fill_empty: bool = False,
     progress: Progress | None = None,
-) -> list[FileChange]:
-    """Plan the changes that write the approved alts into a folder's files; writes nothing.
+) -> list[PageChange]:
+    """Plan the changes that write the approved alts into a destination; writes nothing.
 
     `write_rules.may_write` decides what may be replaced. A crawled page is written only into a file
     with the crawled content.
 
     Args:
         store: the site's store.
-        root: the scanned folder, or a local copy of the crawled site.
+        destination: where the pages are stored; a path is the scanned folder, or a local copy of
+            the crawled site.
         overwrite: also replace text that a person wrote.
         fill_empty: also replace an empty alt.
         progress: called with the number of pages done and the total.
 
     Returns:
-        One change per file, sorted by name, and one per page without a file.
+        One change per stored page, sorted by name, and one per page that is not stored there.
 
     Raises:
-        OptionError: the root is not a folder.
+        OptionError: the path is not a folder.
     """
-    if not root.is_dir():
-        raise OptionError(f"got {root}, which is not a folder; expected the folder with the pages")
-    root = root.resolve()
-    planner = _Planner(store, root, WriteOptions(overwrite, fill_empty))
-    changes: list[FileChange] = []
-    by_file: dict[Path, list[StoredOccurrence]] = {}
+    if isinstance(destination, Path):
+        if not destination.is_dir():
+            raise OptionError(
+                f"got {destination}, which is not a folder; expected the folder with the pages"
+            )
+        destination = FolderDestination(destination, store)
+    planner = _Planner(store, destination, WriteOptions(overwrite, fill_empty))
+    changes: list[PageChange] = []
+    by_location: dict[str, list[StoredOccurrence]] = {}
     for url, occurrences in planner.approved.items():
         try:
-            by_file.setdefault(planner.file(url), []).extend(occurrences)
+            location = destination.location(planner.page(url))
+            by_location.setdefault(location, []).extend(occurrences)
         except (CutlineError, UnicodeError) as error:
-            changes.append(
-                FileChange(url, refused=tuple((each, str(error)) for each in occurrences))
-            )
-    for number, (file, occurrences) in enumerate(by_file.items()):
+            changes.append(_refusal(url, occurrences, error))
+    for number, (location, occurrences) in enumerate(by_location.items()):
         if progress:
-            progress(number, len(by_file))
-        path = file.relative_to(root).as_posix()
-        try:
-            change = planner.change(path, file, occurrences)
-        except (CutlineError, UnicodeError) as error:
-            change = FileChange(path, refused=tuple((each, str(error)) for each in occurrences))
-        changes.append(change)
+            progress(number, len(by_location))
+        changes.append(planner.change(location, occurrences))
     if progress:
-        progress(len(by_file), len(by_file))
+        progress(len(by_location), len(by_location))
     return sorted(changes, key=lambda change: change.path)
 
 
 def apply(
     store: Store,
-    changes: Sequence[FileChange],
+    changes: Sequence[PageChange],
     *,
     journal: Path,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Write the files of a plan, one after the other.
+    """Write the pages of a plan, one after the other.
 
-    Temporary files that a killed `apply` left in the folder are deleted first.
+    What a killed `apply` left behind, such as temporary files, is deleted first.
 
     Args:
         store: records what was applied.
         changes: the result of `plan`.
         journal: the file that `undo` reads; appended to if it exists.
-        progress: called with the number of files done and the total.
+        progress: called with the number of pages done and the total.
 
     Returns:
-        What was written. A file that cannot be written, or that changed since the plan, is not
+        What was written. A page that cannot be written, or that changed since the plan, is not
         changed, and the others are written.
 
     Raises:
         OptionError: the journal path is another kind of file.
-        OutputError: the journal cannot be written; no further file is written then.
+        OutputError: the journal cannot be written; no further page is written then.
     """
     when = now()
     written: list[str] = []
     failed: list[tuple[str, str]] = []
     occurrences = 0
     with Journal(journal) as lines:
-        folders = {change.root for change in changes if change.root and change.edits}
-        _remember_folders(store, folders)
-        for folder in folders:
-            remove_leftovers(folder)
+        destinations = {
+            change.destination.address: change.destination
+            for change in changes
+            if change.destination and change.edits
+        }
+        _remember_addresses(store, destinations)
+        for destination in destinations.values():
+            destination.clean_up()
         for number, change in enumerate(changes):
             if progress:
                 progress(number, len(changes))
-            if change.file is not None and change.edits:
+            if change.edits:
                 try:
-                    after = change.after
-                    with replacing(change.file, keep_owner=True) as file:
-                        file.write(after)
-                        lines.add_entry(_entry(change, after), when)
+                    edits, problem = _write(change, lines, when)
                 except JournalError:
                     raise
-                except OSError as error:
+                except (CutlineError, OSError) as error:
                     failed.append((change.path, _reason(error)))
                     continue
+                if problem:
+                    failed.append((change.path, problem))
                 written.append(change.path)
-                occurrences += len(change.edits)
-                for edit in change.edits:
-                    store.put_applied(edit.occurrence, edit.alt, when)
+                occurrences += len(change.occurrences)
+                for id, alt in {edit.occurrence: edit.alt for edit in edits}.items():
+                    store.put_applied(id, alt, when)
             for id in change.up_to_date:
                 stored = store.occurrence(id)
                 if not stored.applied and stored.review and stored.review.alt is not None:
@@ -216,21 +217,28 @@ def apply(
 
 
 def undo(
-    store: Store, journal: Path, *, root: Path | None = None, progress: Progress | None = None
+    store: Store,
+    journal: Path,
+    *,
+    root: Path | None = None,
+    destinations: Sequence[Destination] = (),
+    progress: Progress | None = None,
 ) -> Outcome:
-    """Restore the files in a journal, the newest entry first.
+    """Restore the pages in a journal, the newest entry first.
 
-    The journal is not trusted: only alts, in regular files within `apply`'s folder, are changed.
+    The journal is not trusted: only alts, in pages of the destinations passed to `apply`, are
+    changed.
 
     Args:
         store: records what was restored, and has the folders passed to `apply`.
         journal: the file written by `apply`.
         root: the folder passed to `apply`, for a store of an earlier version of Cutline, which did
             not record it.
+        destinations: where pages outside of folders are stored.
         progress: called with the number of entries done and the total.
 
     Returns:
-        The restored files. A file that changed since it was written is not restored.
+        The restored pages. A page that changed since it was written is not restored.
 
     Raises:
         OptionError: the journal does not exist, or is another kind of file.
@@ -239,34 +247,36 @@ def undo(
     if not journal.is_file():
         raise OptionError(f"got {journal}, which is not there; expected what apply wrote")
     folders = [root.resolve()] if root else _known_folders(store)
+    places = [*destinations, *(FolderDestination(folder, store) for folder in folders)]
     when = now()
     restored: list[str] = []
     failed: list[tuple[str, str]] = []
     occurrences = 0
     with Journal(journal) as lines:
-        for folder in folders:
-            remove_leftovers(folder)
+        for place in places:
+            place.clean_up()
         entries = list(lines.entries())
         for done, entry in enumerate(reversed(entries)):
             if progress:
                 progress(done, len(entries))
+            ids = {edit.occurrence for edit in entry.edits}
             try:
-                if _restore(entry, folders):
+                if _restore(entry, places):
                     restored.append(entry.path)
-                    occurrences += len(entry.edits)
-            except (OSError, ValueError) as error:
+                    occurrences += len(ids)
+            except (CutlineError, OSError, ValueError) as error:
                 failed.append((entry.path or journal.name, _reason(error)))
                 continue
-            for edit in entry.edits:
+            for id in ids:
                 with suppress(StoreError, OverflowError):  # another store than apply's
-                    store.undo_applied(edit.occurrence, when)
+                    store.undo_applied(id, when)
             lines.add_undone(entry, when)
         if progress:
             progress(len(entries), len(entries))
     return Outcome(tuple(restored), occurrences, tuple(failed))
 
 
-def patch(changes: Iterable[FileChange]) -> bytes:
+def patch(changes: Iterable[PageChange]) -> bytes:
     """All changes as one patch for `git apply` or `patch -p1`, run in the root.
 
     Args:
@@ -276,27 +286,35 @@ def patch(changes: Iterable[FileChange]) -> bytes:
         Bytes, because each file keeps its encoding; b"" if nothing changes.
 
     Raises:
+        OptionError: a page is not a text file.
         OutputError: a file has changed since the plan.
     """
-    return b"".join(
-        header(change.path) + hunks(change.before, change.edits)
-        for change in changes
-        if change.edits
-    )
+    found: list[bytes] = []
+    for change in changes:
+        if not change.edits:
+            continue
+        page = change.open()
+        if not isinstance(page, TextPage):
+            raise OptionError(
+                f"got {change.path}; expected only HTML and Markdown files in a patch: write the "
+                "changes instead"
+            )
+        found.append(page.patch(change.edits))
+    return b"".join(found)
 
 
 # Planning
 
 
 class _Planner:
-    """Plans the changes of one folder's files.
+    """Plans the changes of the pages of one destination.
 
     Attributes:
         approved: the occurrences with an approved alt, by page.
     """
 
-    def __init__(self, store: Store, root: Path, options: WriteOptions) -> None:
-        self._store, self._options = store, options
+    def __init__(self, store: Store, destination: Destination, options: WriteOptions) -> None:
+        self._store, self._destination, self._options = store, destination, options
         self._pages: dict[str, Page] = {}
         for page in store.pages():
             if page.sha256 or page.url not in self._pages:
@@ -305,61 +323,50 @@ class _Planner:
         for stored in store.occurrences(stage="reviewed"):
             if stored.review is not None and stored.review.alt is not None:
                 self.approved.setdefault(stored.occurrence.page, []).append(stored)
-        self._finder = PageFiles(root, list(self.approved))
 
-    def file(self, url: str) -> Path:
-        """The file of a page.
+    def page(self, url: str) -> Page:
+        """A page as it was read; without a digest if it was not, as in a crawler's export."""
+        return self._pages.get(url, Page(url))
 
-        Raises:
-            OutputError: there is none, or none with the content of a crawled page.
-        """
-        files = self._finder.files(url)
-        if not is_url(url):
-            return files[0]
-        page = self._pages.get(url, Page(url))
-        if not page.sha256:
-            return files[0]  # the page comes from an export: its occurrences are refused
-        for file in files:
-            if PageText(_read(file), file).is_page(page, self._store):
-                return file
-        raise OutputError(
-            f"{files[0].name} does not have the content that was crawled; copy the site again "
-            "without converting its links, or scan the folder instead"
-        )
-
-    def change(self, path: str, file: Path, occurrences: Sequence[StoredOccurrence]) -> FileChange:
-        """The change of one file."""
-        content = _read(file)
-        source = PageText(content, file)
-        changes: dict[int, Change] = {}
-        refused: list[tuple[StoredOccurrence, str]] = []
-        up_to_date: list[int] = []
-        for stored in occurrences:
-            try:
-                found = self._wanted(source, stored)
-                if found is None:
-                    up_to_date.append(stored.id)
-                    continue
-                offset, change = found
-                if changes.setdefault(offset, change).after != change.after:
-                    raise OutputError("another page has this file, and another alt approved for it")
-                if changes[offset] is not change:
-                    up_to_date.append(stored.id)
-            except OutputError as error:
-                refused.append((stored, str(error)))
-        edits = self._edits(source, changes, occurrences, refused)
-        return FileChange(
+    def change(self, location: str, occurrences: Sequence[StoredOccurrence]) -> PageChange:
+        """The change of one stored page."""
+        path = occurrences[0].occurrence.page
+        try:
+            page = self._destination.open(location)
+            path = page.path
+            changes: dict[int, AltChange] = {}  # by the position in the current page
+            refused: list[tuple[StoredOccurrence, str]] = []
+            up_to_date: list[int] = []
+            for stored in occurrences:
+                try:
+                    found = self._wanted(page, stored)
+                    if found is None:
+                        up_to_date.append(stored.id)
+                        continue
+                    same = changes.setdefault(found.occurrence.position, found)
+                    if same.alt != found.alt:
+                        raise OutputError(
+                            "another page has this file, and another alt approved for it"
+                        )
+                    if same is not found:
+                        up_to_date.append(stored.id)
+                except OutputError as error:
+                    refused.append((stored, str(error)))
+            edits = _edits(page, list(changes.values()), occurrences, refused)
+        except (CutlineError, UnicodeError) as error:
+            return _refusal(path, occurrences, error)
+        return PageChange(
             path,
-            file,
-            source.digests[0],
-            source.encoding,
+            self._destination,
+            location,
+            page.sha256,
             edits,
             tuple(refused),
             tuple(up_to_date),
         )
 
-    def _wanted(self, source: PageText, stored: StoredOccurrence) -> tuple[int, Change] | None:
-        """The offset and the change of an occurrence; None if it already has its alt.
+    def _wanted(self, page: OpenPage, stored: StoredOccurrence) -> AltChange | None:
+        """The change of an occurrence; None if it already has its alt.
 
         Raises:
             OutputError: it may not or cannot be written.
@@ -367,140 +374,143 @@ class _Planner:
         occurrence, review = stored.occurrence, stored.review
         if review is None or review.alt is None:
             return None
-        same = (
-            occurrence.page in self._pages and self._pages[occurrence.page].sha256 in source.digests
-        )
-        there = source.locate(self._store, occurrence, same)
+
+        def known() -> list[ImageOccurrence]:
+            return [each.occurrence for each in self._store.occurrences(page=occurrence.page)]
+
+        there = page.locate(occurrence, self.page(occurrence.page), known)
         if has_alt(there, review.alt):
             return None
-        after = source.with_alt(there.markup, occurrence.kind, clean(review.alt))
-        if after == there.markup:
+        change = AltChange(stored.id, there, clean(review.alt))
+        if not page.check(change):
             return None
         reviews = [*self._store.history(stored.id), review]
         decision = may_write(there, reviews, self._options)
         if not decision.allowed:
             raise OutputError(decision.reason)
-        return there.offset, Change(stored.id, review.alt, there.markup, after)
+        return change
 
-    def _edits(
-        self,
-        source: PageText,
-        changes: dict[int, Change],
-        occurrences: Sequence[StoredOccurrence],
-        refused: list[tuple[StoredOccurrence, str]],
-    ) -> tuple[Edit, ...]:
-        """The edits of a file; changes that the file does not allow are moved to `refused`."""
+
+def _edits(
+    page: OpenPage,
+    changes: list[AltChange],
+    occurrences: Sequence[StoredOccurrence],
+    refused: list[tuple[StoredOccurrence, str]],
+) -> tuple[Edit, ...]:
+    """The edits of a page; changes that it does not allow are moved to `refused`."""
+    if not changes:
+        return ()
+    try:
+        return page.edits(changes)
+    except OutputError:  # find out which
+        by_id = {stored.id: stored for stored in occurrences}
+    allowed: list[AltChange] = []
+    for change in changes:
         try:
-            return source.edits(changes)
-        except OutputError:  # find out which
-            by_id = {stored.id: stored for stored in occurrences}
-        for offset, change in list(changes.items()):
-            try:
-                source.edits({offset: change})
-            except OutputError as error:
-                refused.append((by_id[change.occurrence], str(error)))
-                del changes[offset]
-        return source.edits(changes)
+            page.edits([change])
+            allowed.append(change)
+        except OutputError as error:
+            refused.append((by_id[change.id], str(error)))
+    return page.edits(allowed) if allowed else ()
 
 
-# Restoring
+def _refusal(
+    path: str, occurrences: Sequence[StoredOccurrence], error: CutlineError | UnicodeError
+) -> PageChange:
+    return PageChange(path, refused=tuple((each, str(error)) for each in occurrences))
 
 
-def _restore(entry: JournalEntry, folders: Sequence[Path]) -> bool:
-    """Restore the file of a journal entry; False if it already has the earlier content.
+# Writing and restoring
+
+
+def _write(change: PageChange, lines: Journal, when: str) -> tuple[tuple[Edit, ...], str]:
+    """Write one page; returns what was changed in effect, and what differs from the plan.
 
     Raises:
-        OutputError: the file changed since, or `apply` cannot have written the entry.
+        JournalError: the journal cannot be written; the page is unchanged.
+        CutlineError, OSError: the page cannot be written; it is unchanged.
+    """
+    page = change.open()
+    number = 0
+
+    def commit(after: str) -> None:
+        nonlocal number
+        entry = JournalEntry(0, change.path, change.location, change.sha256, after, change.edits)
+        number = lines.add_entry(entry, when)
+
+    try:
+        page.write(change.edits, commit)
+    except ChangedByStoreError as error:
+        lines.add_correction(number, error.sha256, error.edits, when)
+        return error.edits, str(error)
+    return change.edits, ""
+
+
+def _restore(entry: JournalEntry, destinations: Sequence[Destination]) -> bool:
+    """Restore the page of a journal entry; False if it already has the earlier content.
+
+    Raises:
+        OutputError: the page changed since, or `apply` cannot have written the entry.
         OSError: it cannot be read or written.
     """
     if entry.problem:
         raise OutputError(entry.problem)
-    file = _file_of(entry, folders)
-    content = read_regular(file)
-    if _sha256(content) == entry.before:
+    page = _reopen(entry, destinations)
+    if page.sha256 == entry.before:
         return False
-    if _sha256(content) != entry.after:
+    if page.sha256 != entry.after:
         raise OutputError("it changed since it was written; restore it by hand")
-    source = PageText(content, file)
-    edits: list[Edit] = []
-    grown = 0
-    for each in entry.edits:
-        texts = [
-            part.decode(source.encoding, "surrogateescape") for part in (each.before, each.after)
-        ]
-        if not differs_in_alt_only(*texts):
-            raise OutputError("the journal asks to change more than alts; restore it by hand")
-        edits.append(Edit(each.occurrence, each.start + grown, each.after, each.before, each.alt))
-        grown += len(each.after) - len(each.before)
-    restored = edited(content, edits)
-    if _sha256(restored) != entry.before:
-        raise OutputError("the journal does not fit the file; restore it by hand")
-    with replacing(file, keep_owner=True) as new:
-        new.write(restored)
+    edits = inverted(entry.edits)
+    if not page.only_alts(edits):
+        raise OutputError("the journal asks to change more than alts; restore it by hand")
+
+    def check(after: str) -> None:
+        if after != entry.before:
+            raise OutputError("the journal does not fit the file; restore it by hand")
+
+    page.write(edits, check)
     return True
 
 
-def _file_of(entry: JournalEntry, folders: Sequence[Path]) -> Path:
-    """The file of a journal's entry.
+def _reopen(entry: JournalEntry, destinations: Sequence[Destination]) -> OpenPage:
+    """The current page of a journal entry.
 
     Raises:
-        OutputError: it is not within a folder that `apply` was given.
+        OutputError: it is not in a destination that `apply` was given.
     """
-    file = Path(entry.file)
-    if not folders:
+    for destination in destinations:
+        if destination.owns(entry.file):
+            return destination.open(entry.file)
+    if is_url(entry.file):
+        raise OutputError("it is not in a folder; name the destination that apply wrote to")
+    if not destinations:
         raise OutputError("the record does not say which folder apply was given; name the folder")
-    if ".." in file.parts or not file.is_absolute():
-        raise OutputError("its path in the journal is not absolute; restore it by hand")
-    resolved = file.resolve()
-    if not any(resolved.is_relative_to(folder) for folder in folders):
-        raise OutputError("it is not in the folder that apply was given; restore it by hand")
-    return resolved
+    raise OutputError("it is not in the folder that apply was given; restore it by hand")
 
 
-def _remember_folders(store: Store, folders: Iterable[Path]) -> None:
-    known = _known_folders(store) if store.setting(_FOLDERS) else []
-    new = [each for each in sorted(folders) if each not in known]
+def _remember_addresses(store: Store, addresses: Iterable[str]) -> None:
+    known = _known_addresses(store) if store.setting(_ADDRESSES) else []
+    new = [each for each in sorted(addresses) if each not in known]
     if new:
-        store.put_setting(_FOLDERS, json.dumps([str(each) for each in (*known, *new)]))
+        store.put_setting(_ADDRESSES, json.dumps([*known, *new]))
 
 
 def _known_folders(store: Store) -> list[Path]:
-    """The folders passed to `apply`; a store of version 0.1 only has the scanned folder."""
-    recorded = store.setting(_FOLDERS)
+    """The folders that `apply` wrote to."""
+    return [Path(each) for each in _known_addresses(store) if not is_url(each)]
+
+
+def _known_addresses(store: Store) -> list[str]:
+    """The addresses passed to `apply`; a store of version 0.1 only has the scanned folder."""
+    recorded = store.setting(_ADDRESSES)
     if recorded is None:
         scanned = store.setting("root")
-        return [Path(scanned)] if scanned else []
+        return [scanned] if scanned else []
     try:
         known = json.loads(recorded)
     except (ValueError, RecursionError):
         return []
-    known = known if isinstance(known, list) else []
-    return [Path(each) for each in known if isinstance(each, str)]
-
-
-def _entry(change: FileChange, after: bytes) -> JournalEntry:
-    return JournalEntry(
-        0,
-        path=change.path,
-        file=str(change.file),
-        before=change.sha256,
-        after=_sha256(after),
-        edits=tuple(
-            JournalEdit(edit.occurrence, edit.start, edit.before, edit.after, edit.alt)
-            for edit in change.edits
-        ),
-    )
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return read_regular(file)
-    except OSError as error:
-        raise OutputError(f"it cannot be read: {error.strerror}") from error
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return [each for each in known if isinstance(each, str)] if isinstance(known, list) else []
 
 
 def _reason(error: Exception) -> str:

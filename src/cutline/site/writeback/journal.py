@@ -1,8 +1,8 @@
 """The journal that `apply` writes and `undo` reads.
 
-Lines of JSON: a header, an entry per file written, and a line per entry undone. The
-entry of a file is on the disk before the file is replaced, so after a kill the file's own digest
-tells whether it was.
+Lines of JSON: a header, an entry per page written, a line per entry undone, and a line per entry
+of which the destination kept another text. The entry of a page is on the disk before the page is
+written, so after a kill the page's own digest tells whether it was.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from cutline.atomic import read_regular
 from cutline.errors import OptionError, OutputError
+from cutline.site.destination import Edit
 
 _HEADER = {"journal": "cutline site apply", "version": 1}
 _LARGEST_BYTES = 1 << 30
@@ -30,33 +31,15 @@ class JournalError(OutputError):
 
 
 @dataclass(frozen=True)
-class JournalEdit:
-    """The markup of one occurrence in one file.
-
-    Attributes:
-        occurrence: its id in the store.
-        start: where `before` began in the file, in bytes.
-        before, after: the markup as it was and as it was written.
-        alt: the approved alt.
-    """
-
-    occurrence: int
-    start: int
-    before: bytes
-    after: bytes
-    alt: str
-
-
-@dataclass(frozen=True)
 class JournalEntry:
-    """One file that was written, or was about to be.
+    """One page that was written, or was about to be.
 
     Attributes:
         number: of the line, 0-based.
-        path: of the file, relative to the folder that `apply` was given.
-        file: its absolute path.
+        path: its short name, such as a path relative to the folder that `apply` was given.
+        file: its location in the destination: an absolute path, or a URL.
         before, after: the SHA-256 of its content.
-        edits: in file order.
+        edits: ordered by part and position.
         problem: why the line cannot be used; "" if it can.
     """
 
@@ -65,7 +48,7 @@ class JournalEntry:
     file: str = ""
     before: str = ""
     after: str = ""
-    edits: tuple[JournalEdit, ...] = ()
+    edits: tuple[Edit, ...] = ()
     problem: str = ""
 
 
@@ -121,17 +104,23 @@ class Journal:
     def entries(self) -> Iterator[JournalEntry]:
         """The entries that are not undone, oldest first; damaged lines with their problem."""
         undone = set()
+        corrections: dict[int, dict[str, Any]] = {}
         for line in self.lines:
             number = line.get("undone") if isinstance(line, dict) else None
             if type(number) is int:
                 undone.add(number)
+            number = line.get("corrects") if isinstance(line, dict) else None
+            if type(number) is int:
+                corrections[number] = line
         for number, line in enumerate(self.lines[1:], 1):
-            if number in undone or (isinstance(line, dict) and "undone" in line):
+            if number in undone or (isinstance(line, dict) and {"undone", "corrects"} & set(line)):
                 continue
+            if number in corrections and isinstance(line, dict):
+                line |= {name: corrections[number].get(name) for name in ("after", "edits")}
             yield _entry(number, line)
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Add a line and bring it to the disk.
+    def add(self, line: dict[str, Any]) -> int:
+        """Add a line and bring it to the disk; returns its number.
 
         Raises:
             JournalError: the disk is full or unavailable; the journal keeps its last complete line.
@@ -148,26 +137,38 @@ class Journal:
             raise JournalError(f"{self.path}: {error.strerror}; make room") from error
         self.lines += added
         self._whole_bytes += len(content)
+        return len(self.lines) - 1
 
-    def add_entry(self, entry: JournalEntry, when: str) -> None:
-        """Add the entry of a file that is about to be written; raises as `add` does.
+    def add_entry(self, entry: JournalEntry, when: str) -> int:
+        """Add the entry of a page that is about to be written; raises as `add` does.
 
         Args:
             entry: its number does not count.
             when: ISO 8601 in UTC.
+
+        Returns:
+            The number of its line.
         """
-        edits = [
-            {
-                "use": edit.occurrence,
-                "at": edit.start,
-                "alt": edit.alt,
-                "was": edit.before.decode("utf-8", "surrogateescape"),
-                "is": edit.after.decode("utf-8", "surrogateescape"),
-            }
-            for edit in entry.edits
-        ]
         digests = {"before": entry.before, "after": entry.after}
-        self.add({"file": entry.file, "path": entry.path, "when": when, **digests, "edits": edits})
+        edits = list(map(_record, entry.edits))
+        return self.add(
+            {"file": entry.file, "path": entry.path, "when": when, **digests, "edits": edits}
+        )
+
+    def add_correction(self, number: int, after: str, edits: Sequence[Edit], when: str) -> None:
+        """Record what an entry changed in effect, where the destination keeps another text.
+
+        Args:
+            number: of the entry's line.
+            after: the SHA-256 of the page as it is now.
+            edits: what was changed in effect.
+            when: ISO 8601 in UTC.
+
+        Raises:
+            JournalError: as `add` does.
+        """
+        records = list(map(_record, edits))
+        self.add({"corrects": number, "when": when, "after": after, "edits": records})
 
     def add_undone(self, entry: JournalEntry, when: str) -> None:
         """Record that an entry was undone; raises as `add` does."""
@@ -225,14 +226,27 @@ def _entry(number: int, line: Any) -> JournalEntry:
     return JournalEntry(number, **texts, edits=edits)
 
 
-def _edit(record: Any) -> JournalEdit:
+def _record(edit: Edit) -> dict[str, Any]:
+    record = {
+        "use": edit.occurrence,
+        "at": edit.start,
+        "alt": edit.alt,
+        "was": edit.before.decode("utf-8", "surrogateescape"),
+        "is": edit.after.decode("utf-8", "surrogateescape"),
+    }
+    return record | ({"part": edit.part} if edit.part else {})
+
+
+def _edit(record: Any) -> Edit:
     occurrence, start, alt = record["use"], record["at"], record["alt"]
+    part = record.get("part", "")
     if (
         type(occurrence) is not int
         or type(start) is not int
         or not isinstance(alt, str)
+        or not isinstance(part, str)
         or start < 0
     ):
         raise TypeError
     before, after = (record[name].encode("utf-8", "surrogateescape") for name in ("was", "is"))
-    return JournalEdit(occurrence, start, before, after, alt)
+    return Edit(occurrence, start, before, after, alt, part)

@@ -7,13 +7,13 @@ import os
 import re
 from bisect import bisect_left
 from codecs import getincrementalencoder
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
 from cutline.errors import OutputError
+from cutline.site.destination import AltChange, Edit, Known, find_again, identity
 from cutline.site.model import ImageOccurrence, Kind, Page
 from cutline.site.pages.alt_markup import clean, has_alt, with_alt
 from cutline.site.pages.markdown_dialects import attribute_list_at, is_mdx, is_quarto
@@ -25,9 +25,7 @@ from cutline.site.pages.scan import (
 )
 from cutline.site.pages.templates import SpanKind, template_spans
 from cutline.site.store.store import Store
-from cutline.site.writeback.patch import Edit
 
-_NEAR = 30  # characters on either side that distinguish equal images
 _INDEXES = ("index.html", "index.htm", "index.xhtml", "index.md")
 _SAMPLE = 100  # pages used to detect the layout of a mirror
 _BLOCK_END = re.compile(
@@ -38,22 +36,6 @@ _BLOCK_END = re.compile(
     re.IGNORECASE,
 )
 _REFERENCE = re.compile(r"&#?\w+;")
-
-
-@dataclass(frozen=True)
-class Change:
-    """The change of one occurrence's markup.
-
-    Attributes:
-        occurrence: its id in the store.
-        alt: the approved alt.
-        markup, after: the current and the new markup.
-    """
-
-    occurrence: int
-    alt: str
-    markup: str
-    after: str
 
 
 def is_url(page: str) -> bool:
@@ -215,7 +197,7 @@ class PageText:
         current = self.current_occurrences(page.url)
         known = (each for each in store.occurrences(page=page.url) if not each.origin)
         earlier = sorted(known, key=lambda stored: stored.occurrence.position)
-        if [_what(each) for each in current] != [_what(each.occurrence) for each in earlier]:
+        if [identity(each) for each in current] != [identity(each.occurrence) for each in earlier]:
             return False
         pieces, position = [], 0
         for now, stored in zip(current, earlier, strict=True):
@@ -245,13 +227,13 @@ class PageText:
             in_quarto=is_quarto(self._name),
         )
 
-    def locate(self, store: Store, occurrence: ImageOccurrence, same: bool) -> ImageOccurrence:
+    def locate(self, occurrence: ImageOccurrence, same: bool, known: Known) -> ImageOccurrence:
         """The current occurrence in the file: the same tag, with any alt.
 
         Args:
-            store: has the page's other occurrences.
             occurrence: as it was when the page was read.
             same: whether the file is unchanged since then.
+            known: all occurrences of the page as they were read.
 
         Raises:
             OutputError: it is missing, ambiguous, or within template code.
@@ -266,7 +248,8 @@ class PageText:
             and self.text.startswith(occurrence.markup, occurrence.offset)
         )
         if not there or self._has_list(occurrence):
-            occurrence = self._moved(store, occurrence)
+            now = self.current_occurrences(occurrence.page)
+            occurrence = find_again(occurrence, now, known, self._is_but_for_alt)
         self._refuse_code(occurrence)
         return occurrence
 
@@ -293,27 +276,8 @@ class PageText:
         what = kind if kind is SpanKind.FRONT_MATTER else f"a {kind}"
         raise OutputError(f"it is in {what}, which is not page content; scan the page again")
 
-    def _moved(self, store: Store, occurrence: ImageOccurrence) -> ImageOccurrence:
-        now = self.current_occurrences(occurrence.page)
-        alike = [each for each in now if self._is_but_for_alt(occurrence, each)]
-        if not alike:
-            raise OutputError("it changed since the scan, or is gone; scan the page again")
-        near = [each for each in alike if _surroundings(each) == _surroundings(occurrence)]
-        if len(near) == 1:
-            return near[0]
-        known = [stored.occurrence for stored in store.occurrences(page=occurrence.page)]
-        if [_what(each) for each in known] == [_what(each) for each in now]:
-            there = now[[each.position for each in known].index(occurrence.position)]
-            if there in alike:
-                return there
-        if len(alike) > 1 or [_what(each) for each in known].count(_what(occurrence)) > 1:
-            raise OutputError("the page changed and has several like it; scan the page again")
-        return alike[0]
-
     def _is_but_for_alt(self, occurrence: ImageOccurrence, other: ImageOccurrence) -> bool:
         """Whether both have the same markup apart from the alt."""
-        if _what(other) != _what(occurrence):
-            return False
         if other.markup == occurrence.markup:  # also of a tag that cannot be read safely
             return True
         for alt in ("-", ""):
@@ -323,11 +287,8 @@ class PageText:
                     return True
         return False
 
-    def edits(self, changes: Mapping[int, Change]) -> tuple[Edit, ...]:
+    def edits(self, changes: Sequence[AltChange]) -> tuple[Edit, ...]:
         """The changes as byte edits that do not affect each other.
-
-        Args:
-            changes: by their offsets in the text.
 
         Raises:
             OutputError: the file's encoding or its Markdown does not allow one of them.
@@ -336,35 +297,35 @@ class PageText:
         edits: list[Edit] = []
         text, position, start = "", 0, 0
         try:
-            for offset, change in sorted(changes.items()):
+            for change in sorted(changes, key=lambda each: each.occurrence.offset):
+                markup, offset = change.occurrence.markup, change.occurrence.offset
+                changed = self.with_alt(markup, change.occurrence.kind, clean(change.alt))
+                if self.is_markdown:
+                    self._refuse_references(offset, changed)
                 gap = self.text[position:offset]
-                text += gap + change.after
+                text += gap + changed
                 between = old.encode(gap)
                 if new.encode(gap) != between:
                     raise OutputError(f"its encoding ({self.encoding}) allows no change here")
                 start += len(between)
-                before = old.encode(change.markup)
-                edits.append(
-                    Edit(change.occurrence, start, before, new.encode(change.after), change.alt)
-                )
+                before = old.encode(markup)
+                edits.append(Edit(change.id, start, before, new.encode(changed), change.alt))
                 start += len(before)
-                position = offset + len(change.markup)
+                position = offset + len(markup)
         except UnicodeError as error:
             raise OutputError(
                 f"its encoding ({self.encoding}) lacks a character of the alt"
             ) from error
         if self.is_markdown and edits:
-            for offset, change in changes.items():
-                self._refuse_references(offset, change)
             self._check(text + self.text[position:], changes)
         return tuple(edits)
 
-    def _refuse_references(self, offset: int, change: Change) -> None:
+    def _refuse_references(self, offset: int, after: str) -> None:
         """Refuse a character reference in a label in a line that has the end tag of a block.
 
         Python-Markdown moves the reference out of its paragraph.
         """
-        if not change.markup.startswith("![") or not _REFERENCE.search(change.after):
+        if not after.startswith("![") or not _REFERENCE.search(after):
             return
         if _BLOCK_END.search(self.text[max(0, offset - 5000) : offset]):
             raise OutputError(
@@ -372,31 +333,15 @@ class PageText:
                 "character reference; move the image to a line of its own"
             )
 
-    def _check(self, text: str, changes: Mapping[int, Change]) -> None:
+    def _check(self, text: str, changes: Sequence[AltChange]) -> None:
         """Parse the new Markdown: the meaning of its markup depends on the context."""
         before = self.current_occurrences(self._name)
-        expected = [
-            clean(changes[each.offset].alt) if each.offset in changes else each.alt or ""
-            for each in before
-        ]
+        alts = {each.occurrence.offset: clean(each.alt) for each in changes}
+        expected = [alts.get(each.offset, each.alt or "") for each in before]
         after = self.occurrences(text, self._name)
         ours = [
-            has_alt(each, alt) if was.offset in changes else (each.alt or "") == alt
+            has_alt(each, alt) if was.offset in alts else (each.alt or "") == alt
             for each, was, alt in zip(after, before, expected, strict=False)
         ]
         if len(after) != len(before) or not all(ours):
             raise OutputError("its Markdown would not read as approved; change it by hand")
-
-
-def _surroundings(occurrence: ImageOccurrence) -> tuple[str, ...]:
-    return (
-        occurrence.link_text,
-        occurrence.caption,
-        occurrence.heading,
-        occurrence.before[-_NEAR:],
-        occurrence.after[:_NEAR],
-    )
-
-
-def _what(occurrence: ImageOccurrence) -> tuple[Kind, str]:
-    return (occurrence.kind, occurrence.source)

@@ -1,54 +1,19 @@
-"""Applies changes to a file's bytes, and formats them as a patch."""
+"""Formats edits of a file's bytes as a patch."""
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate, takewhile
 
-from cutline.errors import OutputError
+from cutline.site.destination import Edit, edited
 
 _CONTEXT_LINES = 3
 _NEAR = 60  # characters
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 _ODD_NAME = re.compile(rb'[\x00-\x1f\x7f"\\]')
-
-
-@dataclass(frozen=True)
-class Edit:
-    """The change of one occurrence's markup in one file.
-
-    Attributes:
-        occurrence: its id in the store.
-        start: where `before` begins in the file as it is, in bytes.
-        before, after: the whole tag or Markdown image, current and new.
-        alt: the approved alt.
-    """
-
-    occurrence: int
-    start: int
-    before: bytes
-    after: bytes
-    alt: str
-
-
-def edited(content: bytes, edits: Sequence[Edit]) -> bytes:
-    """The content with all edits applied.
-
-    Raises:
-        OutputError: the content at an edit's position is not its `before`.
-    """
-    pieces: list[bytes] = []
-    position = 0
-    for edit in edits:
-        end = edit.start + len(edit.before)
-        if edit.start < position or content[edit.start : end] != edit.before:
-            raise OutputError(f"byte {edit.start} is not what it was; scan the page again")
-        pieces += [content[position : edit.start], edit.after]
-        position = end
-    return b"".join([*pieces, content[position:]])
 
 
 def header(path: str) -> bytes:
