@@ -18,19 +18,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from cutline.atomic import refuse_existing
 from cutline.caption import Caption, Captioner, CaptionOptions
-from cutline.discover import find_images, is_unmatched
+from cutline.discover import is_unmatched
 from cutline.errors import OptionError, OutputError
-from cutline.options import FileOptions, Format
+from cutline.options import FileOptions, Format, is_address
+from cutline.shards import ShardFolder, ShardRows, ShardWriter
+from cutline.sources import Source, find_sources, is_absent, read_ahead
 from cutline.writers import (
     Answered,
     CsvRows,
     JsonRows,
     ResultFile,
-    Rows,
     Sidecars,
     StreamWriter,
     TextRows,
@@ -39,9 +40,13 @@ from cutline.writers import (
     read_answered,
 )
 
+Writer: TypeAlias = ResultFile | StreamWriter | ShardWriter
 
-def rows_for(options: FileOptions) -> TextRows | JsonRows | CsvRows:
+
+def rows_for(options: FileOptions) -> TextRows | JsonRows | CsvRows | ShardRows:
     """The encoder of the rows that options ask for."""
+    if options.is_sharded:
+        return ShardRows(options.rows_format)
     if options.rows_format is Format.TEXT:
         return TextRows()
     if options.rows_format is Format.JSONL:
@@ -114,12 +119,11 @@ class CaptionJob:
         self._paths = paths
         self._answered = Answered()
         self.resumable = options.output is not None and not isinstance(self.rows, TextRows)
-        if isinstance(paths, Sequence) and paths and all(map(is_unmatched, paths)):
+        if isinstance(paths, Sequence) and paths and all(map(_is_absent, paths)):
             raise OptionError(f"no file matches {' or '.join(paths)}")
-        if options.output is not None and options.resume and not isinstance(self.rows, TextRows):
-            self._answered = read_answered(options.output, self.rows)
-        elif options.output is not None and not options.force:
-            refuse_existing(options.output, resumable=self.resumable)
+        self._check_output()
+        if options.sidecar and options.column is not None:
+            raise OptionError("got --sidecar and --column; expected one of them")
         overwrites = not (options.skip_existing or options.force or options.resume)
         if options.sidecar and overwrites and isinstance(paths, Sequence):
             self._refuse_sidecars(paths)
@@ -128,6 +132,23 @@ class CaptionJob:
             raise OptionError(self._nothing_found())
         rest = Counter(self._answered.sources)
         self._todo = _from_first(self._unanswered(group, rest) for group in images)
+
+    def _check_output(self) -> None:
+        output, options = self.options.output, self.options
+        if output is None:
+            return
+        if isinstance(self.rows, ShardRows):
+            folder = ShardFolder(output, self.rows.format)
+            if options.resume:
+                self._answered = folder.read_answered()
+            elif not options.force:
+                folder.check_new(force=False)
+            return
+        assert isinstance(output, Path)
+        if options.resume and not isinstance(self.rows, TextRows):
+            self._answered = read_answered(output, self.rows)
+        elif not options.force:
+            refuse_existing(output, resumable=self.resumable)
 
     @property
     def is_finished(self) -> bool:
@@ -179,16 +200,28 @@ class CaptionJob:
                 f"{self._answered.model}; expected the same one"
             )
         options = caption_options(self.options, captioner)
+        if isinstance(self.rows, ShardRows):
+            self.rows.computation = dict(computation_of(captioner))
         writer = self._writer(stream)
         sidecars = Sidecars(force=self.options.force) if self.options.sidecar else None
         groups, self._todo = self._todo or iter(()), None
-        captions = chain.from_iterable(captioner.stream(images, options) for images in groups)
+        captions = chain.from_iterable(
+            captioner.stream(read_ahead(images, options.limits), options) for images in groups
+        )
         deliver(captions, self.rows, writer, sidecars, self.summary, on_caption, uninterrupted)
         return self.summary
 
-    def _writer(self, stream: BinaryIO | None) -> ResultFile | StreamWriter | None:
+    def _writer(self, stream: BinaryIO | None) -> Writer | None:
         if (output := self.options.output) is None:
             return None if stream is None else StreamWriter(stream, self.rows.header)
+        if isinstance(self.rows, ShardRows):
+            folder = ShardFolder(output, self.rows.format)
+            if self._answered.failed:
+                folder.drop_failed()
+            if not self.options.resume:
+                folder.check_new(force=self.options.force)
+            return ShardWriter(folder)
+        assert isinstance(output, Path)
         kept = self._answered.whole_bytes if self.options.resume else None
         if self._answered.failed and not isinstance(self.rows, TextRows):
             kept = drop_failed(output, self.rows)
@@ -204,23 +237,27 @@ class CaptionJob:
         self,
         paths: Sequence[str] | Iterator[Sequence[str]],
         passed_over: Counter[str] | None,
-    ) -> Iterator[Iterator[Path]]:
+    ) -> Iterator[Iterator[Source]]:
         groups = iter([paths]) if isinstance(paths, Sequence) else paths
-        recursive = self.options.recursive
-        return (find_images(group, recursive, passed_over=passed_over) for group in groups)
+        recursive, column = self.options.recursive, self.options.column
+        return (
+            find_sources(group, recursive, column=column, passed_over=passed_over)
+            for group in groups
+        )
 
-    def _unanswered(self, images: Iterable[Path], rest: Counter[str]) -> Iterator[Path]:
+    def _unanswered(self, images: Iterable[Source], rest: Counter[str]) -> Iterator[Source]:
+        key = self.rows.key if isinstance(self.rows, ShardRows) else str
         for image in images:
-            if rest[str(image)]:
-                rest[str(image)] -= 1
-            elif not (self.options.skip_existing and Sidecars.stands_beside(image)):
+            if rest and (left := rest.get(key(str(image)), 0)):
+                rest[key(str(image))] = left - 1
+            elif not (self.options.skip_existing and _has_sidecar(image)):
                 yield image
 
     def _refuse_sidecars(self, paths: Sequence[str]) -> None:
         images = chain.from_iterable(self._listing(paths, None))
-        for image in filter(Sidecars.stands_beside, images):
+        for image in filter(_has_sidecar, images):
             raise OptionError(
-                f"got {Sidecars.path(image)}, which exists; add --skip-existing to skip its "
+                f"got {Sidecars.path(str(image))}, which exists; add --skip-existing to skip its "
                 "image, or --force to replace it"
             )
 
@@ -234,8 +271,8 @@ class CaptionJob:
 
 def deliver(
     results: Iterable[Any],
-    rows: Rows,
-    writer: ResultFile | StreamWriter | None,
+    rows: Any,
+    writer: Any,
     sidecars: Sidecars | None,
     summary: Summary,
     on_result: Callable[[Any], None],
@@ -246,7 +283,7 @@ def deliver(
     Args:
         results: captions, or other results with a source and an error.
         rows: how results become rows; a `footer` it may have is written last.
-        writer: where rows go; it is closed at the end, whatever happens.
+        writer: a `Writer` for such rows, or None; it is closed at the end, whatever happens.
         sidecars: how captions are written beside their images, if they are.
         summary: counts what is done.
         on_result: called after each result.
@@ -292,7 +329,21 @@ def describe_passed_over(passed_over: Counter[str]) -> str:
     return f"{count} {'file' if count == 1 else 'files'}: {', '.join(shown)}"
 
 
-def _from_first(groups: Iterator[Iterator[Path]]) -> Iterator[Iterator[Path]] | None:
+def computation_of(captioner: Captioner) -> dict[str, Any]:
+    """How a captioner computes: "engine", "precision" and "threads"; for rows that record it."""
+    described = getattr(captioner, "computation", None)
+    return dict(described) if described is not None else {}
+
+
+def _is_absent(path: str) -> bool:
+    return is_absent(path) if is_address(path) else is_unmatched(path)
+
+
+def _has_sidecar(image: Source) -> bool:
+    return isinstance(image, Path) and Sidecars.stands_beside(image)
+
+
+def _from_first(groups: Iterator[Iterator[Source]]) -> Iterator[Iterator[Source]] | None:
     """The groups from the first one that has an image in it; None if none has."""
     for group in groups:
         for first in group:

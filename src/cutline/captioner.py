@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,6 +92,16 @@ class BundleCaptioner(RegionCaptioner):
         self._labels = runtime.bundle.labels()
         self._bias = runtime.bundle.bias()
         self._kinds = runtime.bundle.kinds()
+
+    @property
+    def computation(self) -> dict[str, Any]:
+        """How captions are computed: "engine", "precision" and "threads"."""
+        runtime = self.runtime
+        return {
+            "engine": runtime.engine,
+            "precision": runtime.precision,
+            "threads": runtime.threads,
+        }
 
     def _one(self, image: Picture, options: CaptionOptions | None) -> Caption:
         [caption] = self._caption([image], options or CaptionOptions(), threading.Event())

@@ -56,7 +56,7 @@ def find_images(
         if is_literal(pattern):
             yield from _expand(Path(pattern), recursive, passed_over, extensions)
             continue
-        found = sorted(set(_matches(pattern)), key=_natural)
+        found = sorted(set(_matches(pattern)), key=natural_key)
         for match in map(Path, found or [pattern]):
             if "**" not in pattern or not _is_folder(match):
                 yield from _expand(match, recursive, passed_over, extensions)
@@ -136,7 +136,7 @@ def _walk(
         except OSError:
             yield folder
             continue
-        entries = sorted((e for e in entries if e[0][0] != "."), key=lambda e: _natural(e[0]))
+        entries = sorted((e for e in entries if e[0][0] != "."), key=lambda e: natural_key(e[0]))
         files = [name for name, is_folder in entries if not is_folder]
         images = [name for name in files if Path(name).suffix.lower() in extensions]
         if passed_over is not None:
@@ -155,6 +155,7 @@ def _is_folder(path: Path | os.DirEntry[str]) -> bool:
         return False
 
 
-def _natural(name: str) -> tuple[list[str | int], str]:
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """A sort key by which 2 goes before 10."""
     parts = re.split(r"(\d+)", name.casefold())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name

@@ -25,7 +25,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
@@ -59,7 +59,22 @@ from cutline.media_type import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.ImageFile import ImageFile
-ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """The content of an image file under a name of its own, such as a URL.
+
+    Attributes:
+        name: what messages and `Caption.source` say.
+        content: the file's bytes, or the reason why there are none.
+    """
+
+    name: str
+    content: bytes | ImageError = field(repr=False)
+
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | NamedImage | Image.Image | np.ndarray"
 """Anything that holds a picture: a path, the bytes of a file, a Pillow image, an array."""
 _READERS = {
     "JPEG": "JpegImagePlugin.JpegImageFile",
@@ -126,6 +141,8 @@ _DEFAULT_LIMITS = Limits()
 
 def describe(source: object) -> str:
     """Name a source for a person: its path, or its kind and size."""
+    if isinstance(source, NamedImage):
+        return source.name
     if isinstance(source, bytes):
         return f"<bytes: {len(source)} B>"
     if isinstance(source, np.ndarray):
@@ -175,6 +192,10 @@ def decode_image(
     if around_px is not None and around_px < 1:
         raise OptionError(f"got around_px={around_px}; expected at least 1 pixel")
     name = describe(source)
+    if isinstance(source, NamedImage):
+        if isinstance(source.content, ImageError):
+            raise source.content
+        source = source.content
     if isinstance(source, bytes):
         return _decode_file(BytesIO(source), len(source), name, around_px, limits)
     if isinstance(source, np.ndarray):
@@ -189,7 +210,7 @@ def decode_image(
             source.load()
             return DecodedImage(_upright(_to_rgb(source), _orientation(source)))
     if isinstance(source, str | os.PathLike):
-        with _open_file(name) as file:
+        with open_file(name) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             return _decode_file(file, size_bytes, name, around_px, limits)
     raise ImageFormatError(
@@ -198,8 +219,12 @@ def decode_image(
     )
 
 
-def _open_file(name: str) -> BinaryIO:
-    """Open a regular file, and only that: opening a named pipe would wait for its writer."""
+def open_file(name: str) -> BinaryIO:
+    """Open a regular file, and only that: opening a named pipe would wait for its writer.
+
+    Raises:
+        ImageError: there is no such file, or it cannot be opened.
+    """
     if not name:
         raise ImageNotFoundError(name, "the path is empty")
     try:

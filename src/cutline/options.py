@@ -6,13 +6,21 @@ Imports no arrays, so that `cutline --help` is quick.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from numbers import Integral
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from cutline.errors import OptionError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.]+(?:::[A-Za-z0-9+.]+)*://")
+
+
+def is_address(path: object) -> bool:
+    """Whether a path is a URL or an fsspec address, such as s3://bucket/key."""
+    return isinstance(path, str) and _ADDRESS.match(path) is not None
 
 
 def help_of(options: type, name: str) -> str:
@@ -104,6 +112,7 @@ class Format(StrEnum):
     TEXT = "text"
     JSONL = "jsonl"
     CSV = "csv"
+    PARQUET = "parquet"
 
 
 @dataclass(frozen=True)
@@ -115,14 +124,24 @@ class FileOptions:
     """
 
     recursive: bool = _option(False, "Search subfolders too.")
-    output: Path | None = field(
-        default=None, metadata={"help": "Write to this file instead of standard output."}
+    column: str | None = _option(
+        None,
+        "Caption the images in this column of Parquet, CSV or JSON Lines files: paths, URLs or "
+        "bytes.",
+    )
+    output: Path | str | None = field(
+        default=None,
+        metadata={
+            "help": "Write to this file, or address such as s3://, instead of standard output. "
+            "Parquet, and results at an address, are a folder of files."
+        },
     )
     format: Format | None = field(
         default=None, metadata={"help": "Default: from the output file's extension, else text."}
     )
     resume: bool = _option(
-        False, "Continue a jsonl or csv output: caption what is missing and retry what failed."
+        False,
+        "Continue a jsonl, csv or parquet output: caption what is missing and retry what failed.",
     )
     force: bool = _option(False, "Replace an existing output or existing sidecars.")
     sidecar: bool = _option(False, "Also write each caption to a .txt file next to its image.")
@@ -139,21 +158,38 @@ class FileOptions:
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
+        if isinstance(self.output, str) and not is_address(self.output):
+            object.__setattr__(self, "output", Path(self.output))
         if self.n_best < 1:
             raise OptionError(f"got n_best {self.n_best}; expected at least 1")
         if unknown := self.search.keys() - {each.name for each in fields(SearchOptions)}:
             raise OptionError(f"got search option {min(unknown)}; expected fields of SearchOptions")
         resumable = self.output is not None and self.rows_format is not Format.TEXT
         if self.resume and (self.force or not resumable):
-            raise OptionError("got --resume; expected a jsonl or csv --output, and no --force")
+            raise OptionError(
+                "got --resume; expected a jsonl, csv or parquet --output, and no --force"
+            )
+        if self.rows_format is Format.PARQUET and self.output is None:
+            raise OptionError("got --format parquet; expected an --output too")
+        if self.is_sharded and self.rows_format not in (Format.PARQUET, Format.JSONL):
+            raise OptionError(
+                f"got --output {self.output} in {self.rows_format} format; expected parquet or "
+                "jsonl at an address"
+            )
 
     @property
     def rows_format(self) -> Format:
         """The format, from the output's extension if none is given."""
         if self.format is not None:
             return self.format
-        extension = self.output.suffix.lower().lstrip(".") if self.output else ""
-        return Format(extension) if extension in ("jsonl", "csv") else Format.TEXT
+        extension = PurePath(self.output).suffix.lower().lstrip(".") if self.output else ""
+        known = (Format.JSONL, Format.CSV, Format.PARQUET)
+        return Format(extension) if extension in known else Format.TEXT
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the output is a folder of files instead of one file."""
+        return self.rows_format is Format.PARQUET or isinstance(self.output, str)
 
     @property
     def label_count(self) -> int:

@@ -97,6 +97,11 @@ class Runtime:
             "step", ["tokens", *self._memory, *self._rows], ["logprobs", *following]
         )
 
+    @property
+    def precision(self) -> str:
+        """The number type in which the encoder computes, such as "float32" or "bfloat16"."""
+        return self._encoder.precision
+
     def encode(self, pixels: Floats) -> Encoded:
         """Encode images: pixels (B, 3, S, S), as `Transform` returns them."""
         output = self._encoder({"pixels": pixels})
@@ -192,10 +197,15 @@ class _Graph(Protocol):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
+    @property
+    def precision(self) -> str: ...
+
     def __call__(self, feed: Mapping[str, NDArray[Any]]) -> Arrays: ...
 
 
 class _OnnxRuntimeGraph:
+    precision = "float32"
+
     def __init__(self, path: Path, threads: int, intra_op: int = 1) -> None:
         import onnxruntime
 
@@ -253,6 +263,8 @@ class _OpenVinoGraph:
             self._model = openvino.Core().compile_model(path, "CPU", settings)
         except Exception as error:
             raise EngineError(f"OpenVINO cannot load {path}: {error}") from error
+        hint = self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self.precision = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(hint, hint)
         self._name = path.name
         self._idle: list[Any] = []
         self.inputs = tuple(port.any_name for port in self._model.inputs)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from cutline.atomic import refuse_existing, replacing, write_whole
 from cutline.errors import ImageError, OutputError, VideoError
 from cutline.jsonl import finite
+from cutline.options import is_address
 from cutline.tables import escape_formula, unescape_formula
 from cutline.terminal import printable
 
@@ -404,6 +405,8 @@ class Sidecars:
             OutputError: the folder refuses it, or another text stands there; `errno` is that of
                 the system's refusal.
         """
+        if is_address(caption.source):
+            raise OutputError("an image at an address gets no sidecar; expected a local file")
         path = self.path(caption.source)
         texts = [caption.text, *(other.text for other in caption.alternatives)]
         content = "\n".join(texts) + "\n"

@@ -126,6 +126,17 @@ class HubCaptioner(RegionCaptioner):
         self._ends = torch.tensor([] if ends is None else ends).reshape(-1)
         self._processing, self._generating = threading.Lock(), threading.Lock()
 
+    @property
+    def computation(self) -> dict[str, Any]:
+        """How captions are computed: "engine", "precision" and "threads"."""
+        import torch
+
+        return {
+            "engine": "transformers",
+            "precision": str(self._network.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+        }
+
     def _one(self, image: Picture, options: CaptionOptions | None) -> Caption:
         options = options or CaptionOptions()
         [caption] = self.decode([self.encode(image, options)], options)

@@ -123,6 +123,11 @@ class RemoteCaptioner(RegionCaptioner):
         return self._client.usage
 
     @property
+    def computation(self) -> dict[str, Any]:
+        """How captions are computed: "engine" and "threads", which are requests at a time."""
+        return {"engine": "server", "threads": self._client.concurrency}
+
+    @property
     def refused_parameters(self) -> frozenset[str]:
         """Optional parameters that the server refused so far."""
         return frozenset(self._client.refused)

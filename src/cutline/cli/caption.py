@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,7 +41,8 @@ _Paths = Annotated[
     list[str],
     typer.Argument(
         metavar="PATH...",
-        help="Images, folders or patterns; - reads a list of them from standard input.",
+        help="Images, folders, patterns, URLs or addresses such as s3://bucket/folder/; - reads a "
+        "list of them from standard input.",
         show_default=False,
     ),
 ]
@@ -54,8 +54,9 @@ _Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print no progress and no closing line.")
 ]
 _FormatOption = Annotated[Format | None, field_option(FileOptions, "--format", panel="Output")]
+_Column = Annotated[str | None, field_option(FileOptions, "--column", metavar="NAME")]
 _Output = Annotated[
-    Path | None,
+    str | None,
     field_option(FileOptions, "--output", "-o", panel="Output", metavar="FILE"),
 ]
 _Resume = Annotated[bool, field_option(FileOptions, "--resume", panel="Output")]
@@ -86,6 +87,8 @@ _BatchSize = Annotated[
         "cutline caption holiday/ --recursive --output captions.jsonl --resume",
         "cutline caption *.png --sidecar --skip-existing",
         "cutline caption dog.jpg --model hub:Salesforce/blip-image-captioning-base",
+        "cutline caption s3://bucket/photos/ --recursive --output s3://bucket/captions.parquet",
+        "cutline caption photos.parquet --column url --output captions.parquet",
         "find . -name '*.jpg' -print0 | cutline caption - --null --format csv > captions.csv",
     )
 )
@@ -93,6 +96,7 @@ def caption(
     paths: _Paths,
     recursive: _Recursive = False,
     null: _Null = False,
+    column: _Column = None,
     quiet: _Quiet = False,
     format: _FormatOption = None,
     output: _Output = None,
@@ -124,10 +128,10 @@ def caption(
     """Caption images, and print each caption as soon as it is ready, in order.
 
     A terminal shows captions and progress. A pipe gets [bold]path TAB caption[/bold], then one
-    field per additional caption and label; control characters are escaped. The formats jsonl and
-    csv contain all results. An image that failed has a row with the status [bold]error[/bold], and
-    is also reported on standard error. --resume removes these rows, retries their images and
-    appends the new rows.
+    field per additional caption and label; control characters are escaped. The formats jsonl, csv
+    and parquet contain all results; parquet is a folder of files. An image that failed has a row
+    with the status [bold]error[/bold], and is also reported on standard error. --resume removes
+    these rows, retries their images and appends the new rows.
 
     Exit codes: 0 all captioned; 1 some failed; 2 usage error, or no image found; 130 or 143
     interrupted; 141 broken pipe.
@@ -141,10 +145,10 @@ def caption(
         top_p=top_p,
         seed=seed,
     )
-    chosen = given(labels=labels, batch_size=batch_size, format=format)
+    chosen = given(labels=labels, batch_size=batch_size, format=format, column=column)
     options = FileOptions(
         recursive=recursive,
-        output=None if output == Path("-") else output,
+        output=None if output == "-" else output,
         resume=resume,
         force=force,
         sidecar=sidecar,

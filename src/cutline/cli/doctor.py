@@ -24,7 +24,7 @@ from cutline.runtime import cores
 
 PACKAGES = (
     "cutline", "numpy", "pillow", "onnxruntime", "openvino", "pillow-heif", "torch", "av",
-    "scenedetect-headless",
+    "scenedetect-headless", "fsspec", "pyarrow", "ray",
 )  # fmt: skip
 FORMATS = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
 

@@ -1,0 +1,55 @@
+"""An S3 server on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import fsspec
+from moto.server import ThreadedMotoServer
+
+BUCKET = "cutline-test"
+
+
+@dataclass(frozen=True)
+class S3:
+    """A running server with one bucket.
+
+    Attributes:
+        environment: variables by which S3 clients, also in other processes, find it.
+        address: of the bucket, without a slash at the end.
+    """
+
+    environment: dict[str, str]
+    address: str = f"s3://{BUCKET}"
+
+    @property
+    def files(self) -> Any:
+        """The bucket's file system; it does not remember listings."""
+        return fsspec.filesystem("s3", use_listings_cache=False)
+
+
+@contextmanager
+def running_s3() -> Iterator[S3]:
+    """Run a server, with the environment set for this process too."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "no_proxy": "127.0.0.1",
+    }
+    try:
+        with patch.dict(os.environ, environment):
+            s3 = S3(environment)
+            s3.files.mkdir(BUCKET)
+            yield s3
+    finally:
+        server.stop()
