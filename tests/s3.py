@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import fsspec
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 BUCKET = "cutline-test"
 
@@ -48,6 +49,7 @@ def running_s3() -> Iterator[S3]:
     }
     try:
         with patch.dict(os.environ, environment):
+            S3FileSystem.clear_instance_cache()  # they keep the server of an earlier test
             s3 = S3(environment)
             s3.files.mkdir(BUCKET)
             yield s3

@@ -41,7 +41,8 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def is_run(words: list[str]) -> bool:
-    if any(word.startswith(("hub:", "http://", "models/", "ollama:", "s3://", "products.")) for word in words):
+    elsewhere = ("hub:", "http://", "models/", "ollama:", "s3://", "products.")
+    if any(word.startswith(elsewhere) for word in words):
         return False
     return not ({words[0], " ".join(words[:2])} & NOT_RUN.keys())
 
