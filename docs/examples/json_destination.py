@@ -38,7 +38,7 @@ class JsonDestination:
             yield Page(url, digest(entry), title, language), occurrences(entry, self.file.parent)
 
     def open_image(self, url: str) -> bytes | None:
-        """An image file beside the JSON file; the base class of URLs is "media:"."""
+        """An image file beside the JSON file, whose URL begins with "media:"."""
         if not url.startswith("media:"):
             return None
         file = (self.file.parent / url.removeprefix("media:")).resolve()
