@@ -155,7 +155,11 @@ def crawl(
 
 
 @site.command(
-    epilog=examples("cutline site scan public/", "cutline site scan docs/ --exclude 'archive/*'")
+    epilog=examples(
+        "cutline site scan public/",
+        "cutline site scan docs/ --exclude 'archive/*'",
+        "cutline site scan photos/ --pictures",
+    )
 )
 def scan(
     folder: Annotated[
@@ -165,17 +169,42 @@ def scan(
     store: Annotated[Path, STORE] = DEFAULT_STORE,
     include: Annotated[list[str] | None, INCLUDE] = None,
     exclude: Annotated[list[str] | None, EXCLUDE] = None,
+    pictures: Annotated[
+        bool, finding("--pictures", help="Read image files, whose alt is in their metadata.")
+    ] = False,
+    language: Annotated[
+        str | None,
+        finding("--language", metavar="TAG", help="With --pictures: the language of the alts."),
+    ] = None,
+    sidecar: Annotated[
+        str | None,
+        finding(
+            "--sidecar",
+            metavar="never|auto|always",
+            help="With --pictures: write XMP sidecars; auto: for formats that cannot be written.",
+        ),
+    ] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Find the images of a folder of HTML or Markdown files.
+    """Find the images of a folder of HTML or Markdown files, or of a folder of pictures.
+
+    A picture's alt is the IPTC field AltTextAccessibility in its metadata.
 
     Exit codes: 0 all files read; 1 some files failed; 2 usage error.
     """
     from cutline import site as library
 
+    extra: dict[str, Any] = given(language=language, sidecar=sidecar)
+    if extra and not pictures:
+        raise OptionError("got --language or --sidecar; expected --pictures with it")
     with needing("site", "cutline site"), interruptible(), Steps(quiet) as steps:
+        source: Any = folder
+        if pictures:
+            from cutline.metadata import MetadataOptions
+
+            source = library.PicturesDestination(folder, MetadataOptions(**extra))
         found = library.scan(
-            store, folder, include=include or (), exclude=exclude or (), progress=steps.show
+            store, source, include=include or (), exclude=exclude or (), progress=steps.show
         )
         steps.scanned(found)
         steps.say(next_command(store, "draft"))

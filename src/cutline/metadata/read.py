@@ -96,6 +96,31 @@ def read_text(path: str | Path, language: str | None = None) -> ImageText:
     )
 
 
+def read_alt(path: Path, language: str = DEFAULT_LANGUAGE) -> str | None:
+    """The alt text of an image file, or of its sidecar, in exactly one language.
+
+    Args:
+        path: the image file.
+        language: a language tag, or `x-default`, in which HEIF's own alternative text counts too.
+
+    Raises:
+        ImageNotFoundError, MetadataError, MissingExtraError: as `read_text`.
+    """
+    data = read_file(path)
+    fields: dict[str, Any] = {}
+    if container.kind(data) is not None:
+        fields.update(_by_key(read_fields(path)))
+    sidecar = find_sidecar(path)
+    if sidecar is not None:
+        fields.update(_by_key(read_fields(sidecar)))
+    texts = fields.get(ALT)
+    found = str(texts.get(language) or "") if isinstance(texts, dict) else ""
+    if not found.strip() and language == DEFAULT_LANGUAGE and container.kind(data) == "HEIF":
+        found = container.heif_alt_text(data) or ""
+    found = " ".join(found.replace("\0", " ").split())
+    return None if not found or is_camera_default(found) else found
+
+
 def read_file(path: Path) -> bytes:
     """The bytes of a regular file.
 

@@ -173,6 +173,71 @@ def write_text(
     """
     options = options or MetadataOptions()
     path = Path(path)
+    prepared = prepare_text(path, alt, long_description=long_description, options=options)
+    if prepared.values:
+        prepared.write(options)
+        if journal is not None:
+            journal.add(
+                {
+                    "path": str(path.absolute()),
+                    "target": str(prepared.target.absolute()),
+                    "created": prepared.created,
+                    "after": hashlib.sha256(prepared.after).hexdigest(),
+                    "restore": prepared.earlier,
+                }
+            )
+    return Written(path, prepared.target, changed=bool(prepared.values), note=prepared.note)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A verified change of an image file or a sidecar that is not written yet.
+
+    Attributes:
+        target: the file to write: the image or its sidecar.
+        created: whether the sidecar does not exist yet.
+        earlier, values: the changed fields, as they are and as they will be; None for a field that
+            is missing. Empty if the target has the text already.
+        before, after: the content of the target; `before` is empty if it is created.
+        note: what the user should know; "" if nothing.
+    """
+
+    target: Path
+    created: bool
+    earlier: dict[str, Any]
+    values: dict[str, Any]
+    before: bytes = b""
+    after: bytes = b""
+    note: str = ""
+
+    def write(self, options: MetadataOptions | None = None) -> None:
+        """Replace the target atomically.
+
+        Raises:
+            MetadataError: it has changed, is read-only, or has several hard links.
+        """
+        expected = None if self.created else self.before
+        _replace(self.target, self.after, options or MetadataOptions(), expected=expected)
+
+
+def prepare_text(
+    path: Path,
+    alt: str,
+    *,
+    long_description: str = "",
+    options: MetadataOptions | None = None,
+) -> Prepared:
+    """Prepare what `write_text` writes.
+
+    Args:
+        path, alt, long_description, options: as for `write_text`.
+
+    Raises:
+        ImageNotFoundError: there is no such file.
+        MetadataError: the file is refused; the message says why.
+        MissingExtraError: exiv2 is not installed.
+    """
+    options = options or MetadataOptions()
     alt, long_description = " ".join(alt.split()), " ".join(long_description.split())
     if not alt:
         raise MetadataError(str(path), "got an empty text; expected words")
@@ -181,36 +246,52 @@ def write_text(
     old = [] if create else read_fields(target)
     values = _values(path, old, alt, long_description, options, sidecar=target != path)
     if not values:
-        return Written(path, target, changed=False, note=note)
-    if target == path:
-        try:
-            new = _edited(path, data, values, old)
-        except MetadataError as error:
-            if options.sidecar == "never":
-                raise
-            again = write_text(
-                path,
-                alt,
-                long_description=long_description,
-                options=replace(options, sidecar="always"),
-                journal=journal,
-            )
-            return replace(again, note=f"{error.reason}; the text is in {again.target.name}")
-    else:
+        return Prepared(target, create, {}, {}, note=note)
+    try:
+        return replace(prepare_values(target, values, create=create), note=note)
+    except MetadataError as error:
+        if options.sidecar == "never" or target != path:
+            raise
+        options = replace(options, sidecar="always")
+        again = prepare_text(path, alt, long_description=long_description, options=options)
+        return replace(again, note=f"{error.reason}; the text is in {again.target.name}")
+
+
+def prepare_values(target: Path, values: dict[str, Any], *, create: bool = False) -> Prepared:
+    """Prepare a change of the fields that Cutline writes.
+
+    Args:
+        target: an image file or a sidecar.
+        values: the new values by field; None removes a field.
+        create: whether the target is a sidecar that does not exist yet.
+
+    Raises:
+        MetadataError: another field is given, or the target cannot be written without changing
+            something else.
+    """
+    if not values.keys() <= _WRITABLE:
+        raise MetadataError(str(target), f"got fields {sorted(values)}; expected those of alt text")
+    data = b"" if create else read_file(target)
+    old = [] if create else read_fields(target)
+    if target.suffix.lower() == ".xmp":
         new = _edited_sidecar(target, values, create)
-    _replace(target, new, options, expected=None if create else read_file(target))
-    if journal is not None:
-        by_key = {key: value for key, _, value in old}
-        journal.add(
-            {
-                "path": str(path.absolute()),
-                "target": str(target.absolute()),
-                "created": create,
-                "after": hashlib.sha256(new).hexdigest(),
-                "restore": {key: by_key.get(key) for key in values},
-            }
-        )
-    return Written(path, target, changed=True, note=note)
+    else:
+        new = _edited(target, data, values, old)
+    by_key = {key: value for key, _, value in old}
+    earlier = {key: by_key.get(key) for key in values}
+    return Prepared(target, create, earlier, values, data, new)
+
+
+def remove_sidecar(target: Path, values: dict[str, Any]) -> None:
+    """Delete a sidecar that holds nothing but these fields.
+
+    Raises:
+        MetadataError: it holds something else.
+    """
+    found = {key: value for key, _, value in read_fields(target)}
+    if found != values or not values.keys() <= _WRITABLE:
+        raise MetadataError(str(target), "it has other fields than those that were written")
+    target.unlink()
 
 
 def undo(journal: MetadataJournal) -> tuple[list[Path], list[tuple[Path, str]]]:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     )
     from cutline.site.store.store import Store
     from cutline.site.workflow import crawl, draft, import_export, judge, run, scan
+    from cutline.site.writeback.pictures import PicturesDestination
 
 _MODULES = {
     "cutline.progress": "Progress",
@@ -68,6 +69,7 @@ _MODULES = {
     "report_path review status undo write_report write_reviews",
     "cutline.site.store.store": "Store",
     "cutline.site.workflow": "crawl draft import_export judge run scan",
+    "cutline.site.writeback.pictures": "PicturesDestination",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
@@ -82,6 +84,7 @@ __all__ = [
     "ExportFormat",
     "ImportResult",
     "Location",
+    "PicturesDestination",
     "Progress",
     "RunResult",
     "ScanResult",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from cutline.atomic import refuse_existing, write_whole
 from cutline.errors import OptionError
 from cutline.progress import OnProgress, ignore, of_step
-from cutline.site.destinations import stored_destination
+from cutline.site.destinations import has_files, stored_destination
 from cutline.site.model import Finding, Review, Verdict, new_review
 from cutline.site.opening import StoreOrPath, open_store
 from cutline.site.outcomes import ApplyResult, ExportFormat, UndoResult
@@ -50,7 +50,7 @@ def lint(store: StoreOrPath, *, drafts: bool = False) -> Iterator[tuple[str, Fin
     from cutline.site.lint_workflow import lint_file
 
     with open_store(store, must_exist=True) as opened:
-        root = Path(opened.setting("root") or _NOWHERE)
+        root = Path((has_files(opened) and opened.setting("root")) or _NOWHERE)
         without_images = dict.fromkeys(
             page.url for page in opened.pages() if (root / page.url).is_file()
         )
@@ -219,7 +219,7 @@ def undo(
         journal = journal_path(opened.path)
         if not journal.is_file():
             return UndoResult(None, {})
-        stored = None if destinations or root else stored_destination(opened)
+        stored = None if destinations else stored_destination(opened)
         outcome = restore(
             opened,
             journal,
@@ -237,11 +237,15 @@ def _destination(store: Store, root: Path | str | Destination | None) -> Path | 
     Raises:
         OptionError: none is given, and the pages were crawled or imported.
     """
-    if root is not None:
-        return Path(root) if isinstance(root, str) else root
+    if root is not None and not isinstance(root, str | Path):
+        return root
     destination = stored_destination(store)
     if destination is not None:
+        if root is not None and str(Path(root).resolve()) != destination.address:
+            raise OptionError(f"got {root}; expected {destination.address}, or no folder")
         return destination
+    if root is not None:
+        return Path(root)
     scanned = store.setting("root")
     if scanned is None:
         raise OptionError("got no folder; expected the folder with the pages of the site")

@@ -480,7 +480,7 @@ def _approved(stored: StoredOccurrence, refused: bool) -> ImageOccurrence:
     occurrence, (alt, _) = stored.occurrence, _alts(stored, refused)
     if alt is None or occurrence.kind is Kind.CSS:
         return occurrence
-    if occurrence.kind in (Kind.MARKDOWN, Kind.ROW):
+    if occurrence.kind in (Kind.MARKDOWN, Kind.ROW) or not occurrence.markup:
         return replace(occurrence, alt=alt)
     try:
         markup = with_alt(occurrence.markup, occurrence.kind, alt)
