@@ -76,6 +76,15 @@ def test_text_is_embedded_and_read_back_with_equal_pixels(tmp_path: Path, name: 
     assert not write_text(path, "A cat on a mat").changed
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_undo_removes_the_only_field(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path, name)
+    journal = MetadataJournal(tmp_path / "journal.jsonl")
+    write_text(path, "A cat", journal=journal)
+    assert undo(journal) == ([path], [])
+    assert read_text(path).alt is None
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif"])
 def test_every_frame_and_page_is_kept(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

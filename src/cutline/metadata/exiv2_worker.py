@@ -52,6 +52,8 @@ def write(path: str, values: dict[str, Any], create: bool) -> None:
                 data[key] = exiv2.LangAltValue(value)
         else:
             data[key] = value
+    if image.xmpData().empty():
+        image.clearXmpPacket()  # WebP would keep the old packet
     image.writeMetadata()
 
 

@@ -282,13 +282,24 @@ def prepare_values(target: Path, values: dict[str, Any], *, create: bool = False
     return Prepared(target, create, earlier, values, data, new)
 
 
+def writable_fields(target: Path) -> dict[str, Any]:
+    """The fields of a file that Cutline may write, as they are.
+
+    Raises:
+        MetadataError: the file cannot be read.
+    """
+    if target.suffix.lower() != ".xmp" and container.kind(read_file(target)) is None:
+        return {}
+    return {key: value for key, _, value in read_fields(target) if key in WRITABLE_TEXTS}
+
+
 def remove_sidecar(target: Path, values: dict[str, Any]) -> None:
     """Delete a sidecar that holds nothing but these fields.
 
     Raises:
         MetadataError: it holds something else.
     """
-    found = {key: value for key, _, value in read_fields(target)}
+    found = {key: value for key, _, value in read_fields(target) if value}
     if found != values or not values.keys() <= _WRITABLE:
         raise MetadataError(str(target), "it has other fields than those that were written")
     target.unlink()
@@ -339,9 +350,10 @@ def _restored(target: Path, data: bytes, entries: list[dict[str, Any]]) -> bytes
     return _edited(target, data, values, read_fields(target))
 
 
-_WRITABLE = frozenset(
-    {ALT, LONG_DESCRIPTION, DESCRIPTION, EXIF_DESCRIPTION, IIM_CAPTION, _IIM_CHARSET}
-)
+WRITABLE_TEXTS = frozenset({ALT, LONG_DESCRIPTION, DESCRIPTION, EXIF_DESCRIPTION, IIM_CAPTION})
+"""The fields of texts that `prepare_values` may write."""
+
+_WRITABLE = WRITABLE_TEXTS | {_IIM_CHARSET}
 
 
 def _target(path: Path, data: bytes, options: MetadataOptions) -> tuple[Path, bool, str]:

@@ -37,10 +37,12 @@ from cutline.site.decide.chat_alt import ChatAlt, ChatAltOptions, needs_chat
 from cutline.site.decide.decision_tree import decide, is_kept, with_text
 from cutline.site.decide.image_stats import read_text
 from cutline.site.decide.lint import lint
+from cutline.site.image_metadata import with_metadata
 from cutline.site.images import SVG, DownloadOptions, ImageOpener, download
 from cutline.site.model import Decision, Draft, ImageOccurrence, Purpose, Severity
 from cutline.site.store.store import Store, StoredOccurrence
 
+_DESCRIBED_BY_FILE = (Purpose.INFORMATIVE, Purpose.COMPLEX, Purpose.TEXT)
 _OCR = "ocr"  # the "model" under which the store keeps the text of images of text
 
 
@@ -65,6 +67,9 @@ class DraftOptions:
 
     ocr: bool = True
     """Read images of text, if `cutline[ocr]` is installed."""
+
+    metadata: bool = True
+    """Suggest the text that an image file carries, if `cutline[metadata]` is installed."""
 
     fill_empty: bool | None = None
     """Whether `alt=""` counts as missing. None: in a crawler's list, whose author asks for alts,
@@ -168,9 +173,11 @@ class _Run:
         self.progress = progress
         self.summary = Summary()
         self._reads_text = options.ocr
+        self._reads_metadata = options.metadata and has_metadata_reader()
         wording = json.dumps(asdict(options.wording), sort_keys=True)
         others = f"{options.alternatives} {options.labels} {options.fill_empty}"
         ocr = " ocr" if options.ocr and has_ocr() else ""
+        ocr += " metadata" if self._reads_metadata else ""
         asked = ""
         self._chat: ChatDrafts | None = None
         if is_chat_model(captioner):
@@ -231,6 +238,7 @@ class _Run:
             if self._is_due(each):
                 occurrence = self._as_missing(each)
                 decision = decide(occurrence, each.image.pixels if each.image else None)
+                decision = self._described_by_file(each, decision)
                 if self._chat is not None and self._asks(each, decision):
                     self._chat_task(self._chat, each, decision, tasks)
                     self.progress(Progress("deciding", done, total))
@@ -296,6 +304,16 @@ class _Run:
         if caption is not None:
             return decision, caption, None
         return decision, None, self.store.largest(image.content)
+
+    def _described_by_file(self, each: StoredOccurrence, decision: Decision) -> Decision:
+        """The decision with the text that the image file itself carries, if it carries one."""
+        image = each.image
+        if image is None or image.content is None or not self._reads_metadata:
+            return decision
+        if decision.alt is not None or decision.purpose not in _DESCRIBED_BY_FILE:
+            return decision
+        path = image.path if image.path is not None else self.store.picture(image.content)
+        return with_metadata(decision, path, each.occurrence.language)
 
     def _captioned(self, task: _Task, caption: Caption) -> None:
         if caption.error is not None:
@@ -430,6 +448,11 @@ def has_ocr() -> bool:
     if "rapidocr" in sys.modules:
         return sys.modules["rapidocr"] is not None
     return find_spec("rapidocr") is not None
+
+
+def has_metadata_reader() -> bool:
+    """Whether the metadata of images can be read here: `cutline[metadata]` is installed."""
+    return find_spec("exiv2") is not None
 
 
 def is_faulty(occurrence: ImageOccurrence) -> bool:

@@ -171,7 +171,8 @@ def scan(
     if not folder.is_dir():
         raise DataError(f"got {folder}; expected a folder with HTML or Markdown files")
     where = "that --include and --exclude let through" if include or exclude else "in it"
-    what = f"{folder}; expected HTML or Markdown files {where}"
+    what = f"{folder}; expected HTML or Markdown files {where}, or a folder of pictures"
+    what += " and --pictures"
     destination = FolderDestination(folder, include=include, exclude=exclude)
     found = _read_destination(store, destination, not (include or exclude), what, progress)
     unread = Counter(found.unread)

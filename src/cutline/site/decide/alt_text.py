@@ -24,6 +24,9 @@ from cutline.site.decide.lint import lint_alt, redundant_prefix, says_nothing
 from cutline.site.model import Alt, Decision, Draft, ImageOccurrence, Origin, Purpose
 from cutline.site.url_words import capital, name_words, uncapital
 
+METADATA_RULE = "metadata"
+"""The rule of a draft that the image file itself carries, which is kept as it is."""
+
 _Words = tuple[tuple[str, Origin], ...]
 
 _CONTEXT_WORDS = 40
@@ -158,7 +161,10 @@ def draft(
         decision = replace(decision, purpose=Purpose.COMPLEX, rule="image-kind", evidence=evidence)
     alt: str | None
     abstained = False
-    if decision.alt is not None:
+    if decision.alt is not None and decision.rule == METADATA_RULE:
+        words = _form(_from_page(decision.alt), options, decision.alt.rstrip().endswith("."))
+        alt = _text(words) or None
+    elif decision.alt is not None:
         described = decision.purpose is Purpose.INFORMATIVE and decision.rule == "title"
         words = _form(
             _from_page(_without_prefix(decision.alt)), options, options.sentence and described

@@ -7,18 +7,19 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cutline.discover import find_images
 from cutline.errors import DataError, ImageNotFoundError, MetadataError, OutputError
-from cutline.metadata.read import find_sidecar, new_sidecar, read_alt, read_file
+from cutline.metadata.read import find_sidecar, new_sidecar, read_alt
 from cutline.metadata.write import (
+    WRITABLE_TEXTS,
     MetadataOptions,
-    Prepared,
     prepare_text,
     prepare_values,
     remove_sidecar,
+    writable_fields,
 )
 from cutline.site.destination import AltChange, Commit, Edit, PageBase
 from cutline.site.model import ImageOccurrence, Kind, Page
@@ -132,7 +133,10 @@ class PicturePage(PageBase):
         self._destination, self._file = destination, file
         self.path = file.relative_to(destination.root).as_posix()
         self._alt = read_alt(file, destination.options.language)
-        self.sha256 = _digest(file)
+        sidecar = find_sidecar(file)
+        self._fields = writable_fields(file)
+        self._sidecar = None if sidecar is None else writable_fields(sidecar)
+        self.sha256 = _digest(self._fields, self._sidecar)
 
     @cached_property
     def occurrences(self) -> Sequence[ImageOccurrence]:  # type: ignore[override]
@@ -199,17 +203,38 @@ class PicturePage(PageBase):
         if target is None:
             raise OutputError(f"got {edit.part}; expected the picture or its sidecar")
         if not edit.after:
-            commit(_digest(self._file, {target: None}))
+            commit(_digest(self._fields, None))
             remove_sidecar(target, _decoded(edit.before))
             return
-        prepared = prepare_values(target, _decoded(edit.after), create=not edit.before)
+        values = _decoded(edit.after)
+        prepared = prepare_values(target, values, create=not edit.before)
         if edit.before and prepared.earlier != _decoded(edit.before):
             raise OutputError(f"{edit.part} is not what it was; scan the pictures again")
-        commit(_digest(self._file, {target: prepared.after}))
-        self._replace(prepared)
-
-    def _replace(self, prepared: Prepared) -> None:
+        commit(self._digest_with(target, values))
         prepared.write(self._destination.options)
+
+    def _digest_with(self, target: Path, values: dict[str, Any]) -> str:
+        """The digest that the picture has with these values in one of its files."""
+        is_picture = target == self._file
+        fields = dict((self._fields if is_picture else self._sidecar) or {}) | values
+        fields = {key: value for key, value in fields.items() if value and key in WRITABLE_TEXTS}
+        return _digest(*((fields, self._sidecar) if is_picture else (self._fields, fields)))
+
+    def diff(self, edits: Sequence[Edit]) -> str:
+        """The old and the new texts of the fields."""
+        lines: list[str] = []
+        for edit in edits:
+            name = PurePosixPath(self.path).with_name(edit.part)
+            lines += [f"--- a/{name}", f"+++ b/{name}"]
+            for mark, content in (("-", edit.before), ("+", edit.after)):
+                for key, value in (_decoded(content) if content else {}).items():
+                    texts = value if isinstance(value, dict) else {"": value}
+                    lines += [
+                        f"{mark}{key.rpartition('.')[2]}{f' [{tag}]' if tag else ''}: {text}"
+                        for tag, text in texts.items()
+                        if text is not None
+                    ]
+        return "".join(f"{line}\n" for line in lines)
 
     def _targets(self) -> dict[str, Path]:
         """The files that hold the picture's metadata, by name."""
@@ -217,19 +242,9 @@ class PicturePage(PageBase):
         return {each.name: each for each in files if each is not None}
 
 
-def _digest(file: Path, changed: dict[Path, bytes | None] | None = None) -> str:
-    """The SHA-256 over a picture and its sidecar, with the changed content of one of them."""
-    changed = changed or {}
-    sidecar = find_sidecar(file)
-    if sidecar is None:
-        sidecar = next((each for each in changed if each != file), None)
-    digests = []
-    for each in (file, sidecar):
-        content: bytes | None = None
-        if each is not None:
-            content = changed[each] if each in changed else read_file(each)
-        digests.append("" if content is None else hashlib.sha256(content).hexdigest())
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+def _digest(fields: dict[str, Any], sidecar: dict[str, Any] | None) -> str:
+    """The SHA-256 over the fields of a picture and of its sidecar; None if there is no sidecar."""
+    return hashlib.sha256(_encoded({"picture": fields, "sidecar": sidecar})).hexdigest()
 
 
 def _encoded(values: dict[str, Any]) -> bytes:
