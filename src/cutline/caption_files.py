@@ -24,6 +24,7 @@ from cutline.atomic import refuse_existing
 from cutline.caption import Caption, Captioner, CaptionOptions
 from cutline.discover import is_unmatched
 from cutline.errors import OptionError, OutputError
+from cutline.metadata.batch import CaptionWriter
 from cutline.options import FileOptions, Format, is_address
 from cutline.shards import ShardFolder, ShardRows, ShardWriter
 from cutline.sources import Source, find_sources, is_absent, read_ahead
@@ -87,12 +88,14 @@ class Summary:
     Attributes:
         done: images finished, those that failed included.
         failed: images without a caption, or whose sidecar could not be written.
+        unwritten: captioned images whose metadata could not be written.
         elapsed_s: seconds since the run began.
         passed_over: files in folders that have no image extension, by their extension.
     """
 
     done: int = 0
     failed: int = 0
+    unwritten: int = 0
     elapsed_s: float = 0.0
     passed_over: Counter[str] = field(default_factory=Counter)
 
@@ -176,6 +179,7 @@ class CaptionJob:
         stream: BinaryIO | None = None,
         on_caption: Callable[[Caption], None] = lambda caption: None,
         uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext,
+        metadata: CaptionWriter | None = None,
     ) -> Summary:
         """Caption what is left to caption; write each caption as soon as it is there.
 
@@ -184,6 +188,7 @@ class CaptionJob:
             stream: where rows go if there is no output file; None writes none.
             on_caption: called after each image, with its caption or error.
             uninterrupted: a context in which an image's sidecar and row are written together.
+            metadata: also writes each caption into its image file, before its row.
 
         Returns:
             The job's summary.
@@ -208,7 +213,16 @@ class CaptionJob:
         captions = chain.from_iterable(
             captioner.stream(read_ahead(images, options.limits), options) for images in groups
         )
-        deliver(captions, self.rows, writer, sidecars, self.summary, on_caption, uninterrupted)
+        deliver(
+            captions,
+            self.rows,
+            writer,
+            sidecars,
+            self.summary,
+            on_caption,
+            uninterrupted,
+            metadata,
+        )
         return self.summary
 
     def _writer(self, stream: BinaryIO | None) -> Writer | None:
@@ -277,8 +291,9 @@ def deliver(
     summary: Summary,
     on_result: Callable[[Any], None],
     uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext,
+    metadata: CaptionWriter | None = None,
 ) -> None:
-    """Write each result as it comes: its sidecar, then its row; then report it.
+    """Write each result as it comes: its sidecar, its metadata, then its row; then report it.
 
     Args:
         results: captions, or other results with a source and an error.
@@ -288,6 +303,7 @@ def deliver(
         summary: counts what is done.
         on_result: called after each result.
         uninterrupted: a context around all that is done for one result.
+        metadata: writes captions into their image files. A file that is refused keeps its row.
 
     Raises:
         OutputError: the disk is full or gone.
@@ -300,6 +316,9 @@ def deliver(
             with uninterrupted():
                 if sidecars is not None and result.error is None:
                     result = _with_sidecar(result, sidecars)
+                if metadata is not None and result.error is None:
+                    written = metadata.write(Path(result.source), result.text)
+                    summary.unwritten += not written
                 if writer is not None:
                     writer.write(rows.encode(result))
                 on_result(result)

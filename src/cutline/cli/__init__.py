@@ -15,6 +15,7 @@ from cutline.cli import (
     site_review,
     train,
     video,
+    watch,
 )
 from cutline.cli.app import app, main
 
@@ -35,4 +36,5 @@ __all__ = [
     "site_review",
     "train",
     "video",
+    "watch",
 ]

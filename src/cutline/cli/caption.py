@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cutline.cli.app import ENGINE, MODEL, THREADS, app, examples, field_option, given
+from cutline.cli.metadata import DEFAULT_JOURNAL
 from cutline.cli.server_options import (
     DryRun,
     ImagePx,
@@ -29,13 +30,13 @@ from cutline.cli.server_options import (
     read_prompt,
     reported_usage,
 )
-from cutline.errors import OptionError, ServerStoppedError
+from cutline.errors import MissingExtraError, OptionError, ServerStoppedError
 from cutline.options import FileOptions, Format, SearchOptions
 from cutline.terminal import printable
 
 if TYPE_CHECKING:
     from cutline.caption_files import CaptionJob
-
+    from cutline.metadata.batch import CaptionWriter
 
 _Paths = Annotated[
     list[str],
@@ -63,6 +64,51 @@ _Resume = Annotated[bool, field_option(FileOptions, "--resume", panel="Output")]
 _Force = Annotated[bool, field_option(FileOptions, "--force", panel="Output")]
 _Sidecar = Annotated[bool, field_option(FileOptions, "--sidecar", panel="Output")]
 _SkipExisting = Annotated[bool, field_option(FileOptions, "--skip-existing", panel="Output")]
+WriteMetadata = Annotated[
+    bool,
+    typer.Option(
+        "--write-metadata",
+        help="Also write each caption into its image file, as AltTextAccessibility (IPTC).",
+        rich_help_panel="Metadata",
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace the alt text that an image file has.",
+        rich_help_panel="Metadata",
+    ),
+]
+MetadataLanguage = Annotated[
+    str | None,
+    typer.Option(
+        "--metadata-language",
+        metavar="TAG",
+        help="Language of the written text, such as en. Default: x-default.",
+        rich_help_panel="Metadata",
+        show_default=False,
+    ),
+]
+XmpSidecar = Annotated[
+    str | None,
+    typer.Option(
+        "--xmp-sidecar",
+        metavar="never|auto|always",
+        help="Write XMP sidecars. Default: auto, for formats that cannot be written.",
+        rich_help_panel="Metadata",
+        show_default=False,
+    ),
+]
+Journal = Annotated[
+    Path,
+    typer.Option(
+        "--journal",
+        metavar="FILE",
+        help="Records the writes for `cutline metadata undo`.",
+        rich_help_panel="Metadata",
+    ),
+]
 _NBest = Annotated[int, field_option(FileOptions, "--n-best", panel="Words", min=1)]
 _Labels = Annotated[int | None, field_option(FileOptions, "--labels", panel="Words", min=0)]
 _Beam = Annotated[
@@ -86,6 +132,7 @@ _BatchSize = Annotated[
         "cutline caption holiday/ --recursive --output captions.jsonl",
         "cutline caption holiday/ --recursive --output captions.jsonl --resume",
         "cutline caption *.png --sidecar --skip-existing",
+        "cutline caption holiday/ --output captions.jsonl --write-metadata",
         "cutline caption dog.jpg --model hub:Salesforce/blip-image-captioning-base",
         "cutline caption s3://bucket/photos/ --recursive --output s3://bucket/captions.parquet",
         "cutline caption photos.parquet --column url --output captions.parquet",
@@ -104,6 +151,11 @@ def caption(
     force: _Force = False,
     sidecar: _Sidecar = False,
     skip_existing: _SkipExisting = False,
+    write_metadata: WriteMetadata = False,
+    overwrite: Overwrite = False,
+    metadata_language: MetadataLanguage = None,
+    xmp_sidecar: XmpSidecar = None,
+    journal: Journal = DEFAULT_JOURNAL,
     n_best: _NBest = 1,
     labels: _Labels = None,
     beam: _Beam = None,
@@ -157,6 +209,7 @@ def caption(
         search=search,
         **chosen,
     )
+    metadata = caption_writer(write_metadata, overwrite, metadata_language, xmp_sidecar, journal)
     job = CaptionJob(_groups(paths, null) if "-" in paths else paths, options)
     if job.is_finished:
         if not quiet and sys.stderr.isatty():
@@ -186,10 +239,58 @@ def caption(
         raise typer.Exit
     if not getattr(captioner, "is_local", True):
         confirm_upload(captioner, job.count(), yes=yes)
-    raise typer.Exit(_run(job, captioner, quiet))
+    raise typer.Exit(_run(job, captioner, quiet, metadata))
 
 
-def _run(job: CaptionJob, captioner: Any, quiet: bool) -> int:
+def caption_writer(
+    wanted: bool,
+    overwrite: bool,
+    language: str | None,
+    sidecar: str | None,
+    journal: Path,
+) -> CaptionWriter | None:
+    """What writes captions into image files; None if that is not wanted.
+
+    Raises:
+        OptionError: an option needs --write-metadata, or is out of its range.
+        MissingExtraError: exiv2 is not installed.
+    """
+    if not wanted:
+        if overwrite or language or sidecar:
+            raise OptionError(
+                "got --overwrite, --metadata-language or --xmp-sidecar; expected --write-metadata "
+                "with it"
+            )
+        return None
+    from importlib.util import find_spec
+
+    from cutline.metadata import MetadataJournal, MetadataOptions
+    from cutline.metadata.batch import CaptionWriter
+
+    if find_spec("exiv2") is None:
+        raise MissingExtraError("--write-metadata", "metadata")
+    chosen: dict[str, Any] = given(language=language, sidecar=sidecar)
+    return CaptionWriter(MetadataOptions(overwrite=overwrite, **chosen), MetadataJournal(journal))
+
+
+def report_metadata(metadata: CaptionWriter | None) -> None:
+    """Print which image files were not written, and why; each is printed once."""
+    if metadata is None:
+        return
+    result, metadata.result = metadata.result, type(metadata.result)()
+    for path, reason in result.failed:
+        print(
+            f"cutline: {printable(str(path))}: not written into the file: {printable(reason)}",
+            file=sys.stderr,
+        )
+    for written in result.written:
+        if written.note:
+            print(f"{printable(str(written.path))}: {printable(written.note)}", file=sys.stderr)
+
+
+def _run(
+    job: CaptionJob, captioner: Any, quiet: bool, metadata: CaptionWriter | None = None
+) -> int:
     """Run a job with progress on the terminal; return the exit code."""
     from cutline.caption_files import describe_passed_over
     from cutline.cli.interrupts import Interrupts, run_until_stopped
@@ -203,7 +304,13 @@ def _run(job: CaptionJob, captioner: Any, quiet: bool) -> int:
 
     def work(interrupts: Interrupts) -> None:
         with view:
-            job.run(captioner, stream=stream, on_caption=view.show, uninterrupted=interrupts.held)
+            job.run(
+                captioner,
+                stream=stream,
+                on_caption=view.show,
+                uninterrupted=interrupts.held,
+                metadata=metadata,
+            )
 
     summary = job.summary
     again = "--resume" if job.resumable else "--skip-existing" if job.options.sidecar else None
@@ -215,6 +322,7 @@ def _run(job: CaptionJob, captioner: Any, quiet: bool) -> int:
         if again is not None:
             print(_how_to_continue("Stopped.", again), file=sys.stderr)
         return 1
+    report_metadata(metadata)
     if not quiet and (passed_over := describe_passed_over(summary.passed_over)):
         print(f"Passed over {passed_over}.", file=sys.stderr)
     if stopped in (130, 143):
@@ -224,7 +332,7 @@ def _run(job: CaptionJob, captioner: Any, quiet: bool) -> int:
         failed = f"; {summary.failed} failed" if summary.failed else ""
         images = "1 image" if summary.done == 1 else f"{summary.done} images"
         print(f"{images}, {speed:.1f} per second{failed}", file=sys.stderr)
-    return stopped or (1 if summary.failed else 0)
+    return stopped or (1 if summary.failed or summary.unwritten else 0)
 
 
 def _groups(paths: Sequence[str], null: bool) -> Iterator[Sequence[str]]:

@@ -28,6 +28,39 @@ class BatchResult:
     failed: list[tuple[Path, str]] = field(default_factory=list)
 
 
+class CaptionWriter:
+    """Writes captions into image files; an image that is refused does not end the run.
+
+    Args:
+        options: see `MetadataOptions`.
+        journal: records the writes for `undo`.
+    """
+
+    def __init__(
+        self, options: MetadataOptions | None = None, journal: MetadataJournal | None = None
+    ) -> None:
+        self.result = BatchResult()
+        self._options, self._journal = options, journal
+
+    def write(self, path: Path, text: str) -> bool:
+        """Write one caption; returns whether the image has it now. The reason is in `result`.
+
+        Raises:
+            MissingExtraError: exiv2 is not installed.
+            OSError: the journal cannot be written.
+        """
+        try:
+            written = write_text(path, text, options=self._options, journal=self._journal)
+        except (MetadataError, ImageNotFoundError) as error:
+            self.result.failed.append((path, error.reason))
+            return False
+        if written.changed:
+            self.result.written.append(written)
+        else:
+            self.result.unchanged.append(path)
+        return True
+
+
 def read_captions(path: str | Path) -> Iterator[tuple[Path, str]]:
     """Read images and captions from a JSON Lines or CSV file that `cutline caption` wrote.
 
@@ -74,18 +107,11 @@ def write_captions(
         MissingExtraError: exiv2 is not installed.
         OSError: the journal cannot be written.
     """
-    result = BatchResult()
+    writer = CaptionWriter(options, journal)
     for done, (path, text) in enumerate(captions, 1):
-        try:
-            written = write_text(path, text, options=options, journal=journal)
-            if written.changed:
-                result.written.append(written)
-            else:
-                result.unchanged.append(path)
-        except (MetadataError, ImageNotFoundError) as error:
-            result.failed.append((path, error.reason))
-        on_progress(Progress("writing", done, failed=len(result.failed)))
-    return result
+        writer.write(path, text)
+        on_progress(Progress("writing", done, failed=len(writer.result.failed)))
+    return writer.result
 
 
 def _json_lines(path: Path, text: str) -> Iterator[dict[str, object]]:
