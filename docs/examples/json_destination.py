@@ -64,7 +64,8 @@ class JsonDestination:
     def entries(self) -> list[dict[str, Any]]:
         """The content of the file."""
         try:
-            return json.loads(self.file.read_bytes())
+            found: list[dict[str, Any]] = json.loads(self.file.read_bytes())
+            return found
         except (OSError, ValueError) as error:
             raise OutputError(f"{self.file.name} cannot be read: {error}") from error
 
@@ -75,9 +76,10 @@ class JsonPage(PageBase):
     def __init__(self, destination: JsonDestination, slug: str) -> None:
         self.destination, self.path = destination, slug
         self.entries = destination.entries()
-        self.entry = next((each for each in self.entries if each["slug"] == slug), None)
-        if self.entry is None:
+        named = [each for each in self.entries if each["slug"] == slug]
+        if not named:
             raise OutputError(f"there is no entry {slug!r} any more")
+        self.entry = named[0]
         self.sha256 = digest(self.entry)
         self.occurrences = occurrences(self.entry, destination.file.parent)
 

@@ -197,7 +197,6 @@ def caption(
         top_p=top_p,
         seed=seed,
     )
-    chosen = given(labels=labels, batch_size=batch_size, format=format, column=column)
     options = FileOptions(
         recursive=recursive,
         output=None if output == "-" else output,
@@ -207,7 +206,7 @@ def caption(
         skip_existing=skip_existing,
         n_best=n_best,
         search=search,
-        **chosen,
+        **given(labels=labels, batch_size=batch_size, format=format, column=column),
     )
     metadata = caption_writer(write_metadata, overwrite, metadata_language, xmp_sidecar, journal)
     job = CaptionJob(_groups(paths, null) if "-" in paths else paths, options)
@@ -232,6 +231,12 @@ def caption(
         prompt=read_prompt("caption", prompt),
         key=read_key(key_file),
     )
+    _check_upload(job, captioner, yes, dry_run)
+    raise typer.Exit(_run(job, captioner, quiet, metadata))
+
+
+def _check_upload(job: CaptionJob, captioner: Any, yes: bool, dry_run: bool) -> None:
+    """Ask before images are sent to another machine; end a dry run with what would be sent."""
     if dry_run:
         print(
             f"Would send {describe_upload(captioner, job.count(consume=True))}; nothing was sent."
@@ -239,7 +244,6 @@ def caption(
         raise typer.Exit
     if not getattr(captioner, "is_local", True):
         confirm_upload(captioner, job.count(), yes=yes)
-    raise typer.Exit(_run(job, captioner, quiet, metadata))
 
 
 def caption_writer(
