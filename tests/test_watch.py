@@ -157,7 +157,7 @@ def test_an_empty_folder_and_odd_options(folder: Path, tmp_path: Path) -> None:
         watch(folder / "nowhere", captioner, output=output)
     with pytest.raises(OptionError, match="interval_s"):
         WatchOptions(interval_s=0)
-    with pytest.raises(OptionError, match="expected a jsonl or csv"):
+    with pytest.raises(OptionError, match=r"expected a .jsonl or .csv file"):
         watch(folder, captioner, output=tmp_path / "out.txt", is_stopped=Stop(0))
 
 

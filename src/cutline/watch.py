@@ -94,6 +94,8 @@ def watch(
         OutputError: the output cannot be read or written.
         EngineError: inference failed.
     """
+    if output.suffix.lower() not in (".jsonl", ".csv"):
+        raise OptionError(f"got output {output}; expected a .jsonl or .csv file")
     if not folder.is_dir():
         raise DataError(f"got {folder}; expected a folder to watch")
     groups = arrivals(folder, options or WatchOptions(), is_stopped)

@@ -34,7 +34,6 @@ from cutline.cli.server_options import (
     read_prompt,
     reported_usage,
 )
-from cutline.errors import OptionError
 from cutline.terminal import printable
 
 if TYPE_CHECKING:
@@ -98,8 +97,6 @@ def watch(
     from cutline.watch import WatchOptions
     from cutline.watch import watch as watch_folder
 
-    if output.suffix.lower() not in (".jsonl", ".csv"):
-        raise OptionError(f"got --output {output}; expected a .jsonl or .csv file")
     options = WatchOptions(recursive, **given(interval_s=interval, settle_s=settle))
     metadata = caption_writer(write_metadata, overwrite, metadata_language, xmp_sidecar, journal)
     connection = connection_options(
