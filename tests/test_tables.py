@@ -211,3 +211,23 @@ def test_formulas_are_escaped_and_restored(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "A dog", "a = b", "'tis", " 'x", "3-1", "\u201ca\u201d"])
 def test_other_text_is_not_escaped(text: str) -> None:
     assert escape_formula(text) == unescape_formula(text) == text
+
+
+@pytest.mark.parametrize(
+    "title", ["Images report\nGenerated 2024-01-01\n\n", "Images, report\nhttps://a.org crawled\n"]
+)
+def test_several_lines_of_title_above_the_header(title: str) -> None:
+    table = parse_table(
+        f"{title}Page URL,Image URL,Alt\nhttps://a.org/,https://a.org/i.png,x\n".encode()
+    )
+    assert table.header == ("Page URL", "Image URL", "Alt")
+    assert table.dialect.preamble == title
+
+
+def test_cells_of_several_lines_with_escaped_marks() -> None:
+    text = 'url,alt\nhttps://a.org/,"a \\"b\\" ; | \n c"\nhttps://b.org/,x\n'
+    table = parse_table(text.encode())
+    assert [record.cells for record in table][1:] == [
+        ("https://a.org/", 'a "b" ; | \n c'),
+        ("https://b.org/", "x"),
+    ]

@@ -17,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -448,12 +448,14 @@ def _sniff_delimiter(text: str, dialect: Dialect) -> str:
     """
     best, most = "", (-1.0, 0.0)
     bare = 0
-    for delimiter in DELIMITERS:
-        sample = _sample(text, replace(dialect, delimiter=delimiter))
+    escapes = (False, True) if '\\"' in text else (False,)
+    for delimiter, backslash in product(DELIMITERS, escapes):
+        sample = _sample(text, replace(dialect, delimiter=delimiter, backslash=backslash))
         rows = [record.cells for record in sample]
         bare += bool(rows) and 2 * sum(row[0].lstrip()[:1] == "<" for row in rows) > len(rows)
         # A line of a cell that spans several has one mark where the delimiter is wrong.
-        odd = sum(record.raw.count('"') % 2 for record in sample) / max(1, len(rows))
+        marks = (record.raw.count('"') - backslash * record.raw.count('\\"') for record in sample)
+        odd = sum(number % 2 for number in marks) / max(1, len(rows))
         widths = Counter(map(len, rows))
         for width in {len(rows[0]), _usual_width(rows)} - {1} if rows else ():
             start = next(i for i, row in enumerate(rows) if len(row) == width)
@@ -463,15 +465,17 @@ def _sniff_delimiter(text: str, dialect: Dialect) -> str:
             plausible = start <= _TITLE_RECORDS and share > 0.3 and fitting > 0.6
             if plausible and (fitting - odd, share) > most:
                 best, most = delimiter, (fitting - odd, share)
-    if bare == len(DELIMITERS):
+    if bare == len(DELIMITERS) * len(escapes):
         return ""
     quoted = re.compile(r'^ *"', re.MULTILINE).search(text, 0, _SAMPLE_CHARS)
     return best or ("," if quoted else "")
 
 
 def _usual_width(rows: Sequence[tuple[str, ...]]) -> int:
-    """The most frequent number of cells; 0 without rows."""
-    return Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
+    """The most frequent number of cells, of two the first but for title lines; 0 without rows."""
+    counts = Counter(map(len, rows))
+    titles = not any(_shape(row[0].strip()) for row in rows if len(row) == 1)
+    return max(counts, key=lambda width: (counts[width], titles and width > 1)) if rows else 0
 
 
 def _has_quoted_cell(text: str, delimiter: str) -> bool:
@@ -498,11 +502,24 @@ def _preamble(text: str, dialect: Dialect) -> str:
     if not dialect.delimiter:
         return dialect.preamble
     width = _usual_width([record.cells for record in _sample(text, dialect)])
-    for record in islice(_Reader(text, dialect), _TITLE_RECORDS):
+    top = list(islice(_Reader(text, dialect), _TITLE_RECORDS))
+    for number, record in enumerate(top):
         filled = [cell for cell in map(str.strip, record.cells) if cell]
-        narrow = len(record.cells) < width and len(filled) <= max(1, width // 2)
+        narrow = len(record.cells) < width and (
+            len(filled) <= max(1, width // 2) or _has_header_below(top[number + 1 :], width)
+        )
         title = narrow or (len(filled) == 1 and width > 2)
         if filled and (not title or any(map(_shape, filled))):
             return text[:at]
         at += len(record.raw)
     return dialect.preamble
+
+
+def _has_header_below(records: Sequence[Record], width: int) -> bool:
+    """Whether a record of this width with names alone is above the first one with values."""
+    for record in records:
+        if any(_shape(cell.strip()) for cell in record.cells):
+            return False
+        if len(record.cells) == width and all(map(str.strip, record.cells)):
+            return True
+    return False

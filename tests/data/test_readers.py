@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from cutline.data import Collection, read, read_flickr8k, write_coco
 from cutline.errors import DataError
@@ -288,3 +289,54 @@ def test_coco_that_was_written_is_read_back(pictures: Path, tmp_path: Path, insi
     assert content["images"][0].keys() >= {"id", "file_name", "width", "height"}
     assert {each["image_id"] for each in content["annotations"]} == {1, 2, 3, 4, 5, 6}
     assert content["images"][0]["file_name"] == ("a.jpg" if inside else "../set/Images/a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("table", "splits"),
+    [
+        (
+            "image,caption,is_train\na.jpg,A,1\nb.jpg,B,0\n",
+            {"train": ["a.jpg"], "test": ["b.jpg"]},
+        ),
+        (
+            "image,caption,is_test\na.jpg,A,true\nb.jpg,B,False\n",
+            {"train": ["b.jpg"], "test": ["a.jpg"]},
+        ),
+        (
+            "image,caption,train,val,test\na.jpg,A,1,0,0\nb.jpg,B,0,1,0\n",
+            {"train": ["a.jpg"], "dev": ["b.jpg"]},
+        ),
+    ],
+)
+def test_columns_that_flag_the_images_of_a_split(
+    tmp_path: Path, table: str, splits: dict[str, list[str]]
+) -> None:
+    (tmp_path / "c.csv").write_text(table)
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    collection = read(tmp_path / "c.csv")
+    found = {split: [one.name for one in each] for split, each in collection.splits.items()}
+    assert {split: names for split, names in found.items() if names} == splits
+
+
+def test_a_column_named_test_without_yes_and_no_is_no_split(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("image,caption,test\na.jpg,A,foo\nb.jpg,B,bar\n")
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert "dev" in read(tmp_path / "c.csv").splits
+
+
+def test_annotations_without_caption_or_image_are_reported_and_left_out(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
+    whole = {"image_id": 1, "caption": "A dog"}
+    content: dict[str, Any] = {"images": [{"id": 1, "file_name": "a.jpg"}]}
+    for stray in ({"image_id": 1}, {"caption": "B"}):
+        content["annotations"] = [whole, stray]
+        (tmp_path / "c.json").write_text(json.dumps(content))
+        collection = read(tmp_path / "c.json", unsplit=True)
+        assert [list(one.captions) for one in collection.splits["all"]] == [["A dog"]]
+        assert "1 of 2 annotations" in collection.notes[0]
+    content["annotations"] = [{"image_id": 1}, {"image_id": 1}]
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="lacks 'caption'"):
+        read(tmp_path / "c.json")

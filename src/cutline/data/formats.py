@@ -27,6 +27,7 @@ from cutline.data.tabular import (
     open_table,
     opened,
     parse_json,
+    split_by_flags,
     table_rows,
     texts_in,
 )
@@ -240,18 +241,30 @@ def _read_coco(content: dict[str, Any], path: Path, listing: Listing) -> None:
                 )
             entry = listing.entry(name)
             entry.split = split_name(each.get("split") or (told[1] if told else ""))
+        incomplete = 0
         for each in content["annotations"]:
+            if "image_id" not in each or "caption" not in each:
+                incomplete += 1
+                missing = "image_id" if "image_id" not in each else "caption"
+                if incomplete == len(content["annotations"]):
+                    raise KeyError(missing)
+                continue
             number = _id(each["image_id"])
             if number not in names:
                 stray.append(number)
                 continue
-            texts = texts_in(each["caption"]) if each["caption"] is not None else []
+            texts = texts_in(each["caption"])
             listing.entry(names[number]).add(texts, str(each.get("written_by") or ""))
     except (LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"got {path}, which lacks {error}; expected COCO captions: images with id and "
             "file_name, annotations with image_id and caption"
         ) from error
+    if incomplete:
+        listing.notes.append(
+            f"got {incomplete} of {len(content['annotations'])} annotations of {path} without "
+            "image_id or caption; they were left out"
+        )
     if stray:
         listing.notes.append(
             f"got {len(stray)} of {len(content['annotations'])} annotations of {path} for images "
@@ -315,6 +328,8 @@ def _read_rows(
 
 
 def _split_of(row: Mapping[str, Any], columns: Columns) -> str:
+    if columns.flags:
+        return split_by_flags(row, columns.flags)
     value = row.get(columns.split or "")
     if value is None or value != value:
         return ""

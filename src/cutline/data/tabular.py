@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TextIO
 
@@ -32,6 +32,13 @@ CAPTION_COLUMNS = (
 SPLIT_COLUMNS = ("split", "splits", "set", "subset", "partition", "usage")
 """Of all but `split`, only the usual names of splits count as values."""
 
+SPLIT_FLAGS = {
+    "train": ("is_train", "is_training", "train", "training", "in_train"),
+    "dev": ("is_val", "is_valid", "is_validation", "is_dev", "val", "validation", "dev"),
+    "test": ("is_test", "is_testing", "test", "testing", "in_test", "held_out"),
+}
+"""Names of columns that say whether an image is in one split, by 1 and 0 or "true" and "false"."""
+
 AUTHOR_COLUMNS = ("written_by", "author", "annotator", "caption_author", "worker_id")
 
 _NUMBERED = re.compile(r"(?i)(caption|sentence|comment|description)s?[ _-]?\d+")
@@ -45,12 +52,18 @@ class UnknownFormError(DataError):
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold what."""
+    """Which columns of a table hold what.
+
+    Attributes:
+        image, captions, split, written_by: their names; None where there is none.
+        flags: by split, the column that says whether an image is in it.
+    """
 
     image: str
     captions: tuple[str, ...]
     split: str | None = None
     written_by: str | None = None
+    flags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,7 @@ def find_columns(row: Mapping[str, Any], path: Path, names: ColumnNames) -> Colu
     split = _column(row, names.split, SPLIT_COLUMNS)
     author = column_named(row, AUTHOR_COLUMNS)
     if "filename" in row and "sentences" in row and not (names.image or names.caption):
-        return Columns("filename", ("sentences",), split, author)
+        return Columns("filename", ("sentences",), split, author, _flags(row, split))
     numbered = [column for column in row if _NUMBERED.fullmatch(str(column))]
     image = _column(row, names.image, IMAGE_COLUMNS)
     others = {column: value for column, value in row.items() if column != image}
@@ -102,7 +115,37 @@ def find_columns(row: Mapping[str, Any], path: Path, names: ColumnNames) -> Colu
             f"({names.caption or ', '.join(CAPTION_COLUMNS[:4]) + ' ...'}): name them with "
             "--image-column and --caption-column"
         )
-    return Columns(image, tuple(texts), split, author)
+    return Columns(image, tuple(texts), split, author, _flags(row, split))
+
+
+def _flags(row: Mapping[str, Any], split: str | None) -> dict[str, str]:
+    """The column of each split that says whether an image is in it; none beside a split column."""
+    if split is not None:
+        return {}
+    named = {name: column_named(row, columns) for name, columns in SPLIT_FLAGS.items()}
+    found = {name: column for name, column in named.items() if column is not None}
+    return found if all(flag_of(row[column]) is not None for column in found.values()) else {}
+
+
+def flag_of(cell: object) -> bool | None:
+    """Whether a cell says yes; None if it says neither yes nor no."""
+    text = str(cell if cell is not None else "").strip().lower()
+    if text in ("1", "1.0", "true", "t", "yes", "y", "x"):
+        return True
+    return False if text in ("0", "0.0", "false", "f", "no", "n", "", "nan") else None
+
+
+def split_by_flags(row: Mapping[str, Any], flags: Mapping[str, str]) -> str:
+    """The split that a row's flags say; "" if they leave it open.
+
+    What is not in the only split that has a column is in the other: training or test.
+    """
+    yes = [split for split, column in flags.items() if flag_of(row.get(column))]
+    if len(yes) == 1:
+        return yes[0]
+    if not yes and len(flags) == 1:
+        return "test" if "train" in flags else "train"
+    return ""
 
 
 def _column(row: Mapping[str, Any], given: str | None, names: Sequence[str]) -> str | None:

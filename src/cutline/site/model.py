@@ -7,6 +7,7 @@ Only reviewed text is written into pages.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -25,6 +26,13 @@ class Kind(StrEnum):
     MARKDOWN = "markdown"
     CSS = "css"  # a background, which cannot have an alt
     ROW = "row"  # a row of a crawler's export, whose page was not read
+
+
+# A character that is neither white space nor an invisible format character or filler.
+_VISIBLE = re.compile(
+    r"[^\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0]"
+)
 
 
 class Alt(StrEnum):
@@ -103,7 +111,7 @@ class ImageOccurrence:
             return Alt.MISSING
         if self.alt == "":
             return Alt.EMPTY
-        return Alt.PRESENT if self.alt.strip() else Alt.WHITESPACE
+        return Alt.PRESENT if _VISIBLE.search(self.alt) else Alt.WHITESPACE
 
 
 @dataclass(frozen=True)

@@ -344,17 +344,25 @@ SITEMAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
             ["https://a.example/1"],
             [],
         ),
+        (
+            "<feed xmlns='http://www.w3.org/2005/Atom'><entry><link rel='enclosure' href='/1.jpg'/>"
+            "<link rel='alternate' href='/1'/></entry></feed>",
+            ["https://a.example/1"],
+            [],
+        ),
         ("<urlset><url><loc>https://a.example/1</loc></url", ["https://a.example/1"], []),
         ("", [], []),
         ("<", [], []),
         ("<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><x>&e;</x>", [], []),
     ],
-    ids="images videos index text rss atom cut-off empty broken entity".split(),
+    ids="images videos index text rss atom enclosure cut-off empty broken entity".split(),
 )
 def test_sitemaps_of_every_form_name_pages_only(
     body: str, pages: list[str], sitemaps: list[str]
 ) -> None:
     assert read_sitemap(body.encode(), "https://a.example/sitemap") == (pages, sitemaps)
+    utf16 = body.removeprefix("\ufeff").encode("utf-16")
+    assert read_sitemap(utf16, "https://a.example/sitemap") == (pages, sitemaps)
 
 
 def test_a_text_sitemap_is_followed_and_a_late_base_counts_for_links(

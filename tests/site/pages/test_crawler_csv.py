@@ -380,3 +380,29 @@ def test_any_table_gives_an_occurrence_or_a_problem_for_each_row(
     write_export(export, {}, same)
     assert same.read_bytes() == content
     write_export(export, {0: {"new": "x"}}, same)
+
+
+@pytest.mark.parametrize(
+    ("cell", "sources"),
+    [
+        ('[{"src": "https://x.org/a.png", "alt": "A"}]', ["https://x.org/a.png"]),
+        ('{"images": ["https://x.org/a.png", "/b.png"]}', ["https://x.org/a.png", "/b.png"]),
+        (
+            "['https://x.org/a.png', 'https://x.org/b.png']",
+            ["https://x.org/a.png", "https://x.org/b.png"],
+        ),
+        ("https://x.org/a.png 300w, https://x.org/b.png 600w", ["https://x.org/b.png"]),
+    ],
+)
+def test_cells_with_json_and_srcset(tmp_path: Path, cell: str, sources: list[str]) -> None:
+    quoted = cell.replace('"', '""')
+    export = export_of(tmp_path, f'url,images\nhttps://x.org/p,"{quoted}"\n')
+    found = [occurrence.source for _, occurrence in export.occurrences]
+    assert found == sources
+
+
+def test_documents_are_no_images(tmp_path: Path) -> None:
+    export = export_of(tmp_path, "url,img\nhttps://x.org/p,https://x.org/a.pdf?x=1\n")
+    assert not export.occurrences
+    [(_, problem)] = export.problems
+    assert problem == "got 'https://x.org/a.pdf?x=1'; expected an image"

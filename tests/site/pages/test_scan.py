@@ -139,6 +139,11 @@ def test_what_shows_none(html: str) -> None:
         ("<img src=s data-src=l.png>", "l.png", ("s",)),
         ("<img src=data:image/gif;base64,R0 data-srcset='a 1000w'>", "a", ()),
         ("<img src='' data-original=' l.png '>", "l.png", ()),
+        ('<img src=blank.gif data-x=\'{"a":"l.png"}\'>', "l.png", ("blank.gif",)),
+        ("<img src=blank.gif data-x='a.png 9w, l.png 99w'>", "l.png", ("a.png", "blank.gif")),
+        ("<img src=blank.gif data-x=https://h/l>", "https://h/l", ("blank.gif",)),
+        ("<img src=s.png data-x=https://h/l>", "s.png", ()),
+        ("<img src=blank.gif data-src=l_%7Bw%7D.png>", "blank.gif", ()),
         ("<img src=data:image/gif;base64,R0>", "data:image/gif;base64,R0", ()),
         ("<picture><source srcset='w.webp 900w'><img src=s></picture>", "s", ("w.webp",)),
         ("<picture><source srcset='w.webp 900w'><img></picture>", "w.webp", ()),
@@ -588,7 +593,11 @@ def test_what_looks_like_an_image_and_is_not_read_is_counted(tmp_path: Path) -> 
         '{{< figure src="a.jpg" >}}\n\n{% include figure.html src="b.jpg" %}\n\n![[c.png]]\n\n'
         "`![[code.png]]`\n\n```{figure} d.png\n```\n\n<Hero image='e.png' />\n\n![](own.png)\n"
     )
-    (tmp_path / "b.html").write_text("<iframe srcdoc='<img src=a><img src=b>'></iframe>")
+    (tmp_path / "b.html").write_text(
+        "<iframe srcdoc='<img src=a><img src=b>'></iframe><embed src=a.png alt=x>"
+        "<?php echo '<img src=c>' ?>"
+    )
+    (tmp_path / "m.md").write_text("<div>\n![](a.png)\n</div>\n\n<pre>\n![](b.png)\n</pre>\n")
     (tmp_path / "c.rst").write_text(".. image:: a.png\n\n.. |x| image:: b.png\n")
     (tmp_path / "d.njk").write_text("<img src=a>")
     pages = {page.url: dict(page.unread) for page, _ in scan(tmp_path)}
@@ -599,7 +608,12 @@ def test_what_looks_like_an_image_and_is_not_read_is_counted(tmp_path: Path) -> 
             "directive": 1,
             "component": 1,
         },
-        "b.html": {"image in an iframe's srcdoc": 2},
+        "b.html": {
+            "image in an iframe's srcdoc": 2,
+            "image in an embed element": 1,
+            "image in program code": 1,
+        },
+        "m.md": {"Markdown within HTML": 1},
     }
     assert scan_unread(tmp_path) == {"image in a .rst file": 2, "image in a .njk file": 1}
     assert scan_unread(tmp_path, exclude=["*.rst"]) == {"image in a .njk file": 1}

@@ -43,6 +43,11 @@ MATTERS = [
     ';;;\n"title": "A",\n"x": "<img src=fm.png>"\n;;;\n',
     '---json\n{"title": "A", "x": "![](fm.png)"}\n---\n',
     "\ufeff---\ntitle: A\nx: <img src=fm.png>\n---\n",
+    "\n\n---\ntitle: A\nx: <img src=fm.png>\n---\n",
+    "--- # a comment\ntitle: A\nx: ![](fm.png)\n---\n",
+    "%YAML 1.2\n---\ntitle: A\nx: ![](fm.png)\n---\n",
+    '{\n "title": "A",\n "x": "<img src=\'fm.png\'>",\n}\n',
+    '{\n // a comment\n "x": "![](fm.png)"\n}\n',
 ]
 
 
@@ -67,6 +72,8 @@ def test_its_title_is_the_pages(matter: str) -> None:
         "{ not JSON }\n\n![](a.png)\n",
         "Note: this is a sentence\n\n![](a.png)\n",
         "text\n\n---\ntitle: x\n---\n\n![](a.png)\n",
+        "\n\n---\n\n![](a.png)\n\n---\n",
+        "{\nset: ![](a.png)\n",
     ],
 )
 def test_what_only_looks_like_front_matter(text: str) -> None:
@@ -77,6 +84,7 @@ def test_what_only_looks_like_front_matter(text: str) -> None:
 def test_metadata_without_a_mark_in_front() -> None:
     text = "title: A\nteaser: ![](fm.png)\n\n![](body.png)\n"
     assert sources(text, "a.md") == ["body.png"]
+    assert sources("% A ![](fm.png)\n% Ann\n\n![](body.png)\n", "a.md") == ["body.png"]
 
 
 @pytest.mark.parametrize(
@@ -103,11 +111,35 @@ def test_metadata_without_a_mark_in_front() -> None:
         "<%%-- %s --%%>",
         "<%%# %s %%>",
         "<#-- %s -->",
+        "<%%!-- %s --%%>",
+        "{::comment}\n%s\n{:/comment}",
+        "{::comment}\n%s\n{:/}",
+        "{{< code-toggle file=x >}}\n%s\n{{< /code-toggle >}}",
+        "{{< code/toggle >}}\n%s\n{{< /code/toggle >}}",
+        "{%% mermaid %%}\n%s\n{%% endmermaid %%}",
     ],
 )
 @pytest.mark.parametrize("image", ["<img src='code.png'>", "![](code.png)"])
 @pytest.mark.parametrize("page", ["a.html", "a.md"])
 def test_comments_and_code_samples_hold_no_images(code: str, image: str, page: str) -> None:
+    own = "<img src=own.png>" if page == "a.html" else "![](own.png)"
+    assert sources(f"<p>x</p>\n\n{code % image}\n\n{own}\n", page) == ["own.png"]
+
+
+@pytest.mark.parametrize(
+    ("page", "code"),
+    [
+        ("a.html", "{* %s *}"),
+        ("a.html", "@* %s *@"),
+        ("a.html", "#* %s *#"),
+        ("a.md", "{/* %s */}"),
+        ("a.md", ":::{code-block} html\n%s\n:::"),
+        ("a.md", "%%%%\n%s\n%%%%"),
+        ("a.md", "%%%% %s %%%%"),
+    ],
+)
+def test_comments_and_code_samples_of_one_format(page: str, code: str) -> None:
+    image = "<img src='code.png'>"
     own = "<img src=own.png>" if page == "a.html" else "![](own.png)"
     assert sources(f"<p>x</p>\n\n{code % image}\n\n{own}\n", page) == ["own.png"]
 
@@ -135,6 +167,10 @@ def test_mdx_has_comments_imports_and_content_in_elements() -> None:
         "{% raw %} is never closed\n\n![](a.png)\n",
         "{# is never closed\n\n![](a.png)\n",
         "100 {% and {{ more\n\n![](a.png)\n",
+        "{*emphasis*} @*x *@ #* y *#\n\n![](a.png)\n",
+        "100 %% of\n\n![](a.png)\n\n50 %% of\n",
+        "{{< code-toggle >}}\n\n![](a.png)\n",
+        ":::{note}\n![](a.png)\n:::\n",
     ],
 )
 def test_what_is_no_comment_or_sample(text: str) -> None:
@@ -238,6 +274,10 @@ def only(occurrences: list[ImageOccurrence]) -> ImageOccurrence:
         ("![c](a.png){: alt='A dog' }", "A dog", None),
         ('![c](a.png){ .x alt="A &amp; B" }', "A & B", None),
         ('![](a.png){alt=""}', "", None),
+        ('![c](a.png){:alt="A dog"}', "A dog", None),
+        (r'![c](a.png){alt="A \"big\" dog"}', 'A "big" dog', None),
+        ('![c](a.png){.x\n  alt="A dog"}', "A dog", None),
+        ('![c](a.png){fig.align="center"}', "c", None),
         ('![c](a.png){ width="300" }', "c", None),
         ("![](a.png){ loading=lazy }", None, None),
         ("![c](a.png){.center}", "c", None),

@@ -256,3 +256,18 @@ def test_character_references_behind_the_end_of_a_block_are_refused(root: Path, 
     else:
         assert [each for each in reasons if "end tag is in front of it" in each]
         assert text(root, "a.md") == content
+
+
+@pytest.mark.parametrize("code", ["{!! '%s' !!}", "@include('x', ['c' => '%s'])", "${ `%s` }"])
+def test_images_that_are_strings_of_programs_are_refused(root: Path, code: str) -> None:
+    content = f"<p>x</p>\n{code % '<img src=f.png>'}\n"
+    reasons = written(root, "a.html", content, "A dog")
+    assert text(root, "a.html") == content
+    [reason] = reasons
+    assert "template code" in reason or "string of program code" in reason
+
+
+def test_attribute_lists_over_two_lines_are_written(root: Path) -> None:
+    content = '> ![c](f.png){.x\n> alt="a \\"b\\""}\n'
+    assert written(root, "a.qmd", content, 'A "dog"', overwrite=True) == []
+    assert text(root, "a.qmd") == '> ![c](f.png){.x\n> alt="A &#34;dog&#34;"}\n'

@@ -34,6 +34,11 @@ def names_file(alt: str, url: str = "") -> Severity | None:
         return None
     if _is_filename(text, url) or _CAMERA.fullmatch(text) or _TIMESTAMP.fullmatch(text):
         return Severity.ERROR
+    if re.fullmatch(r"\d{8,}", text):  # else a telephone number or an ISBN
+        dated = re.match(r"(?:19|20)\d\d(?:0\d|1[0-2])[0-3]\d", text)
+        return Severity.ERROR if dated or text in tail(url) else Severity.WARNING
+    if re.fullmatch(r"\w+(?:_\w+){2,}", text) and _has_file_word(re.split(r"_", text)):
+        return Severity.ERROR
     if _RANDOM.fullmatch(text) and re.search(r"\d", text) and not text.isupper():
         return Severity.ERROR
     if re.match(r"(?:file|data):\S+\Z", text, re.IGNORECASE) or re.search(r"%[0-9a-f]{2}", text):
@@ -56,7 +61,9 @@ def is_placeholder(alt: str, url: str = "") -> bool:
         url: of the picture. "None" may be what a picture called "mode-none.png" shows.
     """
     text = alt.strip()
-    if re.fullmatch(r"[.\u2026\u00b7 ]+|[-_=~\u2013\u2014]{2,}|\?{2,}|\[object \w+\]", text):
+    if re.fullmatch(
+        r"[.\u2026\u00b7 ]+|(?:&#?\w+;\s*)+|[-_=~\u2013\u2014]{2,}|\?{2,}|\[object \w+\]", text
+    ):
         return True
     plain = words_of(text)
     if plain in _NOTHING:
@@ -72,6 +79,8 @@ def is_vague(alt: str) -> bool:
         return True
     if len(words) == 2 and words[0] in _ARTICLES and words[1] in _GENERAL | _PICTURED:
         return True
+    if len(words) in (2, 3) and words[-1] in _IMAGES and set(words[:-1]) <= _IMAGE_USES:
+        return True
     return len(words) == 1 and words[0] in _PICTURED
 
 
@@ -83,8 +92,11 @@ def icon_shown(alt: str, link: str = "", page: str = "") -> bool:
         link, page: where the link leads and from where; what names the destination is right.
     """
     plain = words_of(alt)
-    if plain == words_of(destination(link, page)) and plain:
+    leads_to = words_of(destination(link, page))
+    if plain and plain in (leads_to, leads_to.removesuffix("s")):
         return False
+    if _FLAG.fullmatch(plain) and _LANGUAGE_PATH.search(link):
+        return True
     return bool(_DEPICTED.fullmatch(plain)) or _LOOKS.sub("", plain) in _ICONS
 
 
@@ -144,7 +156,7 @@ def _is_own_name(text: str, url: str) -> Severity | None:
     if text not in stems:  # somebody wrote it again, in other letters
         return None
     parts = text.split("-")
-    noise = any(re.sub(r"\d+\Z", "", part.lower()) in _FILE_WORDS for part in parts)
+    noise = _has_file_word(parts)
     camel = re.split(r"(?<=[a-z])(?=[A-Z])", text)
     if (len(parts) > 1 and noise) or (
         len(camel) > 1 and any(part.lower() in _FILE_WORDS for part in camel)
@@ -159,6 +171,11 @@ def _is_own_name(text: str, url: str) -> Severity | None:
     if re.fullmatch(r"[a-z]+\d+", text) and len(text) > 4:
         return Severity.WARNING
     return Severity.ERROR if re.fullmatch(r"\d{5,}", text) else None
+
+
+def _has_file_word(parts: list[str]) -> bool:
+    """Whether one of the parts of a name is a word of files, such as "final" or "v2"."""
+    return any(re.sub(r"\d+\Z", "", part.lower()) in _FILE_WORDS for part in parts)
 
 
 _WORDS: dict[str, list[str]] = json.loads(
@@ -188,10 +205,11 @@ _CAMERA = re.compile(
         | untitled(?:\ design)?(?:[-\ ]\(?\d+\)?)? )
     """
 )
-_TIMESTAMP = re.compile(r"\d{4}[-_.]?\d\d[-_.]?\d\d[ _tT-]+\d\d[-_.:h]?\d\d[\d\s_.:()-]*|\d{8,}")
+_TIMESTAMP = re.compile(r"\d{4}[-_.]?\d\d[-_.]?\d\d[ _tT-]+\d\d[-_.:h]?\d\d[\d\s_.:()-]*")
 _RANDOM = re.compile(
     r"(?i:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{12,})"
     r"|(?=\S*[a-z])(?=\S*[A-Z])(?=\S*\d)[A-Za-z0-9_-]{20,}"
+    r"|[\w+-]{10,12}\._[A-Z]{2}[\w,]*_?"
 )
 _TEMPLATE = re.compile(r"\{\{.*\}\}|\{%.*%\}|<[%?].*[%?]>|\$\{.*\}|%\w+%|\{\w+\}", re.DOTALL)
 _NOTHING = frozenset("none null nil undefined nan true false".split())
@@ -199,13 +217,17 @@ _PLACEHOLDER = re.compile(
     r"""(?x)
     (?:(?:insert|enter|add|your|no|image|the|write|missing|default|some)\ )*
       alt(?:ernative|ernate)?(?:\ (?:text|tag|attribute|description))?
-      (?:\ (?:goes|missing))?(?:\ here)?
+      (?:\ (?:goes|missing|provided|available|found))?(?:\ here)?
     | (?:(?:enter|insert|add|your|no|an?|the|image|describe|write)\ )*description
       (?:\ (?:of|for)\ (?:the\ |this\ |an?\ )?(?:image|picture|photo))?(?:\ goes)?(?:\ here)?
     | (?:describe|caption|title\ (?:of|for))\ (?:this|the|your)\ (?:image|picture|photo)
     | (?:image|photo|picture|img)\ (?:alt|title|name|caption|text|goes\ here|here|placeholder)
     | (?:image|images|picture|photo|figure|fig|bild|abb|abbildung|foto|imagen|slide)(?:\ \d+[a-z]?)+
-    | (?:image|picture|photo)\ (?:is\ )?missing | missing\ (?:image|picture|photo)
+    | (?:image|picture|photo)\ (?:is\ )?(?:missing|not\ (?:found|available)|unavailable)
+    | (?:missing|no)\ (?:image|picture|photo)(?:\ (?:found|available|yet))? | decorative | default
+    | (?:un|ohne\ )titel | sans\ titre | sin\ t[ií]tulo | sem\ t[ií]tulo | senza\ titolo
+    | (?:image\ |picture\ |photo\ )?(?:is\ )?loading
+    | (?:loading|decorative)\ (?:image|picture|photo)
     | (?:undefined|null|nan)(?:\ (?:undefined|null|nan))+
     | lorem\ ipsum.* | xxx+ | asdf\w* | qwert[yz] | foo(?:\ ?bar)? | n\ a | tbd | tba | change\ ?me
     | (?:to\ ?do|fixme)(?:\ .*)? | test(?:ing)?(?:\ ?(?:image|img|alt|\d+))?
@@ -215,6 +237,8 @@ _PLACEHOLDER = re.compile(
 _VAGUE = frozenset(_WORDS["vague"])
 _ARTICLES = frozenset(_WORDS["articles"])
 _PICTURED = frozenset(_WORDS["depictions"])  # as vague without an article
+_IMAGE_USES = frozenset(_WORDS["image_uses"]) | _ARTICLES  # "hero image"
+_IMAGES = frozenset("avatar graphic icon image img photo pic picture thumbnail visual".split())
 _GENERAL = frozenset(_WORDS["general_nouns"])
 _FUNCTION_WORDS = frozenset(_WORDS["function_words"])  # sentences have them, lists lack them
 _ICONS = frozenset(_WORDS["icons"])
@@ -223,6 +247,8 @@ _LOOKS = re.compile(
     r"""(?x)^(?:(?:an?|the|small|little|big|large|tiny|simple|stylized|round|solid|filled|outlined
     |black|white|grey|gray|red|green|blue|yellow|orange|purple|pink|dark|light)\ (?=.*\w))+"""
 )
+_FLAG = re.compile(r"(?:the )?flag of .+|.+ flag")
+_LANGUAGE_PATH = re.compile(r"(?:^|[/=.?])[a-z]{2}(?:[-_][a-z]{2})?(?:[/&]|$)", re.IGNORECASE)
 _DEPICTED = re.compile(
     r"(?:.+ )?(?:icon|logo|symbol|pictogram|glyph|emoji|logotype|icone|icono|ic\u00f4ne|icona)"
     r"|(?:an? |the )?(?:icon|logo|symbol|pictogram|picture|drawing) of .+"

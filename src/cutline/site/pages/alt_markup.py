@@ -36,6 +36,10 @@ _COMMENT = ("{#", "#}")  # not "Room {#12}"
 _MARKERS = (("{{", "}}"), ("{%", "%}"), _COMMENT, ("<?", "?>"), ("<%", "%>"), ("${", "}"))
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#|<\?|<%|\$\{")
 _BOUND_ALT = re.compile(r"(?:[:.\[*]|ng-attr-|data-th-)(?:alt|aria-label)\]?\Z")
+_BINDING = re.compile(  # whose value names the attributes that a program sets
+    r"(?:data-bind|(?:data-)?th[:-]attr(?:append|prepend)?|(?:data-)?tal[:-]attributes|(?:v|x)-bind)\Z"
+)
+_ALT_WORD = re.compile(r"\b(?:alt|aria-label)\b", re.IGNORECASE)
 _LABEL_PART = re.compile(r"\\.|`+|\[|\]", re.DOTALL)
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]+")
 _BREAKS = re.compile("[\t\n\x0b\x0c\r\x85\u2028\u2029]+ *")
@@ -162,7 +166,8 @@ def _attributes(markup: str) -> list[_Attribute]:
         attributes.append(_Attribute(match[1], match.end(), value, match.start(2), quote))
         if any((value or "").rfind(opens) > (value or "").rfind(ends) for opens, ends in markers):
             raise OutputError("template code crosses its quotes, so it cannot be read safely")
-        if _BOUND_ALT.search(match[1].lower()):
+        name = match[1].lower()
+        if _BOUND_ALT.search(name) or (_BINDING.match(name) and _ALT_WORD.search(value or "")):
             raise OutputError(f"a program sets its alt ({match[1]}); change that by hand")
         position = match.end()
     if _TAG_END.match(markup, position) is None:

@@ -50,6 +50,10 @@ class Columns:
     size: int | None = None
 
 
+_DESCRIPTOR = re.compile(r"\d+(?:\.\d+)?[wx][\s,]*")
+_ADDRESS_KEYS = ("src", "url", "image_url", "imageUrl", "image", "href", "link", "path", "file")
+
+
 def find_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Columns:
     """Recognise an export's columns.
 
@@ -297,12 +301,41 @@ def split_addresses(cell: str) -> list[str]:
     cell = cell.strip()
     if cell[:5].lower() == "data:":
         return [cell]
+    if (listed := _listed_addresses(cell)) is not None:
+        return listed
     if re.fullmatch(r"\[\s*\".*\"\s*\]", cell, re.DOTALL):
         cell = ", ".join(re.findall(r'"((?:[^"\\]|\\.)*)"', cell)).replace("\\/", "/")
+    candidates = [part.rpartition(" ") for part in _BETWEEN_URLS.split(cell)]
+    if all(url and _DESCRIPTOR.fullmatch(size) for url, _, size in candidates):  # a srcset
+        widest = max(candidates, key=lambda one: float(one[2].strip(", ")[:-1]))
+        return _strip_all([widest[0]])
     parts = _strip_all(_SEPARATORS.split(cell))
     if URL.match(cell) or not all(map(is_address, parts)):
         parts = _strip_all(_BETWEEN_URLS.split(cell))
     return parts
+
+
+def _listed_addresses(cell: str) -> list[str] | None:
+    """The addresses in a cell of JSON or of a Python list; None if it is neither."""
+    if not (cell.startswith(("[", "{")) and cell.endswith(("]", "}"))):
+        return None
+    try:
+        content = json.loads(cell)
+    except (ValueError, RecursionError):
+        quoted = re.fullmatch(r"\[\s*'[^']*'(?:\s*,\s*'[^']*')*\s*,?\s*\]", cell)
+        content = re.findall(r"'([^']*)'", cell) if quoted else None
+    found: list[str] = []
+    pending = [content]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str) and is_address(value.strip()):
+            found.append(value.strip())
+        elif isinstance(value, list):
+            pending += reversed(value)
+        elif isinstance(value, dict):
+            named = [value[key] for key in _ADDRESS_KEYS if value.get(key)]
+            pending += reversed(named[:1] or [*value.values()])
+    return found or None
 
 
 def _strip_all(parts: Iterable[str]) -> list[str]:

@@ -47,6 +47,10 @@ _ENCODINGS = (
     *("cp1253", "cp1257", "koi8_r"),
 )
 _normalise = lru_cache(1024)(normalise_url)  # pages repeat, and each URL is checked first
+_NOT_IMAGE = re.compile(
+    r"\.(?:pdf|docx?|xlsx?|pptx?|odt|zip|gz|7z|rar|mp3|mp4|m4a|mov|avi|webm|ogg|wav|css|js|xml|json)\Z",
+    re.IGNORECASE,
+)
 _DIMENSIONS = re.compile(r"(\d{1,6})\s*[x\u00d7*]\s*(\d{1,6})", re.IGNORECASE)
 
 
@@ -231,6 +235,8 @@ class _Rows:
                 return "got no image; expected its absolute URL or its tag"
             if not url and not source.lower().startswith("data:image/"):
                 return f"got {source[:80]!r}; expected an image's absolute URL or its tag"
+            if _NOT_IMAGE.search(source.partition("?")[0].partition("#")[0]):
+                return f"got {source[:80]!r}; expected an image"
             if url.startswith("file:"):
                 return f"got {source[:80]!r}; expected a URL on the web"
         return ""

@@ -28,6 +28,12 @@ _PICTURE_ADDRESS = re.compile(
     r"[^\s<>\"'{}]+\.(?:apng|avif|bmp|gif|jfif|jpe?g|jxl|png|svg|webp)(?:[?#][^\s{}]*)?",
     re.IGNORECASE,
 )
+_ADDRESS_IN_JSON = re.compile(
+    r"\"([^\s\"'{}<>]+\.(?:apng|avif|bmp|gif|jfif|jpe?g|jxl|png|svg|webp)(?:[?#][^\s\"{}]*)?)\"",
+    re.IGNORECASE,
+)
+_LIKE_SRCSET = re.compile(r"\S\s+\d+(?:\.\d+)?[wx]\s*(?:,|\Z)")
+_ABSOLUTE = re.compile(r"(?:https?:)?//[^\s<>\"'{}]+", re.IGNORECASE)
 _CSS_URL = re.compile(r"""url\(\s*(?:"([^"]*)"|'([^']*)'|([^"')\s][^)]*+))\s*\)""", re.IGNORECASE)
 _PIXELS = re.compile(r"\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*", re.IGNORECASE)
 
@@ -157,14 +163,34 @@ def is_picture_address(text: str) -> bool:
     return _PICTURE_ADDRESS.fullmatch(text) is not None
 
 
-def other_addresses(element: Element) -> list[str]:
-    """Image URLs in non-standard attributes, as lazy-loading scripts use them."""
-    found = dict.fromkeys(
-        attribute_of(element, name)
-        for name in element.attrs
-        if name not in _NO_ADDRESSES and not name.startswith(("on", "aria-"))
-    )
-    return [one for one in found if is_picture_address(one) and is_remote(one)]
+def other_addresses(element: Element, *, placeholder: bool = False) -> list[str]:
+    """Image URLs in non-standard attributes, as lazy-loading scripts use them.
+
+    An attribute may hold a URL or path, a srcset, or JSON with paths.
+
+    Args:
+        element: an image.
+        placeholder: whether its own source is a placeholder; then any other absolute URL in a
+            `data-` attribute counts, even without the ending of an image file.
+    """
+    found: dict[str, None] = {}
+    for name, raw in element.attrs.items():
+        value = (raw or "").strip()
+        if name in _NO_ADDRESSES or name.startswith(("on", "aria-")) or not value:
+            continue
+        if is_picture_address(value):
+            found[value] = None
+        elif value.startswith(("{", "[")):
+            found.update(dict.fromkeys(_ADDRESS_IN_JSON.findall(value.replace("\\/", "/"))))
+        elif _LIKE_SRCSET.search(value):
+            sized = sorted(parse_srcset(value, None), key=lambda one: -(one[1] or 0))
+            best = best_of(sized)
+            listed = [best, *(url for url, _ in sized if url != best)]
+            found.update(dict.fromkeys(url for url in listed if is_picture_address(url)))
+        elif placeholder and name.startswith("data-") and _ABSOLUTE.fullmatch(value):
+            found[value] = None
+    urls = map(without_surrogates, found)
+    return [one for one in urls if is_remote(one) and "%7b" not in one.lower()]
 
 
 def parse_srcset(value: str, width_px: int | None) -> list[tuple[str, int | None]]:

@@ -58,6 +58,7 @@ _MOST_CANDIDATES = 20
 _MOST_NODES = 300  # of which an element's text is made, so that nested labels take linear time
 
 _LAZY = ("data-src", "data-lazy-src", "data-original", "data-lazy", "data-original-src")
+_PATTERN = re.compile(r"\{|%7B", re.IGNORECASE)  # "x_{width}.jpg"
 _LAZY_SETS = ("data-srcset", "data-lazy-srcset")
 _PLACEHOLDER = re.compile(
     r"(?:^|[/_.-])(?:1x1|blank|dot|empty|lazy|lazyload|loader|loading|pixel|placeholder|spacer|"
@@ -238,12 +239,13 @@ class _Reader:
         for node, entering in walk(tree, shown_children):
             if not entering or not isinstance(node, Element):
                 continue
+            is_html = node.namespace == "html"
             if identity := attribute_of(node, "id"):
                 self.ids.setdefault(identity, node)
-            if node.name == "base" and "href" in node.attrs and not based:
+            if node.name == "base" and "href" in node.attrs and not based and is_html:
                 based = True
                 self.base = self._absolute(attribute_of(node, "href")) or self.base
-            elif node.name == "title" and node.namespace == "html" and not self.title:
+            elif node.name == "title" and is_html and not self.title:
                 self.title = one_line(node.to_text())
             elif node.name == "html":
                 self.language = language_of(node) or ""
@@ -418,11 +420,12 @@ class _Reader:
             lazy = [
                 one
                 for name in _LAZY
-                if is_remote(one := attribute_of(element, name)) and "{" not in one  # no pattern
+                if is_remote(one := attribute_of(element, name)) and not _PATTERN.search(one)
             ]
             src = attribute_of(element, "src")
-            unknown = other_addresses(element)
-            if unknown and (not is_remote(src) or _PLACEHOLDER.search(src)):
+            placeholder = not is_remote(src) or _PLACEHOLDER.search(src) is not None
+            unknown = other_addresses(element, placeholder=placeholder)
+            if unknown and placeholder:
                 lazy += unknown
             named = [*lazy, src, *unknown, *(url for url, _ in own + others)]
             chosen = best_of(own) or (lazy[0] if lazy else "")

@@ -27,10 +27,11 @@ _MARKDOWN_ELEMENT = re.compile(
 )
 _HTML_LINE = re.compile(r"</?[A-Za-z][^\n]*>[ \t]*\Z")
 _JSX_LINE = re.compile(r"(?:</?[A-Za-z][\w.:-]*(?:[ \t][^<>\n]*)?/?>|</?>)[ \t]*\Z")
-_ATTRIBUTES = re.compile(r"\{:?[ \t]*((?:[^{}\"'\n]|\"[^\"\n]*\"|'[^'\n]*')*)\}")
-_LOOKS_LIKE = re.compile(r":?[ \t]*(?:[.#][\w-]|[\w-]+[ \t]*=)")
+_QUOTED = r""""(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'"""
+_ATTRIBUTES = re.compile(rf"""\{{:?\s*((?:[^{{}}"'\n]|\n(?![ \t>]*(?:\n|\Z))|{_QUOTED})*)\}}""")
+_LOOKS_LIKE = re.compile(r":?\s*(?:[.#][\w-]|[\w.-]+[ \t]*=)")
 _ATTRIBUTE = re.compile(
-    r"""([\w:-]+)[ \t]*=[ \t]*("[^"\n]*"|'[^'\n]*'|[^\s"'{}]+)|"[^"\n]*"|'[^'\n]*'"""
+    rf"""(?<![\w.-])([A-Za-z_][\w:.-]*)[ \t]*=[ \t]*({_QUOTED}|[^\s"'{{}}]+)|{_QUOTED}"""
 )
 _ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -281,7 +282,10 @@ def read_sitemap(body: bytes, url: str) -> tuple[list[str], list[str]]:
         url: its own URL.
     """
     text = body.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not text.startswith((b"<", b"\xff\xfe", b"\xfe\xff")):
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = text.decode("utf-16", "replace").lstrip().encode("utf-8", "replace")
+        text = re.sub(rb"\A<\?xml[^>]*\?>", b"", text)  # which names the encoding it had
+    if not text.startswith(b"<"):
         return _absolute(text.decode("utf-8", "replace").splitlines(), ""), []
     parser = etree.XMLParser(recover=True, resolve_entities=False, no_network=True)
     try:
@@ -294,12 +298,15 @@ def read_sitemap(body: bytes, url: str) -> tuple[list[str], list[str]]:
     def found(path: str) -> list[str]:
         """Texts or attributes at a path of local names, whatever the namespace."""
         steps = [
-            step if step.startswith("@") or step == "text()" else f"*[local-name()='{step}']"
+            step
+            if step.startswith("@") or step == "text()"
+            else re.sub(r"\A[\w-]+", lambda name: f"*[local-name()='{name[0]}']", step)
             for step in path.split("/")
         ]
         return _absolute(map(str, root.xpath("//" + "/".join(steps))), url)
 
-    pages = found("url/loc/text()") + found("item/link/text()") + found("entry/link/@href")
+    entries = found("entry/link[not(@rel) or @rel='alternate']/@href")
+    pages = found("url/loc/text()") + found("item/link/text()") + entries
     return pages, found("sitemap/loc/text()")
 
 

@@ -43,11 +43,12 @@ class Span:
 
 
 _SAMPLES = (
-    "code code-block code-snippet codeblock doc highlight javascript literal noformat pre prism raw"
-    " schema sourcecode style stylesheet verbatim"
+    "doc fence highlight javascript katex literal math mermaid noformat pre prism raw schema"
+    " sourcecode style stylesheet verbatim"
 )
 _COMMENTS = "comment comments"
-_NAMES = "|".join((*_SAMPLES.split(), *_COMMENTS.split()))
+_NAMES = rf"(?:{'|'.join((*_SAMPLES.split(), *_COMMENTS.split()))})(?![\w/-])|code[\w/-]{{0,50}}"
+_CODE_DIRECTIVES = "code code-block code-cell literal math mermaid raw sourcecode"
 _OPENERS = re.compile(
     rf"""
       (?P<fence>^[ \t>]*(?:(?:[-*+]|\d{{1,9}}[.)])[ \t]+)*(?P<marks>`{{3,}}|~{{3,}}))
@@ -55,12 +56,15 @@ _OPENERS = re.compile(
     | (?P<script><(?P<raw>script|style)(?=[\s/>]))
     | (?P<jsx>(?<=[\w-]=)\{{(?!\{{)[^{{}}<>\n]{{0,500}}\}})
     | (?P<esm>^(?:import|export)[ \t{{*])
-    | (?P<block>\{{%[-~+]?\s*(?P<name>{_NAMES})\b[^%]{{0,500}}%\}})
-    | (?P<shortcode>\{{\{{(?P<delimiter>[<%])\s*(?P<short>{_NAMES})\b[^{{}}]{{0,1000}}?[>%]\}}\}})
+    | (?P<block>\{{%[-~+]?\s*(?P<name>{_NAMES})[^%]{{0,500}}%\}})
+    | (?P<shortcode>\{{\{{(?P<delimiter>[<%])\s*(?P<short>{_NAMES})[^{{}}]{{0,1000}}?[>%]\}}\}})
     | (?P<handlebars>\{{\{{\{{\{{\s*(?P<bars>[\w-]{{1,50}})[^{{}}]{{0,500}}\}}\}}\}}\}})
+    | (?P<kramdown>\{{::comment\b[^{{}}\n]{{0,100}}\}})
+    | (?P<directive>^[ \t>]*(?P<colons>:{{3,}})\{{(?:{_CODE_DIRECTIVES.replace(" ", "|")})\}})
+    | (?P<percents>^[ \t>]*%%(?=[ \t]*$|[^%\n]+%%))
     | (?P<opener>
         \{{\{{[<%]/\* | \{{\{{[-~]?\s*/\* | \{{\{{~?!-- | \{{\{{-- | \{{\{{~?! | \{{\# | <%-- | <%\#
-      | <\#-- | <%doc> | \{{%[-~]?\s*\# | \{{/\*
+      | <\#-- | <%doc> | <%!-- | \{{!! | \[% | [{{@\#]\*(?=\s) | \{{%[-~]?\s*\# | \{{/\*
       | \{{\{{< | \{{\{{% | \{{\{{\{{ | \{{\{{ | \{{% | <\?(?:php\b|=|(?=\s)) | <%
       )
     """,
@@ -77,11 +81,25 @@ _CLOSERS = {  # what ends a comment, by how it begins
     "{#": "#}",
     "<%--": "--%>",
     "<%#": "%>",
+    "<%!--": "--%>",
+    "{*": "*}",
+    "@*": "*@",
+    "#*": "*#",
     "<#--": "-->",
     "<%doc>": "</%doc>",
     "{/*": "*/}",
 }
-_CODE_CLOSERS = {"{{<": ">}}", "{{%": "%}}", "{{{": "}}}", "{{": "}}", "{%": "%}", "<%": "%>"}
+_CODE_CLOSERS = {
+    "{{<": ">}}",
+    "{{%": "%}}",
+    "{{{": "}}}",
+    "{{": "}}",
+    "{%": "%}",
+    "<%": "%>",
+    "{!!": "!!}",
+    "[%": "%]",
+}
+_NOT_IN_MARKDOWN = ("[%", "{*", "@*", "#*")  # of Template Toolkit, Smarty, Razor, Velocity
 _HEADING_ID = re.compile(r"\{#[\w:.-]+[ \t]*[}.]")
 _BLANK_LINE = re.compile(r"(?:\r\n|\r|\n)[ \t>]*(?=\r|\n|\Z)")
 
@@ -129,6 +147,15 @@ class _Scanner:
             return found.end() if self._markdown else -1, SpanKind.CODE
         if found["esm"]:
             return (self._block_end(found.start()), SpanKind.CODE) if self._mdx else (-1, None)
+        if found["kramdown"]:
+            ends = (self._find(each, found.end()) for each in ("{:/comment}", "{:/}"))
+            return min((each for each in ends if each >= 0), default=-1), SpanKind.COMMENT
+        if found["directive"] or found["percents"]:
+            if not self._markdown:
+                return -1, None
+            if found["percents"]:
+                return self._find("%%", found.end()), SpanKind.COMMENT
+            return self._marked_end(found["colons"], found.end()), SpanKind.SAMPLE
         for group in ("name", "short", "bars"):
             if found[group]:
                 return self._paired(found, group)
@@ -157,7 +184,9 @@ class _Scanner:
             return len(self._text) if end < 0 else end, SpanKind.CODE
         if opener == "{#" and _HEADING_ID.match(self._text, start):
             return -1, None
-        if opener == "{/*" and not self._mdx:
+        if opener == "{/*" and not self._markdown:
+            return -1, None
+        if opener in _NOT_IN_MARKDOWN and self._markdown:
             return -1, None
         bare = re.sub(r"[\s~-]", "", opener) if opener.endswith(("/*", "#")) else opener
         if bare == "{{/*":
@@ -196,10 +225,14 @@ class _Scanner:
             return -1
         if marks[0] == "`" and "`" in self._text[found.end() : line_end]:
             return -1  # an inline code span
+        return self._marked_end(marks, line_end)
+
+    def _marked_end(self, marks: str, begin: int) -> int:
+        """Where a line of at least as many of the same marks ends; -1 if there is none."""
         closer = rf"^[ \t>]*{re.escape(marks[0])}{{{len(marks)},}}[ \t]*$"
         if closer in self._absent:
             return -1
-        end = re.compile(closer, re.MULTILINE).search(self._text, line_end)
+        end = re.compile(closer, re.MULTILINE).search(self._text, begin)
         if end is None:
             self._absent.add(closer)
             return -1
@@ -244,7 +277,9 @@ def template_spans(
 
 # Front matter
 
-_FENCED_MATTER = re.compile(r"\ufeff?(---|\+\+\+|;;;)[ \t]*([a-z]*)[ \t]*(?:\r\n?|\n)")
+_FENCED_MATTER = re.compile(
+    r"\ufeff?(\s*\n|%YAML[^\n]*\n)?(---|\+\+\+|;;;)[ \t]*([a-z]*)[ \t]*(?:#[^\r\n]*)?(?:\r\n?|\n)"
+)
 _MATTER_ENDS = {
     "---": re.compile(r"^(?:---|\.\.\.)[ \t]*(?=\r|\n|\Z)", re.MULTILINE),
     "+++": re.compile(r"^\+\+\+[ \t]*(?=\r|\n|\Z)", re.MULTILINE),
@@ -258,6 +293,12 @@ _BARE_MATTER = re.compile(
     r"(?:---[ \t]*(?=\r|\n|\Z)|(?=\r|\n|\Z))",
     re.IGNORECASE,
 )
+_LOOSE_JSON = re.compile(  # with comments or a comma too many
+    r"""\ufeff?\{[ \t]*\n(?:[ \t]*(?://[^\n]*)?\n)*[ \t]*["']?[\w$-]+["']?[ \t]*:"""
+    r"""[^\0]*?^\}[ \t]*(?=\n|\Z)""",
+    re.MULTILINE,
+)
+_TITLE_BLOCK = re.compile(r"\ufeff?%[ \t]+[^\n]*(?:\n(?:%|[ \t]+\S)[^\n]*)*(?=\n|\Z)")
 
 
 def front_matter_end(text: str, *, markdown: bool = False) -> int:
@@ -265,23 +306,25 @@ def front_matter_end(text: str, *, markdown: bool = False) -> int:
 
     YAML between `---` and `---` or `...`, TOML between `+++`, JSON in braces or between `;;;`, with
     the name of the language behind the first mark or not; in Markdown also the metadata of
-    MultiMarkdown and Hexo, which has no mark in front.
+    MultiMarkdown and Hexo, which has no mark in front, and Pandoc's title block.
     """
     # A carriage return alone ends a line, too, but not for "^".
     lined = text.replace("\r\n", " \n").replace("\r", "\n") if "\r" in text[:4096] else text
     if fence := _FENCED_MATTER.match(lined):
-        end = _MATTER_ENDS[fence[1]].search(lined, fence.end())
+        end = _MATTER_ENDS[fence[2]].search(lined, fence.end())
         if end is None:
             return 0
         fields = lined[fence.end() : end.start()].strip()
-        looks_like = fence[1] != "---" or fence[2] or not fields or _YAML_LINE.match(fields)
+        bare = not fields and not fence[1]
+        looks_like = fence[2] != "---" or fence[3] or bare or _YAML_LINE.match(fields)
         return end.end() if looks_like else 0
     begin = int(text.startswith("\ufeff"))
     if text.startswith("{", begin):
         _, end_at = _json_at(text, begin)
-        return end_at
-    if markdown and (bare := _BARE_MATTER.match(lined)):
-        return bare.end()
+        loose = None if end_at else _LOOSE_JSON.match(lined)
+        return loose.end() if loose else end_at
+    if markdown and (matter := _BARE_MATTER.match(lined) or _TITLE_BLOCK.match(lined)):
+        return matter.end()
     return 0
 
 

@@ -26,6 +26,11 @@ _TAG = re.compile(r"<(?:img|Image|Img|Figure|Picture)(?=[\s/>{])")
 _DIRECTIVE = re.compile(
     r"^[ \t>]*(?:`{3,}|:{3,}|~{3,})\{(?:image|figure|subfigure)\}[ \t]*\S", re.MULTILINE
 )
+_MARKDOWN_IMAGE = re.compile(
+    rf"(?<!\\)!\[[^\[\]\n]{{0,300}}\]\([^()\s]{{1,300}}{_EXTENSION}[^()\n]{{0,300}}\)",
+    re.IGNORECASE,
+)
+_RAW_TEXT = re.compile(r"<(/?)(?:pre|script|style|textarea)\b", re.IGNORECASE)
 _IMG = re.compile(r"<img[\s/>]", re.IGNORECASE)
 _OTHER_FORMATS = {
     "rst": re.compile(
@@ -80,7 +85,10 @@ class UnreadCounter:
                 continue
             if _in_tag(source, span.start):
                 continue
-            if text.startswith("<") or not (_PICTURE_NAME.search(text) or _IMAGE_TAG.search(text)):
+            if text.startswith("<"):
+                self.add("image in program code", len(_IMG.findall(text)))
+                continue
+            if not (_PICTURE_NAME.search(text) or _IMAGE_TAG.search(text)):
                 continue
             self.add("shortcode or template tag")
 
@@ -100,13 +108,14 @@ class UnreadCounter:
             ("wiki link", _WIKI_IMAGE),
             ("JSX or template tag", _TAG),
             ("directive", _DIRECTIVE),
+            ("Markdown within HTML", _MARKDOWN_IMAGE),
         ):
             for found in pattern.finditer(text):
                 start = found.start()
                 # A directive is written as a fenced block, so it is Markdown code itself.
                 if any(each.start < start or what != "directive" for each in _around(spans, start)):
                     continue
-                if inside(start, found.end()) or _in_comment(text, start):
+                if inside(start, found.end()) or _in_comment(text, start) or _in_raw(text, start):
                     continue
                 line = text[text.rfind("\n", 0, start) + 1 : start]
                 if not mdx and line.startswith(("    ", "\t")) and not line.strip():
@@ -141,6 +150,12 @@ def _in_comment(source: str, offset: int) -> bool:
     return begin >= 0 and source.find("-->", begin, offset) < 0
 
 
+def _in_raw(source: str, offset: int) -> bool:
+    """Whether an offset is in an element whose content is code or plain text."""
+    tags = list(_RAW_TEXT.finditer(source, max(0, offset - 20_000), offset))
+    return bool(tags) and not tags[-1][1]
+
+
 def _in_tag(source: str, offset: int) -> bool:
     """Whether an offset is between the angle brackets of a tag, such as `<meta content=...>`."""
     begin = max(0, offset - 2000)
@@ -162,6 +177,8 @@ def in_element(unread: UnreadCounter, element: Element, component: bool) -> None
         is_picture_address(attribute_of(element, name)) for name in element.attrs if name != "href"
     ):
         unread.add("component")
+    elif element.name == "embed" and is_picture_address(attribute_of(element, "src")):
+        unread.add("image in an embed element")
     elif element.name == "iframe" and "srcdoc" in element.attrs:
         unread.add("image in an iframe's srcdoc", len(_IMG.findall(element.attrs["srcdoc"] or "")))
 

@@ -267,6 +267,7 @@ class PageText:
             or self._code[at].end <= occurrence.offset
             or self._code[at].start == occurrence.offset
         ):
+            self._refuse_string(occurrence)
             return
         kind = self._code[at].kind
         if kind is SpanKind.CODE:
@@ -275,6 +276,15 @@ class PageText:
             return  # the response of a server is not a source file
         what = kind if kind is SpanKind.FRONT_MATTER else f"a {kind}"
         raise OutputError(f"it is in {what}, which is not page content; scan the page again")
+
+    def _refuse_string(self, occurrence: ImageOccurrence) -> None:
+        """Refuse an occurrence that is all of a string in a program of unknown syntax."""
+        end = occurrence.offset + len(occurrence.markup)
+        quote = self.text[max(0, occurrence.offset - 1) : occurrence.offset]
+        if is_url(occurrence.page) or quote not in ("'", '"', "`"):
+            return
+        if self.text.startswith(quote, end):
+            raise OutputError("it is between quotes, like a string of program code")
 
     def _is_but_for_alt(self, occurrence: ImageOccurrence, other: ImageOccurrence) -> bool:
         """Whether both have the same markup apart from the alt."""
