@@ -21,17 +21,17 @@ from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import markdown
 from markdown_it import MarkdownIt
 
 from cutline.errors import OutputError
+from cutline.site.destination import AltChange
 from cutline.site.model import ImageOccurrence, Kind
 from cutline.site.pages.alt_markup import clean, has_alt
 from cutline.site.pages.scan import occurrences_in_markdown
-from cutline.site.store.store import Store
-from cutline.site.writeback.locate import Change, PageText
+from cutline.site.writeback.locate import PageText
 
 # "~" stands for a space, "@" for the name of an image that occurs once.
 PIECES = [
@@ -236,9 +236,9 @@ class Fuzzer:
         alt: str,
     ) -> None:
         try:
-            there = source.locate(cast(Store, _NoStore()), one, True)
+            there = source.locate(one, True, lambda: before)
             after = source.with_alt(there.markup, there.kind, clean(alt))
-            source.edits({there.offset: Change(1, alt, there.markup, after)})
+            source.edits([AltChange(1, there, alt)])
         except OutputError:
             self.counts["refused"] += 1
             return
@@ -297,13 +297,6 @@ class BrokenRuleError(Exception):
 def _require(holds: bool, *what: object) -> None:
     if not holds:
         raise BrokenRuleError("; ".join(str(each) for each in what))
-
-
-class _NoStore:
-    """A store without occurrences."""
-
-    def occurrences(self, **_: object) -> list[object]:
-        return []
 
 
 def main() -> None:
