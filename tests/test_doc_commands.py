@@ -27,6 +27,7 @@ NOT_RUN = {
     "video": "needs a clip; tests/video runs it",
     "doctor": "measures speed; tests/cli runs it",
     "site judge": "needs a server",
+    "watch": "runs until it is stopped; tests/test_watch.py runs it",
 }
 SITE = """<!doctype html><html lang="en"><head><title>Walks</title></head><body>
 <h1>Walks</h1><p>Spring in the hills.</p><img src="sheep.jpg">
