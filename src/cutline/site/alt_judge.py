@@ -22,7 +22,7 @@ from cutline.site.decide.chat_judge import (
 )
 from cutline.site.decide.decision_tree import decide
 from cutline.site.decide.page_context import language_for, page_data
-from cutline.site.images import SVG, DownloadOptions, download
+from cutline.site.images import SVG, DownloadOptions, ImageOpener, download
 from cutline.site.model import AltVerdict, Judgement, Pixels
 from cutline.site.store.store import Store, StoredOccurrence, now
 
@@ -79,6 +79,7 @@ def judge_site(
     fetcher: Fetcher,
     progress: OnProgress = ignore,
     before_requests: Callable[[ChatModel, int], None] | None = None,
+    open_image: ImageOpener | None = None,
 ) -> JudgeSummary:
     """Judge every alt of a site that was not judged, or that changed since.
 
@@ -90,6 +91,7 @@ def judge_site(
         fetcher: for images on the network.
         progress: called after every item; the steps are "fetching", "deciding" and "judging".
         before_requests: called with the model and the number of requests, before the first one.
+        open_image: opens the images that only the site's destination can open.
 
     Raises:
         OptionError: the model is no chat model, or the sample is below 1.
@@ -103,7 +105,7 @@ def judge_site(
     if sample is not None and sample < 1:
         raise OptionError(f"got sample {sample}; expected at least 1")
     summary = JudgeSummary()
-    _fetch(store, fetcher, progress)
+    _fetch(store, fetcher, progress, open_image)
     index = ImageIndex.of(store)
     tasks: dict[tuple[int, str], _Task] = {}
     total = store.count_occurrences()
@@ -124,14 +126,16 @@ def judge_site(
     return summary
 
 
-def _fetch(store: Store, fetcher: Fetcher, progress: OnProgress) -> None:
+def _fetch(
+    store: Store, fetcher: Fetcher, progress: OnProgress, open_image: ImageOpener | None
+) -> None:
     """Fetch the images whose alts no rule judges without them."""
     wanted = (
         each.image.id
         for each in store.occurrences()
         if each.image and has_alt_to_judge(each.occurrence) and not judge_by_rule(each.occurrence)
     )
-    download(store, wanted, DownloadOptions(), fetcher, progress)
+    download(store, wanted, DownloadOptions(), fetcher, progress, open_image)
 
 
 def _rule_or_task(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cutline.errors import ImageNotFoundError, MetadataError
@@ -21,29 +21,47 @@ _NAMES = {
 }
 
 
-def with_metadata(decision: Decision, file: Path, language: str = "") -> Decision:
-    """The decision with the alt that a file carries: its alt text, or else its description.
+@dataclass(frozen=True)
+class CarriedText:
+    """The text that an image file carries about itself.
 
-    Default texts of cameras and programs, and texts that say nothing, do not count.
+    Attributes:
+        text: the alt text, or else the description.
+        source: the name of its field.
+    """
+
+    text: str
+    source: str
+
+
+def carried_text(file: Path, language: str = "") -> CarriedText | None:
+    """The alt text that a file carries, or else its description; None if it carries neither.
+
+    Default texts of cameras and programs, and texts that say nothing, do not count. A file that
+    cannot be read carries none.
 
     Args:
-        decision: without an alt.
         file: the image file; its XMP sidecar counts too.
         language: the preferred language, a language tag; "" prefers the default text.
-
-    Returns:
-        The same decision if the file carries no text or cannot be read.
     """
     try:
         found = read_text(file, language or None)
     except (MetadataError, ImageNotFoundError):
-        return decision
+        return None
     for text, source in (
         (found.alt, found.alt_source),
         (found.description, found.description_source),
     ):
         if text and not says_nothing(text):
-            shown = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1].rstrip()}…"
-            evidence = f'the image file has the {_NAMES.get(source, source)} "{shown}"'
-            return replace(decision, rule=METADATA_RULE, evidence=evidence, alt=text)
-    return decision
+            return CarriedText(text, _NAMES.get(source, source))
+    return None
+
+
+def with_carried_text(decision: Decision, carried: CarriedText | None) -> Decision:
+    """The decision with the text of the image file as alt, if it carries one."""
+    if carried is None:
+        return decision
+    text = carried.text
+    shown = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1].rstrip()}…"
+    evidence = f'the image file has the {carried.source} "{shown}"'
+    return replace(decision, rule=METADATA_RULE, evidence=evidence, alt=text)

@@ -20,6 +20,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from cutline.caption import Alternative, Caption, Captioner, CaptionOptions, InContext, Label
@@ -37,7 +38,7 @@ from cutline.site.decide.chat_alt import ChatAlt, ChatAltOptions, needs_chat
 from cutline.site.decide.decision_tree import decide, is_kept, with_text
 from cutline.site.decide.image_stats import read_text
 from cutline.site.decide.lint import lint
-from cutline.site.image_metadata import with_metadata
+from cutline.site.image_metadata import CarriedText, carried_text, with_carried_text
 from cutline.site.images import SVG, DownloadOptions, ImageOpener, download
 from cutline.site.model import Decision, Draft, ImageOccurrence, Purpose, Severity
 from cutline.site.store.store import Store, StoredOccurrence
@@ -173,6 +174,7 @@ class _Run:
         self.progress = progress
         self.summary = Summary()
         self._reads_text = options.ocr
+        self._carried: dict[tuple[Path, str], CarriedText | None] = {}
         self._reads_metadata = options.metadata and has_metadata_reader()
         wording = json.dumps(asdict(options.wording), sort_keys=True)
         others = f"{options.alternatives} {options.labels} {options.fill_empty}"
@@ -313,7 +315,10 @@ class _Run:
         if decision.alt is not None or decision.purpose not in _DESCRIBED_BY_FILE:
             return decision
         path = image.path if image.path is not None else self.store.picture(image.content)
-        return with_metadata(decision, path, each.occurrence.language)
+        key = (path, each.occurrence.language)
+        if key not in self._carried:
+            self._carried[key] = carried_text(*key)
+        return with_carried_text(decision, self._carried[key])
 
     def _captioned(self, task: _Task, caption: Caption) -> None:
         if caption.error is not None:

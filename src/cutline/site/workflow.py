@@ -343,6 +343,7 @@ def judge(
     network: FetchOptions | None = None,
     progress: OnProgress = ignore,
     before_requests: Callable[[ChatModel, int], None] | None = None,
+    destination: Destination | None = None,
 ) -> JudgeSummary:
     """Judge every alt that the pages have: by rule where a rule decides, else by a chat model.
 
@@ -358,6 +359,7 @@ def judge(
         progress: called after every image and every judgement.
         before_requests: called with the model and the number of requests, before the first one;
             may raise to send none.
+        destination: as for `draft`.
 
     Raises:
         OptionError: there is no such store, or the model is no chat model.
@@ -368,6 +370,7 @@ def judge(
     from cutline.site.alt_judge import JudgeOptions, judge_site
 
     with open_store(store, must_exist=True) as opened:
+        destination = destination or stored_destination(opened)
         options = JudgeOptions(
             language=language,
             glossary=_glossary(opened, None),
@@ -388,6 +391,7 @@ def judge(
                 fetcher=fetcher,
                 progress=progress,
                 before_requests=before_requests,
+                open_image=destination.open_image if destination else None,
             )
 
 
