@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,38 @@ def test_sidecars_on_request(folder: Path, path: Path) -> None:
     assert read_text(folder / "a.jpg").alt == "Approved a.jpg"
     assert site.undo(path).failed == 0
     assert not list(folder.rglob("*.xmp"))
+
+
+def test_descriptions_on_request_replace_none(folder: Path, path: Path) -> None:
+    write_fields(folder / "a.jpg", {DESCRIPTION: {"x-default": "By hand"}})
+    os.utime(folder / "b.png", (1_000_000_000, 1_000_000_000))
+    options = MetadataOptions(description=True, keep_times=True)
+    site.scan(path, site.PicturesDestination(folder, options))
+    review_all(path, "A red field")
+    assert site.apply(path, write=True).alts == 5
+    assert read_text(folder / "a.jpg").description == "By hand"
+    assert read_text(folder / "b.png").description == "A red field"
+    assert (folder / "b.png").stat().st_mtime == 1_000_000_000
+    assert site.undo(path).failed == 0
+    assert read_text(folder / "b.png").description is None
+    assert read_text(folder / "a.jpg").description == "By hand"
+
+
+def test_odd_files_are_refused_with_a_reason(folder: Path, path: Path) -> None:
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.png").write_text("no picture")
+    os.link(folder / "a.jpg", folder / "linked.jpg")
+    found = site.scan(path, site.PicturesDestination(folder))
+    review_all(path, "A red field")
+    result = site.apply(path, write=True)
+    reasons = dict(result.outcome.failed if result.outcome else ())
+    assert "has 2 hard links" in reasons["a.jpg"]
+    assert "has 2 hard links" in reasons["linked.jpg"]
+    assert dict(found.problems) == {
+        "empty.jpg": "it is not an image",
+        "text.png": "it is not an image",
+    }
+    assert site.undo(path).failed == 0
 
 
 def test_a_forged_journal_changes_no_other_field_and_no_other_file(

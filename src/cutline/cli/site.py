@@ -184,6 +184,12 @@ def scan(
             help="With --pictures: write XMP sidecars; auto: for formats that cannot be written.",
         ),
     ] = None,
+    description: Annotated[
+        bool, finding("--description", help="With --pictures: also write missing descriptions.")
+    ] = False,
+    keep_times: Annotated[
+        bool, finding("--keep-times", help="With --pictures: keep the modification times.")
+    ] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Find the images of a folder of HTML or Markdown files, or of a folder of pictures.
@@ -195,8 +201,10 @@ def scan(
     from cutline import site as library
 
     extra: dict[str, Any] = given(language=language, sidecar=sidecar)
+    extra |= {"description": True} if description else {}
+    extra |= {"keep_times": True} if keep_times else {}
     if extra and not pictures:
-        raise OptionError("got --language or --sidecar; expected --pictures with it")
+        raise OptionError(f"got --{min(extra).replace('_', '-')}; expected --pictures with it")
     with needing("site", "cutline site"), interruptible(), Steps(quiet) as steps:
         source: Any = folder
         if pictures:

@@ -288,9 +288,14 @@ def writable_fields(target: Path) -> dict[str, Any]:
     Raises:
         MetadataError: the file cannot be read.
     """
-    if target.suffix.lower() != ".xmp" and container.kind(read_file(target)) is None:
+    is_sidecar = target.suffix.lower() == ".xmp"
+    if not is_sidecar and container.kind(read_file(target)) is None:
         return {}
-    return {key: value for key, _, value in read_fields(target) if key in WRITABLE_TEXTS}
+    return {
+        key: value
+        for key, _, value in read_fields(target)
+        if key in WRITABLE_TEXTS and (key.startswith("Xmp.") or not is_sidecar)
+    }
 
 
 def remove_sidecar(target: Path, values: dict[str, Any]) -> None:
@@ -299,7 +304,7 @@ def remove_sidecar(target: Path, values: dict[str, Any]) -> None:
     Raises:
         MetadataError: it holds something else.
     """
-    found = {key: value for key, _, value in read_fields(target) if value}
+    found = {key: value for key, _, value in read_fields(target) if key.startswith("Xmp.")}
     if found != values or not values.keys() <= _WRITABLE:
         raise MetadataError(str(target), "it has other fields than those that were written")
     target.unlink()

@@ -12,7 +12,16 @@ from typing import Any
 
 from cutline.discover import find_images
 from cutline.errors import DataError, ImageNotFoundError, MetadataError, OutputError
-from cutline.metadata.read import find_sidecar, new_sidecar, read_alt
+from cutline.media_type import sniff
+from cutline.metadata.read import (
+    DESCRIPTION,
+    EXIF_DESCRIPTION,
+    IIM_CAPTION,
+    find_sidecar,
+    new_sidecar,
+    read_alt,
+    read_file,
+)
 from cutline.metadata.write import (
     WRITABLE_TEXTS,
     MetadataOptions,
@@ -24,13 +33,16 @@ from cutline.metadata.write import (
 from cutline.site.destination import AltChange, Commit, Edit, PageBase
 from cutline.site.model import ImageOccurrence, Kind, Page
 
+_HEAD_BYTES = 1 << 16
+
 
 class PicturesDestination:
     """The pictures of a folder and its subfolders, with IPTC's `AltTextAccessibility` as alt.
 
     Args:
         folder: the folder.
-        options: how metadata is written; `overwrite` is not used, because `plan` decides that.
+        options: how metadata is written; `overwrite` is not used, because `plan` decides that, and
+            `description` never replaces a description.
 
     Raises:
         DataError: there is no such folder.
@@ -131,6 +143,8 @@ class PicturePage(PageBase):
 
     def __init__(self, destination: PicturesDestination, file: Path) -> None:
         self._destination, self._file = destination, file
+        if not sniff(read_file(file)[:_HEAD_BYTES]).startswith("image/"):
+            raise MetadataError(str(file), "it is not an image")
         self.path = file.relative_to(destination.root).as_posix()
         self._alt = read_alt(file, destination.options.language)
         sidecar = find_sidecar(file)
@@ -171,9 +185,12 @@ class PicturePage(PageBase):
             OutputError: the picture cannot be written.
         """
         found: list[Edit] = []
+        options = self._destination.options
+        if options.description and self._has_description():
+            options = replace(options, description=False)
         for change in changes:
             try:
-                prepared = prepare_text(self._file, change.alt, options=self._destination.options)
+                prepared = prepare_text(self._file, change.alt, options=options)
             except (MetadataError, ImageNotFoundError) as error:
                 raise OutputError(error.reason) from error
             if prepared.values:
@@ -181,6 +198,10 @@ class PicturePage(PageBase):
                 after = _encoded(prepared.values)
                 found.append(Edit(change.id, 0, before, after, change.alt, prepared.target.name))
         return tuple(found)
+
+    def _has_description(self) -> bool:
+        fields = self._fields | (self._sidecar or {})
+        return any(fields.get(key) for key in (DESCRIPTION, EXIF_DESCRIPTION, IIM_CAPTION))
 
     def only_alts(self, edits: Sequence[Edit]) -> bool:
         """Whether the edits belong to this picture; `write` accepts only the fields of alt text."""
