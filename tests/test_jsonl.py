@@ -17,7 +17,7 @@ def test_a_file_cut_anywhere_is_continued_to_the_whole(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     with RecordFile(path) as file:
         for record in RECORDS:
-            file.write(record)
+            file.append(record)
     whole = path.read_bytes()
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
@@ -25,7 +25,7 @@ def test_a_file_cut_anywhere_is_continued_to_the_whole(tmp_path: Path) -> None:
         assert [record for _, record in found] == RECORDS[: len(found)]
         with RecordFile(path, keep_bytes=found[-1][0] if found else 0, synced=True) as file:
             for record in RECORDS[len(found) :]:
-                file.write(record)
+                file.append(record)
         assert path.read_bytes() == whole
 
 
@@ -53,11 +53,11 @@ def test_a_record_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with RecordFile(path) as file:
-        file.write("small")
+        file.append("small")
         resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
         try:
             with pytest.raises(OSError, match=r".") as caught:
-                file.write("x" * 100)
+                file.append("x" * 100)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             signal.signal(signal.SIGXFSZ, before)

@@ -1,8 +1,9 @@
-"""Atomic file writes: a file is replaced as a whole or not at all."""
+"""Atomic file writes: a file is replaced, or a record appended, as a whole or not at all."""
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import secrets
 import shutil
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from cutline.errors import OptionError, OutputError
 
@@ -143,6 +144,81 @@ def write_whole(path: Path, content: str | bytes, *, synced: bool = True) -> Non
         refusal = OutputError(f"{path}: {error.strerror}; expected a place to write")
         refusal.errno = error.errno
         raise refusal from error
+
+
+class AppendFile:
+    """Appends records to a file; a record that cannot be written whole is taken back.
+
+    A pipe or a device is written to as well, but keeps what it took.
+
+    Args:
+        path: the file, which is created if it is absent.
+        keep_bytes: how much of it to keep; None keeps all of it.
+        sync_every_s: seconds after which a write also brings the file to the disk, so that it
+            survives a power cut; 0 at every write, infinity only at `close`.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(
+        self, path: Path, *, keep_bytes: int | None = None, sync_every_s: float = math.inf
+    ) -> None:
+        self.path = path
+        self._sync_every_s = sync_every_s
+        self._file: BinaryIO = path.open("ab", buffering=0)
+        self._regular = path.is_file()
+        self._whole_bytes = 0
+        if self._regular:
+            if keep_bytes is not None:
+                self._file.truncate(keep_bytes)
+            self._whole_bytes = self._file.seek(0, os.SEEK_END)
+        self._synced_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Return the file."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file; raises as `close` does."""
+        self.close()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was written so far."""
+        return not self._whole_bytes
+
+    def write(self, record: bytes) -> None:
+        """Append one record.
+
+        Raises:
+            OSError: the disk is full or gone; the file then ends with the record before.
+        """
+        rest = memoryview(record)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            if time.monotonic() - self._synced_s >= self._sync_every_s:
+                self._sync()
+        except OSError:
+            if self._regular:
+                self._file.truncate(self._whole_bytes)
+            raise
+        self._whole_bytes += len(record)
+
+    def close(self) -> None:
+        """Bring the file to the disk and close it.
+
+        Raises:
+            OSError: the disk is full or gone; the file is closed.
+        """
+        with self._file:
+            self._sync()
+
+    def _sync(self) -> None:
+        if self._regular:
+            os.fsync(self._file.fileno())
+        self._synced_s = time.monotonic()
 
 
 def refuse_existing(path: Path, *, resumable: bool = False) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any
 
+from cutline.atomic import AppendFile
 from cutline.errors import DataError
 
 
@@ -54,7 +54,7 @@ def read_records(path: Path) -> Iterator[tuple[int, Any]]:
         raise DataError(f"{path}: {error.strerror}; expected a file to read") from error
 
 
-class RecordFile:
+class RecordFile(AppendFile):
     """Appends JSON lines; a record that cannot be written whole is taken back.
 
     Args:
@@ -67,39 +67,12 @@ class RecordFile:
     """
 
     def __init__(self, path: Path, *, keep_bytes: int | None = None, synced: bool = False) -> None:
-        self.path = path
-        self._synced = synced
-        self._file: BinaryIO = path.open("ab", buffering=0)
-        if keep_bytes is not None:
-            self._file.truncate(keep_bytes)
-        self._end = self._file.seek(0, os.SEEK_END)
+        super().__init__(path, keep_bytes=keep_bytes, sync_every_s=0.0 if synced else math.inf)
 
-    def __enter__(self) -> Self:
-        """Return the file."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self.close()
-
-    def write(self, record: Any) -> None:
+    def append(self, record: Any) -> None:
         """Append one record.
 
         Raises:
             OSError: the disk is full or gone; the file then ends with the record before.
         """
-        rest = memoryview(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        size = len(rest)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            if self._synced:
-                os.fsync(self._file.fileno())
-        except OSError:
-            self._file.truncate(self._end)
-            raise
-        self._end += size
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        self.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")

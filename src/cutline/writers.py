@@ -6,15 +6,14 @@ import csv
 import errno
 import io
 import json
-import os
-import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from cutline.atomic import refuse_existing, replacing, write_whole
+from cutline.atomic import AppendFile, refuse_existing, replacing, write_whole
 from cutline.errors import ImageError, OutputError, VideoError
 from cutline.jsonl import finite
 from cutline.options import is_address
@@ -284,15 +283,16 @@ class ResultFile:
         if not force and keep_bytes is None:
             refuse_existing(path, resumable=resumable)
         try:
-            self._file = path.open("ab", buffering=0)
-            self._whole_bytes = keep_bytes or 0
-            if path.is_file():
-                self._file.truncate(self._whole_bytes)
+            self._file = AppendFile(path, keep_bytes=keep_bytes or 0, sync_every_s=SYNC_EVERY_S)
         except OSError as error:
             raise OutputError(f"{path}: {error.strerror}; expected a place to write") from error
-        self._synced_s = time.monotonic()
-        if not self._whole_bytes:
-            self.write(header)
+        if self._file.is_empty:
+            try:
+                self.write(header)
+            except OutputError:
+                with suppress(OSError):
+                    self._file.close()
+                raise
 
     def write(self, row: bytes) -> None:
         """Append one whole row.
@@ -301,17 +301,11 @@ class ResultFile:
             OutputError: the disk is full or gone; the file then ends with the last whole row.
             BrokenPipeError: the path is a pipe and its reader has left.
         """
-        rest = memoryview(row)
         try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            self._whole_bytes += len(row)
-            if time.monotonic() - self._synced_s > SYNC_EVERY_S:
-                self._sync()
+            self._file.write(row)
         except BrokenPipeError:
             raise
         except OSError as error:
-            self._drop_partial_row()
             raise self._refusal(error) from error
 
     def close(self) -> None:
@@ -321,8 +315,7 @@ class ResultFile:
             OutputError: the disk is full or gone.
         """
         try:
-            with self._file:
-                self._sync()
+            self._file.close()
         except OSError as error:
             raise self._refusal(error) from error
 
@@ -331,15 +324,6 @@ class ResultFile:
         return OutputError(
             f"{self.path}: {error.strerror}; every row up to here is whole: make room{again}"
         )
-
-    def _drop_partial_row(self) -> None:
-        if self.path.is_file():
-            self._file.truncate(self._whole_bytes)
-
-    def _sync(self) -> None:
-        if self.path.is_file():
-            os.fsync(self._file.fileno())
-        self._synced_s = time.monotonic()
 
 
 class StreamWriter:

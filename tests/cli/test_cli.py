@@ -15,9 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 import pytest
 import tiny
+from command_line import standin_cutline as cutline
 from conftest import HostileFolder, scene
 
 from cutline.discover import find_images
@@ -29,17 +31,17 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **more}
 
 
-def cutline(*words: Any, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
+def in_a_process(*words: Any, **env: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `cutline WORDS` over the stand-in captioner, in a process of its own."""
     command = [sys.executable, STANDIN, *map(str, words)]
-    return subprocess.run(
-        command, input=stdin, capture_output=True, timeout=60, env=environment(**env)
-    )
+    return subprocess.run(command, capture_output=True, timeout=60, env=environment(**env))
 
 
 def real(*words: Any, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cutline", *map(str, words)]
-    env = environment(CUTLINE_HOME=str(home), **env)
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+    """Run `cutline WORDS` over the models in a folder."""
+    done = command_line.cutline(*words, CUTLINE_HOME=str(home), **env)
+    out, err = done.stdout.decode(), done.stderr.decode()
+    return subprocess.CompletedProcess(words, done.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +204,7 @@ def test_a_killed_run_resumes_to_the_undisturbed_file(
 ) -> None:
     whole, cut, log = tmp_path / f"whole.{ending}", tmp_path / f"cut.{ending}", tmp_path / "log"
     cutline("caption", folder, "--output", whole)
-    killed = cutline("caption", folder, "-o", cut, "--sidecar", STANDIN_KILL="20.png")
+    killed = in_a_process("caption", folder, "-o", cut, "--sidecar", STANDIN_KILL="20.png")
     assert killed.returncode == -signal.SIGKILL
     assert cut.read_bytes().count(b"\n") - (ending == "csv") == 19
     cut.write_bytes(cut.read_bytes()[:-9])
@@ -586,9 +588,11 @@ def test_a_damaged_model_hides_no_other(tmp_path: Path) -> None:
 def test_a_letter_that_the_terminal_lacks_ends_nothing(tmp_path: Path) -> None:
     manifest = tiny.build(tmp_path / "models").path("manifest.json")
     manifest.write_text(manifest.read_text().replace("Apache-2.0", "Licence à moi"))
-    done = real("models", home=tmp_path, PYTHONIOENCODING="ascii")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Licence ? moi" in done.stdout
+    env = environment(CUTLINE_HOME=str(tmp_path), PYTHONIOENCODING="ascii")
+    command = [sys.executable, "-m", "cutline", "models"]
+    done = subprocess.run(command, capture_output=True, timeout=60, env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"Licence ? moi" in done.stdout
 
 
 def test_an_unknown_model_is_wrong_use(folder: Path, home: Path) -> None:

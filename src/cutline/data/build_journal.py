@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from cutline.data.build_plan import BuildOptions
 from cutline.data.collection import Collection
 from cutline.data.readers import read
 from cutline.errors import CutlineError, DataError
+from cutline.jsonl import RecordFile
 from cutline.similarity import Fingerprint, fingerprint
 
 JOURNAL = "build.jsonl"
@@ -95,7 +95,7 @@ class Journal:
             raise DataError(f"got {output}, which holds something else; expected a new folder")
         lines = [header_now, *(_row(name, made) for name, made in self.made.items())]
         write_whole(self._path, "".join(_line(line) for line in lines))
-        self._file = self._path.open("ab")
+        self._file = RecordFile(self._path)
 
     def _read(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
         header, rows = None, []
@@ -129,12 +129,10 @@ class Journal:
 
     def write(self, name: str, made: Made) -> None:
         """Note that an image is done."""
-        self._file.write(_line(_row(name, made)).encode())
-        self._file.flush()
+        self._file.append(_row(name, made))
 
     def close(self) -> None:
         """Bring the journal to the disk."""
-        os.fsync(self._file.fileno())
         self._file.close()
 
 

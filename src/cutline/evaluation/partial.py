@@ -66,7 +66,7 @@ class PartialCaptions:
         try:
             if self._file is None:
                 self._file = RecordFile(self.path, keep_bytes=self._end)
-            self._file.write(record)
+            self._file.append(record)
         except OSError as error:
             raise OutputError(f"{self.path}: {error.strerror}; expected a writable file") from error
         self._captions[model, str(image)] = caption, seconds

@@ -18,8 +18,9 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from cutline.atomic import AppendFile
 from cutline.errors import DataError, MissingExtraError, OptionError, OutputError
 from cutline.progress import OnProgress, Progress, ignore
 from cutline.site.model import ImageOccurrence, Page
@@ -244,7 +245,7 @@ class _Frontier:
         self._done: set[tuple[str, str]] = set()
         self._queue: deque[tuple[str, str]] = deque()
         self._taken: set[tuple[str, str]] = set()
-        self._log: IO[str] | None = None
+        self._log: AppendFile | None = None
         self._lines: list[str] = []
         if job is not None:
             self._open(job / _LOG_NAME)
@@ -334,10 +335,9 @@ class _Frontier:
     def _write(self) -> None:
         if self._log and self._lines:
             try:
-                self._log.write("".join(self._lines))
-                self._log.flush()
+                self._log.write("".join(self._lines).encode())
             except OSError as error:
-                raise OutputError(f"{self._log.name}: {error.strerror}") from error
+                raise OutputError(f"{self._log.path}: {error.strerror}") from error
             self._lines.clear()
 
     def _open(self, path: Path) -> None:
@@ -351,13 +351,13 @@ class _Frontier:
                     f"got {path.parent}, which holds another crawl ({entries[0][-1]}); "
                     f"expected one of {self.start}; name another folder"
                 )
-            self._log = path.open("w" if fresh else "a", encoding="utf-8")
+            self._log = AppendFile(path, keep_bytes=0 if fresh else None)
         except OSError as error:
             raise OutputError(f"{path}: {error.strerror}") from error
         if fresh:
             self._lines.append(json.dumps(head) + "\n")
             return
-        self._log.write("\n")  # ends a line that was cut off
+        self._log.write(b"\n")  # ends a line that was cut off
         for entry in entries[1:]:
             self._replay(entry)
         self._queue = deque(key for key in self._depths if key not in self._done)
