@@ -19,8 +19,9 @@ import json
 import os
 import random
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -115,20 +116,29 @@ def theirs(
     """Each metric's corpus score and image scores by pycocoevalcap, tokenized by its own Java."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.meteor.meteor import Meteor
     from pycocoevalcap.rouge.rouge import Rouge
 
-    truth = _group(their_tokens([text for texts in references for text in texts]), references)
-    said = {number: [text] for number, text in enumerate(their_tokens(captions))}
+    everything = [text for texts in references for text in texts]
+    tokens = their_tokens([*everything, *captions])
+    truth = _group(tokens[: len(everything)], references)
+    said = {number: [text] for number, text in enumerate(tokens[len(everything) :])}
     scores: dict[str, tuple[float, list[float]]] = {}
     with contextlib.redirect_stdout(io.StringIO()):
         values, image_values = Bleu(4).compute_score(truth, said, verbose=0)
     for order in range(4):
         scores[f"BLEU-{order + 1}"] = (values[order], image_values[order])
-    for name, scorer in {"METEOR": Meteor(), "ROUGE-L": Rouge(), "CIDEr-D": Cider()}.items():
+    for name, scorer in {"METEOR": _their_meteor(), "ROUGE-L": Rouge(), "CIDEr-D": Cider()}.items():
         value, image_scores = scorer.compute_score(truth, said)
         scores[name] = (float(value), [float(score) for score in image_scores])
     return scores
+
+
+@cache
+def _their_meteor() -> Any:
+    """One process for all sets: it reads its paraphrases for ten seconds."""
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    return Meteor()
 
 
 def ours(

@@ -1,4 +1,4 @@
-"""A training run in a process of its own, for tests that kill it."""
+"""Training runs that end early: killed in a process of their own, or stopped in this one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
 
 from cutline.data import Collection
 from cutline.training.recipe import Recipe
@@ -34,3 +38,24 @@ def kill_after_checkpoint(
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+
+
+class Stopped(BaseException):
+    """Ends a run where a kill would."""
+
+
+def stop_after_checkpoint(
+    recipe: Recipe, collection: Collection, folder: Path, features: Path
+) -> None:
+    """Start a run in this process and end it as soon as it has written its first checkpoint."""
+    save = lightning.Trainer.save_checkpoint
+
+    def save_and_stop(self: lightning.Trainer, path: Any, *arguments: Any, **options: Any) -> None:
+        save(self, path, *arguments, **options)
+        if (folder / "last.ckpt").exists():
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lightning.Trainer, "save_checkpoint", save_and_stop)
+        with pytest.raises(Stopped):
+            train(recipe, collection, folder, features=features)

@@ -5,6 +5,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cutline.cli import app
+from cutline.errors import MissingExtraError
 
 RECIPE = """# Tiny.
 [data]
@@ -35,10 +36,21 @@ def run(*words: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out METEOR, which reads its paraphrases for ten seconds."""
+    from cutline.training import export
+
+    def missing(*_: object) -> None:
+        raise MissingExtraError("METEOR", "eval")
+
+    monkeypatch.setattr(export, "meteor_statistics", missing)
+
+
 def test_from_a_recipe_to_a_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     timm = pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)
+    without_java(monkeypatch)
     torch.save(timm.create_model("test_resnet").state_dict(), "weights.pth")
     Path("mine.toml").write_text(RECIPE)
     code, out, _ = run("train", "mine.toml")

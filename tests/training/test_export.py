@@ -15,12 +15,20 @@ from cutline.bundle import Bundle, find
 from cutline.caption import CaptionOptions
 from cutline.captioner import load
 from cutline.data import Collection, Example
-from cutline.errors import BundleError, DataError, OutputError, ParityError, RecipeError
+from cutline.errors import (
+    BundleError,
+    DataError,
+    MissingExtraError,
+    OutputError,
+    ParityError,
+    RecipeError,
+)
 from cutline.image import load_image
 from cutline.options import SearchOptions
 from cutline.preprocess import Transform
 from cutline.runtime import Runtime, engines
 from cutline.text import CleanUp, Vocabulary
+from cutline.training import export as module
 from cutline.training.bpe import Subwords
 from cutline.training.checkpoint import Trained
 from cutline.training.decoders import DECODERS, DecoderOptions, build
@@ -172,6 +180,11 @@ def test_graphs_that_differ_are_refused(eyes: Path, tmp_path: Path) -> None:
         _matched(trained.decoder.state_dict(), {}, "decoder.", runtime.bundle)
 
 
+def missing(*_: object) -> np.ndarray:
+    """METEOR where `cutline[eval]` is not installed."""
+    raise MissingExtraError("METEOR", "eval")
+
+
 class Journey:
     """A tiny run over a real backbone, and the bundle it became."""
 
@@ -188,9 +201,17 @@ class Journey:
         )  # fmt: skip
 
 
+def statistics(candidates: list[list[str]], references: list[list[list[str]]]) -> np.ndarray:
+    """Statistics of METEOR without Java, which reads its paraphrases for ten seconds."""
+    assert len(candidates) == len(references)
+    return np.array([[*[5.0, 5.0, 2.0, 2.0], *[1.0] * 16, 1.0, 4.0, 4.0] for _ in candidates])
+
+
 @pytest.fixture(scope="module")
 def journey(tmp_path_factory: pytest.TempPathFactory, all_colours: Collection) -> Journey:
-    return Journey(tmp_path_factory.mktemp("journey"), all_colours)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "meteor_statistics", statistics)
+        return Journey(tmp_path_factory.mktemp("journey"), all_colours)
 
 
 def test_a_run_becomes_a_bundle_that_says_the_same(journey: Journey) -> None:
@@ -201,7 +222,10 @@ def test_a_run_becomes_a_bundle_that_says_the_same(journey: Journey) -> None:
         "writing the graphs", "comparing them with torch", "captioning 6 images of dev",
     ]  # fmt: skip
     assert manifest.recipe["stages"][0]["name"] == "colours"
-    assert 0 <= manifest.scores["dev"]["bleu4"] <= 1
+    for scores in (manifest.scores["dev"], manifest.scores["dev, before compression"]):
+        assert 0 <= scores["bleu4"] <= 1
+        assert 0 < scores["meteor"] < 1
+    assert manifest.speed["images_per_s"] > 0
     assert (journey.output / "README.md").read_text().startswith("# Mine\n\n## Measured")
 
     sources = [example.image for example in journey.collection.splits["dev"]]
@@ -237,8 +261,9 @@ def test_training_goes_on_from_a_bundle(journey: Journey, tmp_path: Path) -> Non
 
 
 def test_a_backbone_without_labels_makes_a_bundle_without_labels(
-    all_colours: Collection, tmp_path: Path
+    all_colours: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "meteor_statistics", missing)
     torch.manual_seed(0)
     weights = tmp_path / "weights.pth"
     torch.save(timm.create_model("test_resnet", pretrained=False).state_dict(), weights)
@@ -253,6 +278,7 @@ def test_a_backbone_without_labels_makes_a_bundle_without_labels(
         done.folder, all_colours, tmp_path / "other-v1", summary="", options=SearchOptions()
     )
     assert bundle.manifest.grid == (1, 1)
+    assert "meteor" not in bundle.manifest.scores["dev"]
     assert bundle.labels() == ()
     source = all_colours.splits["dev"][0].image
     caption = load(bundle.folder, engine="onnxruntime").caption(source, CaptionOptions(labels=5))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from training_child import kill_after_checkpoint
+from training_child import stop_after_checkpoint
 
 from cutline.data import Collection, Example, combine
 from cutline.errors import DataError, RecipeError
@@ -129,7 +129,7 @@ def test_a_time_budget_becomes_steps_once(all_colours: Collection, tmp_path: Pat
     assert schedule["steps"] > lightning_module.TIMED_STEPS
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "schedule.json").write_text(json.dumps(schedule))
-    kill_after_checkpoint(BUDGET, data, tmp_path / "again", features)
+    stop_after_checkpoint(BUDGET, data, tmp_path / "again", features)
     train(BUDGET, data, tmp_path / "again", features=features, resume=True)
     ours, theirs = weights(tmp_path / "run"), weights(tmp_path / "again")
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())

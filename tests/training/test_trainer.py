@@ -26,7 +26,7 @@ from cutline.training.warm_start import Start, word_vectors
 RECIPE = Recipe(
     name="colours",
     data=DataOptions(train=("train",), dev="dev", min_count=1, max_tokens=18),
-    encoder=EncoderOptions(backbone="efficientnet_lite0", views=2),
+    encoder=EncoderOptions(backbone="efficientnet_lite0", views=2, cut=7),
     decoder=DecoderOptions(kind="global-attention", width=32, embedding=16, heads=2),
     fit=FitOptions(epochs=3, batch_images=8, captions_per_image=2, warmup_steps=2),
 )
