@@ -1,6 +1,7 @@
 import importlib.util
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ def options(command: Any) -> set[str]:
     """Those of a command, or of all commands of a group."""
     own = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
     return own.union(*map(options, command.commands.values())) if is_group(command) else own
+
+
+@cache
+def root() -> Any:
+    """The command `cutline`; Typer builds it anew for each call."""
+    return get_command(app)
 
 
 def is_group(command: Any) -> bool:
@@ -79,7 +86,7 @@ def test_commands_are_found() -> None:
 def test_every_command_and_option_of_a_page_exists(page: Path) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for _, *words in commands(text):
-        command: Any = get_command(app)
+        command = root()
         while is_group(command) and words:
             name = words.pop(0)
             assert name in command.commands, name
@@ -87,7 +94,7 @@ def test_every_command_and_option_of_a_page_exists(page: Path) -> None:
         for word in words:
             if word.startswith("-") and word != "-":
                 assert word.partition("=")[0] in options(command), (command.name, word)
-    known = options(get_command(app)) | OTHER_OPTIONS
+    known = options(root()) | OTHER_OPTIONS
     for code in in_prose(text):
         if code.startswith("--"):
             assert re.split(r"[\s=]", code)[0] in known, code
