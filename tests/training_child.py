@@ -30,7 +30,7 @@ def kill_after_checkpoint(
         target=run, args=(recipe, collection, folder, features)
     )
     process.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (folder / "last.ckpt").exists():
         assert process.is_alive(), "the run ended without a checkpoint"
         assert time.monotonic() < deadline, "the run wrote no checkpoint in time"

@@ -9,15 +9,13 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
+from cutline import http_retry
 from cutline.errors import BudgetError, OptionError
+from cutline.http_retry import BUSY, GATEWAY
 
-BUSY = frozenset({408, 425, 429, 503, 529})
-"""Statuses by which a server asks to come back later."""
-
-_TRANSIENT = frozenset({409, 500, 502, 504, *range(520, 528), 530, 598, 599})
+_TRANSIENT = GATEWAY | {409, 500, *range(520, 528), 530, 598, 599}
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(
     r"(\d+(?:\.\d+)?)\s*(?:(ms)|(s)(?:ec(?:ond)?s?)?|(m)(?:in(?:ute)?s?)?|(h)(?:ours?)?)(?![a-z])"
@@ -236,27 +234,12 @@ def retry_after(
     """Seconds that a server asks to wait; None if it does not say.
 
     Args:
-        headers: `retry-after-ms`, or `retry-after` in seconds or as a date (RFC 9110, 10.2.3).
+        headers: as `http_retry.retry_after` reads them.
         message: the error's text, which may say "try again in 7.6s".
         now: the time; None takes the clock's.
     """
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name, "").strip()
-        try:
-            seconds = float(value) * unit_s
-        except ValueError:
-            continue
-        if math.isfinite(seconds) and seconds >= 0:
-            return seconds
-    value = headers.get("retry-after", "").strip()
-    if value and not value.replace(".", "").lstrip("-").isdigit():
-        try:
-            then = parsedate_to_datetime(value)
-        except (TypeError, ValueError):
-            then = None
-        if then is not None:
-            then = then if then.tzinfo else then.replace(tzinfo=UTC)
-            return max(0.0, (then - (now or datetime.now(UTC))).total_seconds())
+    if (seconds := http_retry.retry_after(headers, now)) is not None:
+        return seconds
     if found := _TRY_AGAIN.search(message):
         parts = _DURATION.findall(found[1].lower())
         return sum(float(number) * _UNIT_S["".join(unit)] for number, *unit in parts)

@@ -19,7 +19,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from functools import cache
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +26,6 @@ from typing import Any, Self
 from cutline.errors import FetchError, MissingExtraError, OptionError
 from cutline.fetch.rate_limit import HostLimiter
 from cutline.fetch.ssrf import (
-    BUSY,
     Backend,
     Clock,
     PrivateHost,
@@ -38,6 +36,7 @@ from cutline.fetch.ssrf import (
     private_host,
     system_resolver,
 )
+from cutline.http_retry import BUSY, GATEWAY, retry_after
 from cutline.media_type import HEAD_BYTES, identify, may_be_svg, sniff
 
 __all__ = [
@@ -95,7 +94,8 @@ class FetchOptions:
     """Requests to one host at a time."""
 
     retries: int = 2
-    """After a failure that may pass: no connection, a broken one, status 429, 502, 503 or 504."""
+    """After a failure that may pass: no connection, a broken one, status 408, 425, 429, 502, 503,
+    504 or 529."""
 
     max_wait_s: float = 30.0
     """The most we wait before a retry, even if Retry-After asks for more; then it is a failure."""
@@ -328,7 +328,7 @@ class Fetcher:
         if status == 304 and asked:
             return Fetched(url, final_url, 304, "", "", b"", etag, last_modified, True)
         if status not in (200, 203):
-            wait_s = _retry_after_s(headers.get("retry-after", "")) if status in BUSY else None
+            wait_s = retry_after(headers) if status in BUSY | GATEWAY else None
             if wait_s:
                 self._turns.pause(final_url, min(wait_s, self.options.max_wait_s))
             raise Refusal("status", f"the server answers {_status(status)}", status, wait_s)
@@ -432,15 +432,6 @@ def _expect_image(content: bytes | bytearray, declared: str) -> None:
             what = kind.what
         called = f", declared as {declared[:80]}" if declared else ""
         raise Refusal("not-an-image", f"got {what}{called}; expected an image")
-
-
-def _retry_after_s(value: str) -> float | None:
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
 
 
 def _status(status: int) -> str:

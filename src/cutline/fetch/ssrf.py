@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
+from cutline.http_retry import BUSY, GATEWAY
+
 Resolve: TypeAlias = Callable[[str, int], Iterable[str]]
 """A name and a port to the addresses it has; raises OSError if there are none."""
 
 TRANSIENT = frozenset({"dns", "connect", "timeout", "protocol"})
-BUSY = (429, 502, 503, 504)
 _NOT_PUBLIC = tuple(
     map(
         ipaddress.ip_network,
@@ -45,7 +46,7 @@ class Refusal(Exception):  # noqa: N818, it says no before anything went wrong
     @property
     def transient(self) -> bool:
         """Whether another attempt may help."""
-        return self.code in TRANSIENT or self.status in BUSY
+        return self.code in TRANSIENT or self.status in BUSY | GATEWAY
 
 
 def is_public(address: str) -> bool:

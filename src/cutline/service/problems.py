@@ -23,8 +23,9 @@ from cutline.errors import (
     VideoFormatError,
     VideoTooLargeError,
 )
+from cutline.http_retry import BUSY, GATEWAY
 
-_UNAVAILABLE = frozenset({408, 425, 429, 503, 504, 529})
+_UNAVAILABLE = BUSY | GATEWAY
 _RETRY_S = 10.0
 _LONGEST_RETRY_S = 86_400.0
 MEDIA_TYPE = "application/problem+json"

@@ -35,6 +35,8 @@ from cutline.errors import (
     OutputError,
 )
 from cutline.fetch import Fetcher, sniff
+from cutline.fetch.ssrf import TRANSIENT
+from cutline.http_retry import is_temporary
 from cutline.image import load_image
 from cutline.progress import OnProgress, Progress, ignore
 from cutline.similarity import groups, signature
@@ -49,8 +51,8 @@ SVG = "image/svg+xml"
 BLOCKED = frozenset({"address", "port"})
 """The error codes of images that are refused because they are not on the public internet."""
 
-_TRANSIENT = frozenset({"dns", "connect", "timeout", "protocol", "unreadable"})
-_BUSY = re.compile(r"\b(429|5\d\d) ")
+_TRANSIENT = TRANSIENT | {"unreadable"}
+_STATUS = re.compile(r"\b(\d{3}) ")
 
 
 @dataclass(frozen=True)
@@ -374,4 +376,7 @@ def _stamp(path: Path) -> str:
 
 
 def _is_temporary(image: StoredImage) -> bool:
-    return image.code in _TRANSIENT or (image.code == "status" and bool(_BUSY.search(image.error)))
+    if image.code != "status":
+        return image.code in _TRANSIENT
+    status = _STATUS.search(image.error)
+    return status is not None and is_temporary(int(status[1]))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from cutline.errors import CutlineError, OptionError, StoreError
+from cutline.http_retry import is_temporary
 from cutline.site.model import Page
 from cutline.site.store.store import Store
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from cutline.site.pages.crawl_types import CrawlOptions, CrawlSummary
 
 _PUBLIC = "public"  # a start host that needs no exception
-_TEMPORARY = (0, 408, 425, 429)  # no response, or a request to come back later
 TABLE_SUFFIXES = frozenset({"", ".csv", ".tsv", ".txt"})
 _HOST = re.compile(r"(localhost|\[[0-9a-f:.]+\]|[\w-]+(\.[\w-]+)+)(:\d+)?([/?#].*)?", re.IGNORECASE)
 
@@ -168,7 +168,7 @@ class CrawlScope:
 
     def failed(self, page: Page) -> None:
         """Note a page that could not be read, so that its links are unknown."""
-        self._temporary |= page.status in _TEMPORARY or page.status >= 500
+        self._temporary |= is_temporary(page.status)
 
     def is_complete(self, summary: CrawlSummary, seen: set[str]) -> bool:
         """Whether a crawl would have found every page that still exists on its hosts."""
