@@ -1,0 +1,1 @@
+"""WordPress sites: reading and writing alts through the REST API."""
