@@ -1,4 +1,4 @@
-"""A WordPress REST API in memory, for what the real one of the tests does not have or does not do."""
+"""A WordPress REST API in memory, for what the real site of the tests does not do."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class FakeWordPress:
 
     def site(self, **options: Any) -> WordPress:
         """The site as a destination."""
-        return WordPress(self.api(), ReadOptions(**options))
+        return WordPress(SITE, self.api, ReadOptions(**options))
 
 
 _BASES = {

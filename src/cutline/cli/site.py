@@ -76,6 +76,20 @@ PRIVATE = fetching(
     help="Fetch images from private addresses too. Default: only from the host where the crawl "
     "started.",
 )
+USER = typer.Option(
+    "--user",
+    rich_help_panel="WordPress",
+    show_default=False,
+    metavar="NAME",
+    help="A WordPress user. Default: CUTLINE_WORDPRESS_USER, or who read the site.",
+)
+PASSWORD_FILE = typer.Option(
+    "--password-file",
+    rich_help_panel="WordPress",
+    show_default=False,
+    metavar="FILE",
+    help="A file with the user's application password. Default: CUTLINE_WORDPRESS_PASSWORD.",
+)
 GLOSSARY = wording(
     "--glossary", metavar="FILE", help="The site's own terms, one per line: sheep = alpaca"
 )

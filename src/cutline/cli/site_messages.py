@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ImportResult,
         ScanResult,
         UndoResult,
+        WordPressResult,
     )
     from cutline.site.pipeline import Summary
     from cutline.site.store.store import Counts, StoredOccurrence
@@ -109,6 +110,20 @@ class Steps:
         self.say(f"{images_found(result.occurrences, result.images, where)}.")
         self._unread(result.unread)
 
+    def read_wordpress(self, result: WordPressResult) -> None:
+        """Print what a reading of a WordPress site found."""
+        if result.continued:
+            self.say("Continued an interrupted reading.")
+        if result.retired:
+            self.say(f"No longer read: {several(result.retired, 'post or image')}.")
+        posts, items = several(result.posts, "post"), several(result.library, "image")
+        where = f"in {posts} and {items} of the media library"
+        self.say(f"{images_found(result.occurrences, result.images, where)}.")
+        if number := sum(result.unread.values()):
+            self.say(f"Not written by Cutline: {several(number, 'image')}:")
+            for what, count in result.unread.items():
+                self.say(f"  {count:,}: {what}")
+
     def _unread(self, unread: Mapping[str, int]) -> None:
         if number := sum(unread.values()):
             kinds = ", ".join(several(count, what) for what, count in unread.items())
@@ -151,7 +166,7 @@ class Steps:
                 hint = f" The patch: {patch}"
             elif result.outcome is not None:
                 done, hint = "Written", f" To undo: {command(store, 'undo')}"
-            alts, files = several(result.alts, "alt"), several(result.files, "file")
+            alts, files = several(result.alts, "alt"), several(result.files, result.noun)
             self.say(f"{done}: {alts} in {files}.{left}{hint}")
         elif not result.approved:
             self.say(f"Nothing is approved yet: {command(store, 'review')}")
@@ -170,7 +185,8 @@ class Steps:
             for line, alt in result.remaining.get(path, ()):
                 self.problem(f'  {path}:{line}: alt="{alt}"')
         if outcome.files:
-            files = several(len(set(outcome.files)), "file")
+            is_site = any("://" in file for file in outcome.files)
+            files = several(len(set(outcome.files)), "page" if is_site else "file")
             self.say(f"Undone: {several(outcome.occurrences, 'alt')} in {files}.")
         elif not outcome.failed:
             self.say("Everything that was written is undone already.")

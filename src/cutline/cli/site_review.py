@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from cutline.cli.app import examples, needing, writing
-from cutline.cli.site import DEFAULT_STORE, QUIET, STORE, site
+from cutline.cli.site import DEFAULT_STORE, PASSWORD_FILE, QUIET, STORE, USER, site
 from cutline.cli.site_messages import (
     Steps,
     command,
@@ -28,6 +28,7 @@ from cutline.errors import OptionError
 from cutline.terminal import printable
 
 if TYPE_CHECKING:
+    from cutline.site.destination import Destination
     from cutline.site.store.store import Counts
 
 
@@ -48,6 +49,20 @@ class LintFormat(StrEnum):
     GITHUB = "github"
 
 
+class Target(StrEnum):
+    """What `cutline site apply` writes in a WordPress site."""
+
+    LIBRARY = "library"
+    CONTENT = "content"
+    BOTH = "both"
+
+
+TO = typer.Option(
+    "--to",
+    rich_help_panel="WordPress",
+    show_default=False,
+    help="Write into the media library, the content of posts, or both. Default: both.",
+)
 DEFAULT_BASELINE = Path("cutline-lint.json")
 
 
@@ -204,6 +219,9 @@ def apply(
     ] = False,
     fill_empty: Annotated[bool, writing("--fill-empty", help='Replace alt="", too.')] = False,
     force: Annotated[bool, writing("--force", help="Replace an existing patch.")] = False,
+    to: Annotated[Target | None, TO] = None,
+    user: Annotated[str | None, USER] = None,
+    password_file: Annotated[Path | None, PASSWORD_FILE] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Write approved alts into the pages; without --write, show the changes.
@@ -224,10 +242,11 @@ def apply(
     with needing("site", "cutline site"), Steps(quiet) as steps:
         result = library.apply(
             store,
-            root,
+            _wordpress(store, user, password_file) or root,
             write=write,
             overwrite=overwrite,
             fill_empty=fill_empty,
+            to=to,
             progress=steps.show,
         )
         if patch is not None:
@@ -250,6 +269,8 @@ def undo(
         ),
     ] = None,
     store: Annotated[Path, STORE] = DEFAULT_STORE,
+    user: Annotated[str | None, USER] = None,
+    password_file: Annotated[Path | None, PASSWORD_FILE] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Undo everything that `cutline site apply --write` wrote, in all its runs.
@@ -262,7 +283,10 @@ def undo(
     from cutline import site as library
 
     with needing("site", "cutline site"), Steps(quiet) as steps:
-        result = library.undo(store, root=root, progress=steps.show)
+        site = _wordpress(store, user, password_file)
+        result = library.undo(
+            store, root=root, destinations=[site] if site else [], progress=steps.show
+        )
         steps.undone(result)
     raise typer.Exit(1 if result.failed else 0)
 
@@ -414,3 +438,13 @@ def _login() -> str:
         return getpass.getuser()
     except (ImportError, KeyError, OSError):
         return ""
+
+
+def _wordpress(store: Path, user: str | None, password_file: Path | None) -> Destination | None:
+    """The WordPress site of a store, for the user that the options name; None without options."""
+    from cutline import site as library
+
+    if user is None and password_file is None:
+        return None
+    with library.open_store(store, must_exist=True) as opened:
+        return library.open_wordpress(opened, user=user, password_file=password_file)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         RunResult,
         ScanResult,
         UndoResult,
+        WordPressResult,
     )
     from cutline.site.pages.crawl_types import CrawlOptions
     from cutline.site.pipeline import DraftOptions
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
         write_reviews,
     )
     from cutline.site.store.store import Store
+    from cutline.site.wordpress.opening import open_wordpress
+    from cutline.site.wordpress_workflow import read_wordpress
     from cutline.site.workflow import crawl, draft, import_export, judge, run, scan
     from cutline.site.writeback.pictures import PicturesDestination
 
@@ -62,12 +65,14 @@ _MODULES = {
     "cutline.site.model": "Verdict",
     "cutline.site.opening": "open_store",
     "cutline.site.outcomes": "ApplyResult CrawlResult DraftResult ExportFormat ImportResult "
-    "RunResult ScanResult UndoResult",
+    "RunResult ScanResult UndoResult WordPressResult",
     "cutline.site.pages.crawl_types": "CrawlOptions",
     "cutline.site.pipeline": "DraftOptions",
     "cutline.site.review_workflow": "apply export export_rows lint read_reviews report "
     "report_path review status undo write_report write_reviews",
     "cutline.site.store.store": "Store",
+    "cutline.site.wordpress.opening": "open_wordpress",
+    "cutline.site.wordpress_workflow": "read_wordpress",
     "cutline.site.workflow": "crawl draft import_export judge run scan",
     "cutline.site.writeback.pictures": "PicturesDestination",
 }
@@ -91,6 +96,7 @@ __all__ = [
     "Store",
     "UndoResult",
     "Verdict",
+    "WordPressResult",
     "apply",
     "changed_files",
     "crawl",
@@ -102,7 +108,9 @@ __all__ = [
     "lint",
     "lint_files",
     "open_store",
+    "open_wordpress",
     "read_reviews",
+    "read_wordpress",
     "report",
     "report_path",
     "review",

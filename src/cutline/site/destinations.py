@@ -22,7 +22,16 @@ def _open_pictures(store: Store) -> Destination:
     return PicturesDestination.from_settings(store.setting("start") or "", settings)
 
 
-OPENERS: dict[str, Callable[[Store], Destination]] = {"pictures": _open_pictures}
+def _open_wordpress(store: Store) -> Destination:
+    from cutline.site.wordpress.opening import open_wordpress
+
+    return open_wordpress(store)
+
+
+OPENERS: dict[str, Callable[[Store], Destination]] = {
+    "pictures": _open_pictures,
+    "wordpress": _open_wordpress,
+}
 """For each kind of destination that the command line knows, a function that opens the one of a
 store: `store.setting("start")` is its address. Folders are not among them."""
 

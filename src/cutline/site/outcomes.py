@@ -69,6 +69,28 @@ class ScanResult:
 
 
 @dataclass(frozen=True)
+class WordPressResult:
+    """What a reading of a WordPress site found.
+
+    Attributes:
+        posts: posts, pages, synced patterns and posts of other public types.
+        library: images in the media library.
+        occurrences, images: image occurrences in both, and distinct images.
+        retired: posts and images of an earlier reading that are gone, or are not read any more.
+        continued: whether an interrupted reading was continued.
+        unread: how many things show images and are not written, by what they are.
+    """
+
+    posts: int
+    library: int
+    occurrences: int
+    images: int
+    retired: int = 0
+    continued: bool = False
+    unread: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ImportResult:
     """What an import of a crawler's CSV file found.
 
@@ -145,6 +167,12 @@ class ApplyResult:
         if self.outcome is not None:
             return len(self.outcome.files)
         return sum(bool(change.edits) for change in self.changes)
+
+    @property
+    def noun(self) -> str:
+        """What a stored page is called: "file", or "page" where it is none."""
+        kinds = {each.destination.kind for each in self.changes if each.destination}
+        return "file" if kinds <= {"folder"} else "page"
 
     @property
     def failed(self) -> int:

@@ -176,6 +176,7 @@ class _Run:
         self._reads_text = options.ocr
         self._carried: dict[tuple[Path, str], CarriedText | None] = {}
         self._reads_metadata = options.metadata and has_metadata_reader()
+        self._empty_is_missing = store.empty_is_missing
         wording = json.dumps(asdict(options.wording), sort_keys=True)
         others = f"{options.alternatives} {options.labels} {options.fill_empty}"
         ocr = " ocr" if options.ocr and has_ocr() else ""
@@ -279,7 +280,9 @@ class _Run:
     def _as_missing(self, each: StoredOccurrence) -> ImageOccurrence:
         """The occurrence; without its alt where an empty alt counts as missing."""
         fill = self.options.fill_empty
-        missing = each.occurrence.alt == "" and (bool(each.origin) if fill is None else fill)
+        if fill is None:
+            fill = bool(each.origin) or self._empty_is_missing
+        missing = each.occurrence.alt == "" and fill
         return replace(each.occurrence, alt=None) if missing else each.occurrence
 
     def _is_due(self, each: StoredOccurrence) -> bool:

@@ -5,14 +5,15 @@ See `workflow` for the steps before, and for what all of them have in common.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from cutline.atomic import refuse_existing, write_whole
-from cutline.errors import OptionError
+from cutline.errors import OptionError, OutputError
 from cutline.progress import OnProgress, ignore, of_step
 from cutline.site.destinations import has_files, stored_destination
 from cutline.site.model import Finding, Review, Verdict, new_review
@@ -152,6 +153,7 @@ def apply(
     write: bool = False,
     overwrite: bool = False,
     fill_empty: bool = False,
+    to: str | None = None,
     progress: OnProgress = ignore,
 ) -> ApplyResult:
     """Write the approved alts into the pages; without `write`, only say what would change.
@@ -162,22 +164,32 @@ def apply(
             destination. None is the one that was scanned.
         write: change the pages. `undo` restores them.
         overwrite: replace text that somebody else wrote.
-        fill_empty: replace an empty alt.
+        fill_empty: replace an empty alt; always on in a WordPress site, whose editor writes one
+            where nobody wrote an alt.
+        to: of a WordPress site: "library", "content" or "both", which is the default. An image of
+            the library that nobody reviewed takes the alt approved for the content that shows it.
         progress: called after every file.
 
     Raises:
-        OptionError: there is no such store or folder.
+        OptionError: there is no such store, folder or target.
         OutputError: the journal cannot be written, so that nothing more is written.
     """
     from cutline.site.writeback.apply import apply as write_changes
     from cutline.site.writeback.apply import plan
 
     with open_store(store, must_exist=True) as opened:
+        destination = _destination(opened, root)
+        only, reviews = _wordpress_target(opened, destination, to)
+        if write and reviews:
+            opened.put_reviews(reviews.items())
+            reviews = {}
         changes = plan(
             opened,
-            _destination(opened, root),
+            destination,
             overwrite=overwrite,
-            fill_empty=fill_empty,
+            fill_empty=fill_empty or opened.empty_is_missing,
+            only=only,
+            reviews=reviews,
             progress=of_step("comparing", progress),
         )
         outcome = None
@@ -188,6 +200,7 @@ def apply(
                 journal=journal_path(opened.path),
                 progress=of_step("writing", progress),
             )
+            _read_again(opened, destination, outcome.files)
         return ApplyResult(tuple(changes), outcome, opened.count_occurrences(stage="reviewed") > 0)
 
 
@@ -227,6 +240,8 @@ def undo(
             destinations=[*destinations, *([stored] if stored else [])],
             progress=of_step("undoing", progress),
         )
+        for each in [*destinations, *([stored] if stored else [])]:
+            _read_again(opened, each, outcome.files)
         remaining = {path: tuple(remaining_alts(journal, path)) for path, _ in outcome.failed}
         return UndoResult(outcome, remaining)
 
@@ -250,6 +265,42 @@ def _destination(store: Store, root: Path | str | Destination | None) -> Path | 
     if scanned is None:
         raise OptionError("got no folder; expected the folder with the pages of the site")
     return Path(scanned)
+
+
+def _wordpress_target(
+    store: Store, destination: Path | Destination, to: str | None
+) -> tuple[Callable[[str], bool] | None, dict[int, Review]]:
+    """Which pages of a WordPress site are written, and reviews for its library.
+
+    Raises:
+        OptionError: there is no such target, or it is another destination.
+    """
+    if isinstance(destination, Path) or destination.kind != "wordpress":
+        if to is not None:
+            raise OptionError(f"got --to {to}; expected it for a WordPress site only")
+        return None, {}
+    from cutline.site.wordpress.destination import Target, WordPress
+    from cutline.site.wordpress.shared_alts import reviews_for_library
+
+    try:
+        target = Target(to or Target.BOTH)
+    except ValueError as error:
+        raise OptionError(f"got --to {to}; expected {', '.join(Target)}") from error
+    assert isinstance(destination, WordPress)
+    reviews = {} if target is Target.CONTENT else reviews_for_library(store)
+    return lambda url: destination.is_target(url, target), reviews
+
+
+def _read_again(store: Store, destination: Path | Destination, pages: Sequence[str]) -> None:
+    """Read the pages of a WordPress site that were written, so that they can be written again."""
+    if isinstance(destination, Path) or destination.kind != "wordpress":
+        return
+    from cutline.site.wordpress.destination import WordPress
+
+    assert isinstance(destination, WordPress)
+    for url in dict.fromkeys(pages):
+        with suppress(OutputError):
+            store.put_page(*destination.read_page(url))
 
 
 def journal_path(store: Path) -> Path:

@@ -101,7 +101,7 @@ def test_site_that_redirects_to_another_host_is_refused_and_www_is_not() -> None
         return None
 
     target = "https://other.example/"
-    with pytest.raises(FetchError, match="redirects to https://other.example"):
+    with pytest.raises(FetchError, match="redirects to https://other"):
         FakeWordPress(before=answer).api()
     target = "https://www.example.org/"
     with FakeWordPress(before=answer).api() as api:
@@ -226,11 +226,11 @@ def test_credentials_from_file_and_environment(tmp_path: Path) -> None:
     assert Credentials.find("ada", file, {}) == Credentials("ada", "abcd efgh ijkl")
     assert Credentials.find(None, None, environment) == Credentials("bob", "other")
     assert Credentials.find("ada", file, environment) == Credentials("ada", "abcd efgh ijkl")
-    file.write_text("one\ntwo\n")
+    file.write_text("zebra\nyak\n")
     for user, path in [("ada", file), ("ada", tmp_path / "none"), ("ada", None), (None, file)]:
         with pytest.raises(OptionError) as error:
             Credentials.find(user, path, {})
-        assert "one" not in str(error.value).partition("expected")[0]
+        assert "zebra" not in str(error.value)
 
 
 def test_retry_after() -> None:

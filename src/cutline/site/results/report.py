@@ -34,6 +34,7 @@ from cutline.site.model import (
     Verdict,
 )
 from cutline.site.pages.alt_markup import with_alt
+from cutline.site.pages.write_rules import WriteOptions
 from cutline.site.store.store import Counts, Store, StoredOccurrence, now
 from cutline.templating import data_uri, render
 
@@ -399,7 +400,10 @@ def _judged(stored: StoredOccurrence, judgement: Judgement, store: Store) -> lis
 
 def _is_refused(stored: StoredOccurrence, store: Store) -> bool:
     """Whether `apply` would leave the page's text instead of the approved alt."""
-    return stored.is_refused(()) and stored.is_refused(store.history(stored.id))
+    options = WriteOptions(fill_empty=store.empty_is_missing)
+    if not stored.is_refused((), options):
+        return False
+    return stored.is_refused(store.history(stored.id), options)
 
 
 def _alts(stored: StoredOccurrence, refused: bool) -> tuple[str | None, str | None]:

@@ -24,9 +24,10 @@ from cutline.site.model import (
     Review,
     Verdict,
 )
-from cutline.site.pages.write_rules import may_write
+from cutline.site.pages.write_rules import WriteOptions, may_write
 
 T = TypeVar("T")
+_DEFAULT = WriteOptions()
 
 
 class Stage(StrEnum):
@@ -113,16 +114,17 @@ class StoredOccurrence:
         """The occurrence without the alt that Cutline wrote into its page."""
         return self.original or self.occurrence
 
-    def is_refused(self, reviews: Sequence[Review]) -> bool:
-        """Whether `apply` without options leaves the page's text and refuses the approved alt.
+    def is_refused(self, reviews: Sequence[Review], options: WriteOptions = _DEFAULT) -> bool:
+        """Whether `apply` leaves the page's text and refuses the approved alt.
 
         Args:
             reviews: all that the occurrence ever had, oldest first, as `Store.history` gives them.
+            options: of `apply`.
         """
         review = self.review
         if review is None or review.alt is None or self.applied or self.original or self.origin:
             return False
-        return not may_write(self.occurrence, [*reviews, review]).allowed
+        return not may_write(self.occurrence, [*reviews, review], options).allowed
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,11 @@ class Settings(Tables):
         return known | {row["name"].removeprefix(_IMPORTED): row["value"] for row in paths}
 
     @property
+    def empty_is_missing(self) -> bool:
+        """Whether an empty alt counts as missing: the editor writes it where nobody wrote one."""
+        return self.setting("empty_alts") == "missing"
+
+    @property
     def site(self) -> str:
         """What the site is called: its address, or the name of its folder or file."""
         start = self.setting("start") or self.setting("root") or self.path.stem

@@ -14,6 +14,7 @@ import os
 import random
 import re
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,6 +39,9 @@ _LINK = re.compile(r"<([^>]*)>\s*;[^,]*\brel=\"?https://api\.w\.org/\"?", re.IGN
 _LINK_ELEMENT = re.compile(r"<link\b[^>]*>", re.IGNORECASE)
 _API_REL = re.compile(r"rel\s*=\s*[\"']https://api\.w\.org/[\"']", re.IGNORECASE)
 _HREF = re.compile(r"href\s*=\s*[\"']([^\"']*)[\"']", re.IGNORECASE)
+_WRONG_PASSWORD = frozenset(
+    "incorrect_password invalid_username invalid_email invalid_application_credentials".split()
+)
 _MOST_REDIRECTS = 5
 _HEAD_CHARS = 500_000  # of the home page, which is searched for links
 
@@ -167,6 +171,7 @@ class Api:
             trust_env=False,
             headers={"User-Agent": "cutline", "Accept": "application/json, text/html;q=0.5"},
         )
+        weakref.finalize(self, self._client.close)
         self.home_page = ""
         try:
             self._root, self.index = self._discover()
@@ -393,7 +398,7 @@ class Api:
                 raise FetchError(
                     _shown(url),
                     "status",
-                    f"it is busy and asks to come back in {asked:.0f} s; run the command again then",
+                    f"it is busy and asks to come back in {asked:.0f} s; run the command then",
                     response.status_code,
                 )
             self._sleep(asked if asked is not None else wait * random.uniform(0.8, 1.2))
@@ -501,7 +506,7 @@ def explain(response: httpx.Response, user: str) -> str:
     except (ValueError, AttributeError):
         pass
     status = response.status_code
-    if code in ("incorrect_password", "invalid_username", "invalid_email", "invalid_application_credentials"):
+    if code in _WRONG_PASSWORD:
         reason = (
             f"the name {user!r} or the application password is wrong; create one in WordPress "
             "under Users, Profile, Application Passwords (the login password does not work)"

@@ -286,10 +286,10 @@ def _writable(
 ) -> Iterator[ImageOccurrence]:
     """Without backgrounds of blocks; those that show an image of their own are counted."""
     for each in occurrences:
-        if _COVER_BACKGROUND in each.markup and "aria-label" not in each.markup:
-            if each.kind is not Kind.IMG:
-                counts["fixed or repeated cover, whose alt is set in the editor"] += 1
-                continue
+        is_background = each.kind is not Kind.IMG and _COVER_BACKGROUND in each.markup
+        if is_background and "aria-label" not in each.markup:
+            counts["fixed or repeated cover, whose alt is set in the editor"] += 1
+            continue
         if each.kind is Kind.CSS and _MEDIA_TEXT in each.markup:
             continue  # the same image as the <img> in it
         yield each

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -29,6 +31,7 @@ from cutline.site.wordpress.content import PostContent, only_alts_differ, page_b
 from cutline.site.wordpress.library import Attachment, Usage, raw, runs_shortcode, sanitized
 from cutline.site.writeback.patch import shown
 
+KIND = "wordpress"
 _MEDIA = "attachment"
 _PATTERN = "wp_block"
 _NO_PAGES = frozenset(
@@ -91,35 +94,55 @@ class WordPress(Destination):
     """A WordPress site for one user.
 
     Args:
-        api: its REST API.
+        address: the site's address.
+        connect: opens its REST API, when it is first needed.
         options: what is read.
-
-    Attributes:
-        to: what `owns_page` accepts, for writing.
-
-    Raises:
-        DataError: it is a network of sites (multisite), or is translated.
-        FetchError: the user may not read it.
     """
 
-    def __init__(self, api: Api, options: ReadOptions = ReadOptions()) -> None:
-        self.api = api
+    def __init__(
+        self, address: str, connect: Callable[[], Api], options: ReadOptions = ReadOptions()
+    ) -> None:
+        self._address, self._connect = address, connect
         self.options = options
-        self.language = language_of(api.home_page)
-        check_site(api)
         self._block_types: dict[str, Mapping[str, Any] | None] = {}
         self._routes: dict[str, str] | None = None
-        try:
-            api.get("/wp/v2/users/me", context="edit", _fields="id,name")
-        except FetchError as error:
-            if error.status in (401, 403):
-                raise FetchError(api.site, "credentials", error.reason, error.status) from error
-            raise
+
+    @property
+    def kind(self) -> str:
+        """The name of this kind of destination."""
+        return KIND
 
     @property
     def address(self) -> str:
         """The site's address."""
-        return self.api.site
+        return self._address
+
+    @cached_property
+    def api(self) -> Api:
+        """The REST API, which is opened at the first use.
+
+        Raises:
+            DataError: it is a network of sites (multisite), or is translated.
+            FetchError: there is no API, or the user is not accepted.
+        """
+        api = self._connect()
+        try:
+            check_site(api)
+            api.get("/wp/v2/users/me", context="edit", _fields="id,name")
+        except BaseException:
+            api.close()
+            raise
+        return api
+
+    @cached_property
+    def language(self) -> str:
+        """The language of the site's home page."""
+        return language_of(self.api.home_page)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "api" in vars(self):
+            self.api.close()
 
     # Reading
 
@@ -128,20 +151,25 @@ class WordPress(Destination):
         for batch in self.batches():
             yield from batch.pages
 
-    def batches(self, done: Collection[tuple[str, int]] = ()) -> Iterator[Batch]:
+    def batches(
+        self,
+        done: Collection[tuple[str, int]] = (),
+        titles: Mapping[int, str] = MappingProxyType({}),
+    ) -> Iterator[Batch]:
         """As `read`, in pages of 100 records, without those that are done.
 
         Args:
             done: the keys of batches that an earlier reading saved.
+            titles: of the posts in these batches, by their numbers.
 
         Raises:
             FetchError: a request failed.
         """
-        titles: dict[int, str] = {}
+        known = dict(titles)
         for type, route in self.routes().items():
             if not self.options.types or type in self.options.types:
-                yield from self._posts(type, route, done, titles)
-        yield from self._media(done, titles, self._products())
+                yield from self._posts(type, route, done, known)
+        yield from self._media(done, known, self._products())
 
     def routes(self) -> dict[str, str]:
         """The routes of the post types that are read, by the type's name.
@@ -175,7 +203,7 @@ class WordPress(Destination):
         done: Collection[tuple[str, int]],
         titles: dict[int, str],
     ) -> Iterator[Batch]:
-        wanted = {
+        wanted: dict[str, Any] = {
             "context": "edit",
             "orderby": "id",
             "order": "asc",
@@ -196,7 +224,7 @@ class WordPress(Destination):
         titles: Mapping[int, str],
         products: Mapping[int, str],
     ) -> Iterator[Batch]:
-        wanted = {
+        wanted: dict[str, Any] = {
             "context": "edit",
             "orderby": "id",
             "order": "asc",
@@ -219,7 +247,11 @@ class WordPress(Destination):
         if "wc/v3" not in self.api.namespaces:
             return found
         try:
-            wanted = {"orderby": "id", "order": "asc", "_fields": "id,name,images,status"}
+            wanted: dict[str, Any] = {
+                "orderby": "id",
+                "order": "asc",
+                "_fields": "id,name,images,status",
+            }
             for _, _, records in self.api.pages("/wc/v3/products", **wanted):
                 for record in records:
                     for image in record.get("images") or ():
@@ -248,7 +280,7 @@ class WordPress(Destination):
     # Pages
 
     def page_url(self, type: str, id: int) -> str:
-        """The URL of a post or image in the record of the site; it does not change with the slug."""
+        """The URL of a post or image in the record of the site, without its slug."""
         if type == _PATTERN:
             return f"{self.address}wp-admin/post.php?{urlencode({'post': id, 'action': 'edit'})}"
         if type == _MEDIA:
@@ -274,9 +306,22 @@ class WordPress(Destination):
                     return found
         raise OutputError(f"it is no page of {self.address}")
 
-    def is_library(self, url: str) -> bool:
-        """Whether a page's URL is an image of the media library."""
-        return self.post_of(url)[0] == _MEDIA
+    def is_target(self, url: str, to: Target) -> bool:
+        """Whether a page is among those that are to be written."""
+        if not self.owns(url):
+            return True  # it is refused with a reason
+        is_library = self.post_of(url)[0] == _MEDIA
+        return to is Target.BOTH or is_library == (to is Target.LIBRARY)
+
+    def read_page(self, url: str) -> tuple[Page, list[ImageOccurrence]]:
+        """One page as it is now.
+
+        Raises:
+            OutputError: it is not there, or may not be edited.
+        """
+        page = self.open(url)
+        assert isinstance(page, OpenPost | OpenAttachment)
+        return page.page, list(page.occurrences)
 
     def location(self, page: Page) -> str:
         """The page's URL.
@@ -308,9 +353,7 @@ class WordPress(Destination):
         type, id = self.post_of(location)
         try:
             if type == _MEDIA:
-                record = self.api.get(
-                    f"/wp/v2/media/{id}", context="edit", _fields=_MEDIA_FIELDS
-                )
+                record = self.api.get(f"/wp/v2/media/{id}", context="edit", _fields=_MEDIA_FIELDS)
                 return OpenAttachment(self, location, Attachment.from_json(record))
             route = self.routes().get(type)
             if route is None:
@@ -435,7 +478,8 @@ class OpenPost(PageBase):
             OutputError: the content is what it was.
             ChangedByStoreError: it is not.
         """
-        reason = f"WordPress changed more than the alt when it saved: {_first_difference(before, saved, edit)}"
+        where = _first_difference(before, saved, edit)
+        reason = f"WordPress changed more than the alt when it saved: {where}"
         try:
             self._site.api.post(self._route, {"content": before})
             restored = raw(self._read().get("content"))

@@ -9,10 +9,11 @@ as a whole, after its journal entry is on the disk.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from cutline.errors import CutlineError, OptionError, OutputError, StoreError
 from cutline.site.destination import (
@@ -23,7 +24,7 @@ from cutline.site.destination import (
     OpenPage,
     inverted,
 )
-from cutline.site.model import ImageOccurrence, Page
+from cutline.site.model import ImageOccurrence, Page, Review
 from cutline.site.pages.alt_markup import clean, has_alt
 from cutline.site.pages.write_rules import WriteOptions, may_write
 from cutline.site.store.store import Store, StoredOccurrence, now
@@ -107,6 +108,8 @@ def plan(
     *,
     overwrite: bool = False,
     fill_empty: bool = False,
+    only: Callable[[str], bool] | None = None,
+    reviews: Mapping[int, Review] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> list[PageChange]:
     """Plan the changes that write the approved alts into a destination; writes nothing.
@@ -120,6 +123,8 @@ def plan(
             the crawled site.
         overwrite: also replace text that a person wrote.
         fill_empty: also replace an empty alt.
+        only: whether a page, by its URL, may be written; None means all.
+        reviews: of occurrences that have none in the store, by their ids.
         progress: called with the number of pages done and the total.
 
     Returns:
@@ -134,10 +139,12 @@ def plan(
                 f"got {destination}, which is not a folder; expected the folder with the pages"
             )
         destination = FolderDestination(destination, store)
-    planner = _Planner(store, destination, WriteOptions(overwrite, fill_empty))
+    planner = _Planner(store, destination, WriteOptions(overwrite, fill_empty), reviews)
     changes: list[PageChange] = []
     by_location: dict[str, list[StoredOccurrence]] = {}
     for url, occurrences in planner.approved.items():
+        if only is not None and not only(url):
+            continue
         try:
             location = destination.location(planner.page(url))
             by_location.setdefault(location, []).extend(occurrences)
@@ -313,7 +320,13 @@ class _Planner:
         approved: the occurrences with an approved alt, by page.
     """
 
-    def __init__(self, store: Store, destination: Destination, options: WriteOptions) -> None:
+    def __init__(
+        self,
+        store: Store,
+        destination: Destination,
+        options: WriteOptions,
+        reviews: Mapping[int, Review],
+    ) -> None:
         self._store, self._destination, self._options = store, destination, options
         self._pages: dict[str, Page] = {}
         for page in store.pages():
@@ -323,6 +336,9 @@ class _Planner:
         for stored in store.occurrences(stage="reviewed"):
             if stored.review is not None and stored.review.alt is not None:
                 self.approved.setdefault(stored.occurrence.page, []).append(stored)
+        for id, review in reviews.items():
+            stored = replace(store.occurrence(id), review=review)
+            self.approved.setdefault(stored.occurrence.page, []).append(stored)
 
     def page(self, url: str) -> Page:
         """A page as it was read; without a digest if it was not, as in a crawler's export."""
