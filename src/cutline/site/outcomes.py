@@ -172,7 +172,7 @@ class ApplyResult:
     def noun(self) -> str:
         """What a stored page is called: "file", or "page" where it is none."""
         kinds = {each.destination.kind for each in self.changes if each.destination}
-        return "file" if kinds <= {"folder"} else "page"
+        return "file" if kinds <= {"folder", "pictures"} else "page"
 
     @property
     def failed(self) -> int:

@@ -171,7 +171,8 @@ def apply(
         progress: called after every file.
 
     Raises:
-        OptionError: there is no such store, folder or target.
+        OptionError: there is no such store, folder or target, or credentials are missing.
+        FetchError: a WordPress site cannot be reached, or refuses the user.
         OutputError: the journal cannot be written, so that nothing more is written.
     """
     from cutline.site.writeback.apply import apply as write_changes
@@ -180,9 +181,6 @@ def apply(
     with open_store(store, must_exist=True) as opened:
         destination = _destination(opened, root)
         only, reviews = _wordpress_target(opened, destination, to)
-        if write and reviews:
-            opened.put_reviews(reviews.items())
-            reviews = {}
         changes = plan(
             opened,
             destination,
@@ -194,6 +192,8 @@ def apply(
         )
         outcome = None
         if write:
+            written = {id for change in changes for id in change.occurrences}
+            opened.put_reviews((id, made) for id, made in reviews.items() if id in written)
             outcome = write_changes(
                 opened,
                 changes,
@@ -223,6 +223,7 @@ def undo(
 
     Raises:
         OptionError: there is no such store, or its journal is some other file.
+        FetchError: a WordPress site cannot be reached, or refuses the user.
         OutputError: the journal cannot be written.
     """
     from cutline.site.writeback.apply import undo as restore
@@ -233,6 +234,8 @@ def undo(
         if not journal.is_file():
             return UndoResult(None, {})
         stored = None if destinations else stored_destination(opened)
+        for each in [*destinations, *([stored] if stored else [])]:
+            _connect(each)
         outcome = restore(
             opened,
             journal,
@@ -287,8 +290,18 @@ def _wordpress_target(
     except ValueError as error:
         raise OptionError(f"got --to {to}; expected {', '.join(Target)}") from error
     assert isinstance(destination, WordPress)
+    destination.connect()
     reviews = {} if target is Target.CONTENT else reviews_for_library(store)
     return lambda url: destination.is_target(url, target), reviews
+
+
+def _connect(destination: Destination) -> None:
+    """Fail early, and once, if a WordPress site cannot be reached."""
+    if destination.kind == "wordpress":
+        from cutline.site.wordpress.destination import WordPress
+
+        assert isinstance(destination, WordPress)
+        destination.connect()
 
 
 def _read_again(store: Store, destination: Path | Destination, pages: Sequence[str]) -> None:

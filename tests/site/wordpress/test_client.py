@@ -178,7 +178,7 @@ def test_write_is_not_repeated_after_a_timeout() -> None:
     ("status", "code", "expected"),
     [
         (401, "incorrect_password", "the login password does not work"),
-        (401, "rest_not_logged_in", "did not pass the password on"),
+        (401, "rest_not_logged_in", "drops the Authorization header"),
         (403, "rest_cannot_edit", "'ada' has no permission"),
         (404, "rest_post_invalid_id", "not there"),
         (500, "", "server failed"),

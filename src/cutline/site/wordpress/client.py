@@ -508,15 +508,15 @@ def explain(response: httpx.Response, user: str) -> str:
     status = response.status_code
     if code in _WRONG_PASSWORD:
         reason = (
-            f"the name {user!r} or the application password is wrong; create one in WordPress "
-            "under Users, Profile, Application Passwords (the login password does not work)"
+            f"{user!r} or the application password is wrong; create one in WordPress under Users, "
+            "Profile, Application Passwords (the login password does not work)"
         )
     elif code == "application_passwords_disabled" or code.startswith("application_passwords_"):
         reason = f"application passwords are switched off for {user!r}"
     elif status == 401:
         reason = (
-            "the server did not pass the password on, or it is wrong; some servers need "
-            "'SetEnvIf Authorization' or 'CGIPassAuth on' for the Authorization header"
+            f"{user!r} or the application password is wrong (the login password does not work), "
+            "or the server drops the Authorization header (Apache: CGIPassAuth On)"
         )
     elif status == 403:
         reason = f"{user!r} has no permission for this; use an editor or administrator"

@@ -42,6 +42,7 @@ _IMAGE_TAG = re.compile(r"<img\b", re.IGNORECASE)
 _BUILDER_IMAGE = re.compile(r"<img\b|\[\w*(?:image|imageframe|slide)\b", re.IGNORECASE)
 _GALLERY = re.compile(r"(?<!\[)\[(gallery|playlist)\b[^\]]*\]", re.IGNORECASE)
 _IMAGE_FILE = re.compile(r"\.(?:jpe?g|png|gif|webp|avif)\b", re.IGNORECASE)
+_ALT_KEY = re.compile(r"(?:\A|[_-])alt(?:[A-Z_-]|text|\Z)|[a-z]Alt(?:[A-Z_-]|\Z)")
 _COVER_BACKGROUND = "wp-block-cover__image-background"
 _MEDIA_TEXT = "wp-block-media-text__media"
 _OVERRIDES = "core/pattern-overrides"
@@ -217,11 +218,7 @@ def _plugin_keys(
     block: Block, occurrence: ImageOccurrence, registered: Mapping[str, Any] | None
 ) -> tuple[str, ...]:
     """As `keys_with_alt`, for a block that a plugin or theme registered."""
-    known = {
-        key
-        for key in (*(registered or {}), *block.attributes)
-        if re.search(r"(?:\A|[a-z_-])alt(?:ernative)?(?:[A-Z_-]|text|\Z)|Alt(?:[A-Z]|\Z)", key)
-    }
+    known = {key for key in (*(registered or {}), *block.attributes) if _ALT_KEY.search(key)}
     in_json = {
         key
         for key in known
@@ -255,7 +252,7 @@ def only_alts_differ(before: str, after: str) -> bool:
 
 
 def _is_alt(key: str, value: Any) -> bool:
-    return isinstance(value, str) and "alt" in key.lower()
+    return isinstance(value, str) and _ALT_KEY.search(key) is not None
 
 
 def _check_bindings(block: Block, is_pattern: bool) -> None:

@@ -102,7 +102,7 @@ class WordPress(Destination):
     def __init__(
         self, address: str, connect: Callable[[], Api], options: ReadOptions = ReadOptions()
     ) -> None:
-        self._address, self._connect = address, connect
+        self._address, self._open_api = address, connect
         self.options = options
         self._block_types: dict[str, Mapping[str, Any] | None] = {}
         self._routes: dict[str, str] | None = None
@@ -125,7 +125,7 @@ class WordPress(Destination):
             DataError: it is a network of sites (multisite), or is translated.
             FetchError: there is no API, or the user is not accepted.
         """
-        api = self._connect()
+        api = self._open_api()
         try:
             check_site(api)
             api.get("/wp/v2/users/me", context="edit", _fields="id,name")
@@ -138,6 +138,10 @@ class WordPress(Destination):
     def language(self) -> str:
         """The language of the site's home page."""
         return language_of(self.api.home_page)
+
+    def connect(self) -> None:
+        """Open the REST API now; raises as `api` does."""
+        _ = self.api
 
     def close(self) -> None:
         """Close the connections."""
