@@ -234,16 +234,17 @@ def undo(
         if not journal.is_file():
             return UndoResult(None, {})
         stored = None if destinations else stored_destination(opened)
-        for each in [*destinations, *([stored] if stored else [])]:
+        places = [*destinations, *([stored] if stored else [])]
+        for each in places:
             _connect(each)
         outcome = restore(
             opened,
             journal,
             root=None if root is None else Path(root),
-            destinations=[*destinations, *([stored] if stored else [])],
+            destinations=places,
             progress=of_step("undoing", progress),
         )
-        for each in [*destinations, *([stored] if stored else [])]:
+        for each in places:
             _read_again(opened, each, outcome.files)
         remaining = {path: tuple(remaining_alts(journal, path)) for path, _ in outcome.failed}
         return UndoResult(outcome, remaining)

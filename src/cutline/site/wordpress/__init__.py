@@ -1,1 +1,1 @@
-"""WordPress sites: reading and writing alts through the REST API."""
+"""WordPress sites as a destination: reading and writing alts through the REST API."""
