@@ -26,6 +26,8 @@ class Kind(StrEnum):
     MARKDOWN = "markdown"
     CSS = "css"  # a background, which cannot have an alt
     ROW = "row"  # a row of a crawler's export, whose page was not read
+    PICTURE = "picture"  # in an Office, OpenDocument or PDF file
+    CHART = "chart"  # a chart or diagram in such a file, drawn by the program that opens it
 
 
 # A character that is neither white space nor an invisible format character or filler.
@@ -75,6 +77,9 @@ class ImageOccurrence:
         markup: the element's start tag (or Markdown) exactly as in the file.
         offset: the start of `markup` in the decoded file; -1 if not known.
         noscript: whether it is in a <noscript>, and shown only without scripts.
+        part: of a book or document, the member of the archive that has the markup, such as
+            "word/document.xml"; "" for a file that is a page itself.
+        place: where in a book or document, for people: "slide 3"; "" for a page.
     """
 
     page: str
@@ -103,6 +108,8 @@ class ImageOccurrence:
     markup: str = ""
     offset: int = -1
     noscript: bool = False
+    part: str = ""
+    place: str = ""
 
     @property
     def alt_state(self) -> Alt:

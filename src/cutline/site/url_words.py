@@ -140,8 +140,10 @@ def extension(name: str) -> str:
 
 
 def tail(url: str) -> str:
-    """The last part of a URL's path, unquoted."""
-    return unquote(split(url).path.rstrip("/").rsplit("/", 1)[-1])
+    """The last part of a URL's path, unquoted; of an image in a document, its name there."""
+    parts = split(url)
+    path = parts.fragment if parts.scheme == "file" and parts.fragment else parts.path
+    return unquote(path.rstrip("/").rsplit("/", 1)[-1])
 
 
 def split(url: str) -> SplitResult:

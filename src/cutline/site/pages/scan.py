@@ -16,11 +16,10 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from w3lib.encoding import html_body_declared_encoding, read_bom, resolve_encoding
-
 from cutline.atomic import read_regular
 from cutline.errors import DataError
 from cutline.site.model import ImageOccurrence, Page
+from cutline.site.pages.encoding import decode
 from cutline.site.pages.formats import document_format, document_suffixes
 from cutline.site.pages.html import occurrences_in_html
 from cutline.site.pages.markdown import occurrences_in_markdown
@@ -45,41 +44,6 @@ _STATIC = (
     "static public source assets src content docs site www web website htdocs resources theme"
     " src/assets src/static src/public static/public assets/static overrides theme/static"
 ).split()
-
-
-def decode(content: bytes, declared: str = "") -> tuple[str, str]:
-    """Decode a page's bytes to text that encodes back to the same bytes.
-
-    A byte order mark (kept in the text) wins, then what was declared, then the page's own
-    declaration, then UTF-8 if it is valid, else Windows-1252 (HTML Standard, 13.2.3).
-
-    Args:
-        content: the page.
-        declared: the charset of its Content-Type; "" if there was none.
-
-    Returns:
-        text and encoding, such that `text.encode(encoding, "surrogateescape") == content`.
-    """
-    marked, _ = read_bom(content)
-    own = html_body_declared_encoding(content)
-    own = "utf-8" if own and own.startswith("utf-16") else own  # else it could not be read
-    for encoding in (marked, resolve_encoding(declared) if declared else None, own):
-        if encoding and (text := _exactly(content, encoding)) is not None:
-            return text, encoding
-    try:
-        return content.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError:
-        return content.decode("cp1252", "surrogateescape"), "cp1252"
-
-
-def _exactly(content: bytes, encoding: str) -> str | None:
-    if encoding in ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "utf-7"):
-        return None  # no browser reads these
-    try:
-        text = content.decode(encoding, "surrogateescape")
-        return text if text.encode(encoding, "surrogateescape") == content else None
-    except (LookupError, UnicodeError):
-        return None
 
 
 def scan(

@@ -1,0 +1,1 @@
+"""Alt text in books and documents: EPUB, Word, PowerPoint, OpenDocument and PDF files."""
