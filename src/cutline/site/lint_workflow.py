@@ -7,13 +7,14 @@ import json
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cutline.atomic import write_whole
 from cutline.errors import DataError
 from cutline.site.decide.lint import lint as lint_page
 from cutline.site.model import Finding, Severity
+from cutline.site.pages.formats import document_suffixes
 from cutline.site.pages.scan import HTML_SUFFIXES, MARKDOWN_SUFFIXES, read_file, scan
 
 
@@ -24,22 +25,26 @@ class Location:
     Attributes:
         file: the path of the file, relative to the working directory if it is in it.
         line: from 1; 0 if the whole file is meant.
+        place: where in a book or document, such as "slide 3"; "" for a page.
     """
 
     file: str
     line: int = 0
+    place: str = ""
 
     def __str__(self) -> str:
+        if self.place:
+            return f"{self.file}, {self.place}"
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
 def lint_files(
     paths: Sequence[Path | str], *, root: Path | str | None = None, changed_since: str = ""
 ) -> Iterator[tuple[Location, Finding]]:
-    """Check the alt texts of HTML and Markdown files as they are now.
+    """Check the alt texts of pages, books and documents as they are now.
 
     Args:
-        paths: files and folders; a file that is neither HTML nor Markdown is skipped.
+        paths: files and folders; a file of an unsupported format is skipped.
         root: the folder that root-relative sources such as `/logo.png` refer to. The default is
             the folder itself, or the working directory for a file.
         changed_since: a git revision, such as `origin/main`; only files that differ from it, or
@@ -68,10 +73,10 @@ def lint_file(root: Path, page: str) -> Iterator[tuple[str, Finding]]:
         page: the file's path in it.
 
     Yields:
-        `page:line` and a finding.
+        `page:line`, or `page, slide 3`, and a finding.
     """
     for location, finding in _lint_file(root / page, root):
-        yield f"{page}:{location.line}" if location.line else page, finding
+        yield str(replace(location, file=page)), finding
 
 
 def changed_files(revision: str) -> set[Path]:
@@ -149,7 +154,7 @@ def _files(path: Path, root: Path | str | None) -> Iterator[tuple[Path, Path]]:
         top = Path(root or path).resolve()
         for page, _ in scan(path):
             yield (path.resolve() / page.url), top
-    elif path.suffix.lower() in HTML_SUFFIXES | MARKDOWN_SUFFIXES:
+    elif path.suffix.lower() in HTML_SUFFIXES | MARKDOWN_SUFFIXES | document_suffixes():
         file = path.resolve()
         top = Path(root or Path.cwd()).resolve()
         yield file, top if file.is_relative_to(top) else file.parent
@@ -164,8 +169,9 @@ def _lint_file(file: Path, top: Path) -> Iterator[tuple[Location, Finding]]:
         yield Location(name.as_posix()), Finding("unreadable", Severity.ERROR, message)
     for finding in lint_page(occurrences):
         offset = finding.occurrence.offset if finding.occurrence else -1
-        line = text.count("\n", 0, offset) + 1 if offset >= 0 else 0
-        yield Location(name.as_posix(), line), finding
+        line = text.count("\n", 0, offset) + 1 if offset >= 0 and text else 0
+        place = finding.occurrence.place if finding.occurrence else ""
+        yield Location(name.as_posix(), line, place), finding
 
 
 def _git(*arguments: str) -> str:

@@ -112,6 +112,12 @@ class ImageOccurrence:
     place: str = ""
 
     @property
+    def name_or_title(self) -> str:
+        """What names it besides its alt; an Office program does not read a title to anybody."""
+        has_title = self.kind not in (Kind.PICTURE, Kind.CHART)
+        return self.name.strip() or (self.title.strip() if has_title else "")
+
+    @property
     def alt_state(self) -> Alt:
         """Missing, empty, whitespace or present."""
         if self.alt is None:

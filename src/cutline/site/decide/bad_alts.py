@@ -72,6 +72,11 @@ def is_placeholder(alt: str, url: str = "") -> bool:
     return bool(_PLACEHOLDER.fullmatch(plain))
 
 
+def is_generated(alt: str) -> bool:
+    """Whether an alt says that a program wrote it, as Office, Facebook and Instagram state it."""
+    return _GENERATED.search(" ".join(alt.split())) is not None
+
+
 def is_vague(alt: str) -> bool:
     """Whether an alt could be that of any picture: "image", "Click here", "A chart."."""
     words = words_of(alt).split()
@@ -232,6 +237,33 @@ _PLACEHOLDER = re.compile(
     | lorem\ ipsum.* | xxx+ | asdf\w* | qwert[yz] | foo(?:\ ?bar)? | n\ a | tbd | tba | change\ ?me
     | (?:to\ ?do|fixme)(?:\ .*)? | test(?:ing)?(?:\ ?(?:image|img|alt|\d+))?
     | (?:sample|dummy)\ (?:text|image|alt) | placeholder(?:\ (?:image|text))?
+    """
+)
+# Office ends its alts with such a sentence, in the language of the program.
+_GENERATED = re.compile(
+    r"""(?ix)
+    (?: descriptions?\ (?:was\ |is\ )?automatically\ generated
+    | automatically\ generated\ description
+    | description\ generated\ (?:automatically|with\ (?:very\ )?(?:high|low|medium)?\ ?confidence)
+    | ai-generated\ content\ may\ be\ incorrect
+    | automatisch\ generierte\ beschreibung
+    | ki-generierte\ inhalte\ k\u00f6nnen\ fehlerhaft\ sein
+    | description\ g\u00e9n\u00e9r\u00e9e\ automatiquement
+    | contenu\ g\u00e9n\u00e9r\u00e9\ par\ l.ia\ peut\ \u00eatre\ incorrect
+    | descripci\u00f3n\ generada\ autom\u00e1ticamente
+    | contenido\ generado\ por\ ia\ puede\ ser\ incorrecto
+    | descrizione\ generata\ automaticamente
+    | descri\u00e7\u00e3o\ gerada\ automaticamente
+    | automatisch\ gegenereerde\ beschrijving
+    | beskrivning\ genererad\ automatiskt | automatiskt\ genererad\ beskrivning
+    | opis\ wygenerowany\ automatycznie | automatycznie\ generowany\ opis
+    | \u81ea\u52a8\u751f\u6210\u7684?\u8bf4\u660e | \u63cf\u8ff0\u5df2\u81ea\u52a8\u751f\u6210
+    | \u81ea\u52d5\u7684\u306b\u751f\u6210\u3055\u308c\u305f\u8aac\u660e
+    | \uc790\ub3d9\ \uc0dd\uc131\ub41c\ \uc124\uba85 )\W*\Z
+    | \A(?:(?:this\ )?(?:image|photo)\ )?may\ be\ (?:an?\ )?
+      (?:image|photo|closeup|cartoon|graphic)\ of
+    | \Aimage\ may\ contain:
+    | \Ano\ photo\ description\ available\W*\Z
     """
 )
 _VAGUE = frozenset(_WORDS["vague"])

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from cutline.site.decide.bad_alts import is_generated
 from cutline.site.decide.lint import says_nothing
 from cutline.site.model import Alt, Decision, ImageOccurrence, Kind, Pixels, Purpose
 from cutline.site.url_words import (
@@ -127,8 +128,8 @@ def _css_background(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | No
 
 @_rule("has-alt", "")
 def _has_alt(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It has an alt."""
-    if occurrence.alt_state is Alt.PRESENT:
+    """It has an alt that no program states to have generated."""
+    if occurrence.alt_state is Alt.PRESENT and not is_generated(occurrence.alt or ""):
         return _Answer(Purpose.KEPT, f'its alt says "{_shorten(occurrence.alt or "")}"')
     return None
 
@@ -354,8 +355,8 @@ def _logo(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 
 @_rule("svg-without-name", "decision-tree/")
 def _svg(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
-    """It is an inline SVG without a name."""
-    if occurrence.kind is not Kind.SVG:
+    """It is an inline SVG without a name that does not just wrap an image file."""
+    if occurrence.kind is not Kind.SVG or occurrence.source:
         return None
     if occurrence.role.strip():
         return _Answer(Purpose.UNKNOWN, "an inline SVG with a role that asks for a name")
@@ -375,6 +376,8 @@ def _text(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 @_rule("complex", "complex/")
 def _complex(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It is a chart, a map or a diagram, and needs a long description."""
+    if occurrence.kind is Kind.CHART:
+        return _Answer(Purpose.COMPLEX, "a chart or diagram that an Office program draws")
     if word := _complex_name(occurrence):
         return _Answer(Purpose.COMPLEX, f'its file is named "{word}"')
     if found := _NUMBERED.match(occurrence.caption):
@@ -401,6 +404,9 @@ def _nothing(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
         return _Answer(Purpose.UNKNOWN, "role=img on an element that names no picture")
     if occurrence.kind is Kind.OBJECT and not is_picture(occurrence.url):
         return _Answer(Purpose.UNKNOWN, "an object that may be no picture")
+    if occurrence.kind is Kind.PICTURE and not occurrence.url:
+        what = "a linked picture, which is not fetched" if occurrence.source else "no image file"
+        return _Answer(Purpose.UNKNOWN, what)
     if not occurrence.url and not occurrence.source and not pixels.width_px:
         return _Answer(Purpose.UNKNOWN, "it names no picture")
     return None

@@ -15,6 +15,7 @@ from html.parser import HTMLParser
 
 from cutline.site.decide.bad_alts import (
     icon_shown,
+    is_generated,
     is_placeholder,
     is_template,
     is_vague,
@@ -27,8 +28,8 @@ from cutline.site.model import Alt, Finding, ImageOccurrence, Kind, Severity
 from cutline.site.url_words import is_picture, name_words, split
 
 MISSING = frozenset(
-    """area-alt image-alt input-image-alt link-name object-alt role-img-alt svg-img-alt
-    whitespace""".split()
+    """area-alt document-alt image-alt input-image-alt link-name object-alt role-img-alt
+    svg-image svg-img-alt whitespace""".split()
 )
 """The rules for images without the accessible name that they need."""
 
@@ -90,9 +91,13 @@ def redundant_prefix(alt: str) -> str:
 
 
 def says_nothing(text: str) -> bool:
-    """Whether a text is empty, a file's name, a placeholder or as vague as "image"."""
+    """Whether a text is empty, a file's name, a placeholder, generated or as vague as "image"."""
     return (
-        not text.strip() or names_file(text) is not None or is_placeholder(text) or is_vague(text)
+        not text.strip()
+        or names_file(text) is not None
+        or is_placeholder(text)
+        or is_generated(text)
+        or is_vague(text)
     )
 
 
@@ -124,7 +129,7 @@ def _unnamed(occurrence: ImageOccurrence) -> Iterator[Finding]:
         )
     if occurrence.hidden or occurrence.noscript or occurrence.kind in (Kind.CSS, Kind.ROW):
         return
-    if occurrence.name.strip() or occurrence.title.strip() or occurrence.alt_state is Alt.PRESENT:
+    if occurrence.name_or_title or occurrence.alt_state is Alt.PRESENT:
         return
     if occurrence.alt_state is Alt.WHITESPACE and not decorative:
         yield Finding(
@@ -151,6 +156,13 @@ def _without_alt(occurrence: ImageOccurrence) -> Iterator[Finding]:
             Severity.ERROR,
             'it has no alt; describe it, or write alt="" if it is decorative',
             "WCAG 1.1.1, F65, H37",
+        )
+    elif occurrence.kind in (Kind.PICTURE, Kind.CHART) and occurrence.alt is None:
+        yield Finding(
+            "document-alt",
+            Severity.ERROR,
+            f"the {occurrence.kind} has no alt text; describe it, or mark it as decorative",
+            "WCAG 1.1.1, F65",
         )
     elif occurrence.kind is Kind.INPUT:
         yield Finding(
@@ -186,6 +198,13 @@ def _without_alt(occurrence: ImageOccurrence) -> Iterator[Finding]:
             "svg-img-alt",
             Severity.ERROR,
             "an SVG that is one image and has no name; give it a title or an aria-label",
+            "WCAG 1.1.1, ARIA6",
+        )
+    elif occurrence.kind is Kind.SVG and occurrence.source:
+        yield Finding(
+            "svg-image",
+            Severity.ERROR,
+            "an SVG that shows a picture and has no name; give it role=img and an aria-label",
             "WCAG 1.1.1, ARIA6",
         )
     elif occurrence.kind is Kind.OBJECT:
@@ -247,6 +266,13 @@ def _no_words(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
             "placeholder",
             Severity.ERROR,
             f'"{shown}" is a placeholder; say what the picture shows',
+            "WCAG 1.1.1, F30",
+        )
+    elif is_generated(alt):
+        yield Finding(
+            "generated",
+            Severity.WARNING,
+            "a program wrote this alt and nobody has checked it; check or replace it",
             "WCAG 1.1.1, F30",
         )
     elif severity := names_file(alt, url):

@@ -131,6 +131,23 @@ def kind_of(element: Element) -> Kind | None:
     return Kind.CSS if "style" in element.attrs and backgrounds_of(element) else None
 
 
+def only_image_of(svg: Element) -> str:
+    """The URL of the image that an SVG only wraps, as for the cover of a book; "" if it draws."""
+    found = ""
+    stack = list(svg.children or [])
+    while stack:
+        node = stack.pop()
+        name = getattr(node, "name", "")
+        if not isinstance(node, Element) or name in ("title", "desc", "metadata", "defs", "style"):
+            continue
+        if name == "image" and not found:
+            found = attribute_of(node, "href") or attribute_of(node, "xlink:href")
+        elif name != "g":
+            return ""
+        stack += node.children or []
+    return found
+
+
 def own_name(element: Element) -> str:
     """The name that an element adds to that of a link around it."""
     if label := one_line(attribute_of(element, "aria-label")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +11,7 @@ from urllib.request import url2pathname
 from cutline.errors import FetchError
 from cutline.site.destination import AltChange, Edit
 from cutline.site.model import ImageOccurrence, Page
+from cutline.site.pages.documents.formats import EpubFormat, SlidesFormat, WordFormat
 
 
 class DocumentFormat(Protocol):
@@ -72,7 +72,7 @@ class DocumentFormat(Protocol):
         ...
 
 
-DOCUMENT_FORMATS: tuple[DocumentFormat, ...] = ()
+DOCUMENT_FORMATS: tuple[DocumentFormat, ...] = (EpubFormat(), WordFormat(), SlidesFormat())
 """All formats of documents; each is one instance."""
 
 
@@ -102,5 +102,5 @@ def open_document_image(url: str) -> bytes | None:
         return None
     try:
         return found.open_image(file, unquote(member))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise FetchError(url, "unreadable", f"cannot be read: {error}") from error

@@ -28,6 +28,7 @@ from cutline.site.pages.dom import (
     kind_of,
     language_of,
     one_line,
+    only_image_of,
     other_addresses,
     own_name,
     parse_srcset,
@@ -434,6 +435,8 @@ class _Reader:
             chosen = chosen or src
         elif kind is Kind.OBJECT:
             chosen = attribute_of(element, "data")
+        elif kind is Kind.SVG:
+            chosen = only_image_of(element)
         elif kind in (Kind.CSS, Kind.ROLE_IMG):
             named = [*backgrounds_of(element), attribute_of(element, "src")]
             chosen = next(filter(None, named), "")

@@ -192,8 +192,8 @@ def _files(
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n != "node_modules")
         for name in sorted(names):
             path = Path(folder, name)
-            if path.suffix.lower() not in suffixes:
-                continue
+            if path.suffix.lower() not in suffixes or name.startswith("~$"):
+                continue  # "~$" begins the name of Word's lock files
             page = path.relative_to(top).as_posix()
             if (not include or _matches(page, include)) and not _matches(page, exclude):
                 yield path, page

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cutline.site.decide.bad_alts import is_generated
 from cutline.site.model import ImageOccurrence, Review
 from cutline.site.pages.alt_markup import clean, current_alt, has_alt
 
@@ -43,8 +44,8 @@ def may_write(
 ) -> WriteDecision:
     """Whether the newest review's alt may replace the current alt of an occurrence.
 
-    A missing or blank alt may be filled. `alt=""` and text are kept, unless the options allow it,
-    they come from one of the reviews, or the newest reviewer was shown them.
+    A missing, blank or generated alt may be replaced. `alt=""` and other text are kept, unless the
+    options allow it, they come from one of the reviews, or the newest reviewer was shown them.
 
     Args:
         occurrence: as it is in its page.
@@ -58,6 +59,8 @@ def may_write(
     if present is None or has_alt(occurrence, newest.alt) or present == newest.replaces:
         return WriteDecision(True)
     if any(each.alt is not None and has_alt(occurrence, each.alt) for each in reviews):
+        return WriteDecision(True)
+    if is_generated(present):
         return WriteDecision(True)
     if present.strip() and not options.overwrite:
         present = clean(present)

@@ -416,7 +416,7 @@ def _alts(stored: StoredOccurrence, refused: bool) -> tuple[str | None, str | No
 def _is_left_out(occurrence: ImageOccurrence) -> bool:
     """Whether screen readers ignore it: a background, hidden, or a drawing without a role."""
     silent = occurrence.kind is Kind.SVG and not (
-        occurrence.role or occurrence.name or occurrence.title
+        occurrence.role or occurrence.name or occurrence.title or occurrence.source
     )
     return silent or occurrence.kind is Kind.CSS or occurrence.hidden or occurrence.noscript
 
@@ -424,7 +424,7 @@ def _is_left_out(occurrence: ImageOccurrence) -> bool:
 def _state(occurrence: ImageOccurrence, alt: str | None) -> str:
     """The state of an occurrence with this alt; with its own alt if None."""
     if alt is None and occurrence.alt_state is not Alt.PRESENT:
-        if occurrence.name or occurrence.title:
+        if occurrence.name_or_title:
             return "words"
         silent = occurrence.role.lower().split()[:1] in (["presentation"], ["none"])
         bare_link = (
@@ -484,7 +484,8 @@ def _approved(stored: StoredOccurrence, refused: bool) -> ImageOccurrence:
     occurrence, (alt, _) = stored.occurrence, _alts(stored, refused)
     if alt is None or occurrence.kind is Kind.CSS:
         return occurrence
-    if occurrence.kind in (Kind.MARKDOWN, Kind.ROW) or not occurrence.markup:
+    parsed = occurrence.kind not in (Kind.MARKDOWN, Kind.ROW, Kind.PICTURE, Kind.CHART)
+    if not parsed or not occurrence.markup:
         return replace(occurrence, alt=alt)
     try:
         markup = with_alt(occurrence.markup, occurrence.kind, alt)

@@ -111,7 +111,7 @@ def _identify(line: int | None, occurrence: ImageOccurrence) -> tuple[str, str, 
     seen = {
         name: value
         for name, value in non_defaults(occurrence).items()
-        if name not in ("page", "position", "markup", "offset")
+        if name not in ("page", "position", "markup", "offset", "part", "place")
     }
     return (
         digest(json.dumps([occurrence.kind, occurrence.source, line])),

@@ -210,8 +210,12 @@ class DocumentPage(_File, PageBase):
             raise OutputError(page.error)
         return occurrences
 
+    def diff(self, edits: Sequence[Edit]) -> str:
+        """The edits of the document's parts, without those of the compressed file."""
+        return super().diff([each for each in edits if each.part])
+
     def edits(self, changes: Sequence[AltChange]) -> tuple[Edit, ...]:
-        """The edits of the document's parts."""
+        """The edits of the document's parts, and of the file that has them compressed."""
         return self._format.edits(self.content, changes)
 
     def only_alts(self, edits: Sequence[Edit]) -> bool:

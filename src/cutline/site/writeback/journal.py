@@ -195,7 +195,7 @@ def remaining_alts(journal: Path, path: str) -> list[tuple[int, str]]:
         except OSError:
             return []
         behind = 0
-        for edit in entry.edits:
+        for edit in entry.edits if not any(edit.part for edit in entry.edits) else ():
             at = content.find(edit.after, behind)
             if at >= 0:
                 behind = at + len(edit.after)

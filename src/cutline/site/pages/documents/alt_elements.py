@@ -7,11 +7,10 @@ An OpenDocument frame has the child elements `svg:title` and `svg:desc` (OpenDoc
 
 from __future__ import annotations
 
-import html
 import re
 
 from cutline.errors import OutputError
-from cutline.site.pages.documents.xml_part import attributes_of, escape, start_tag, with_attribute
+from cutline.site.pages.documents.xml_part import attributes_of, start_tag, with_attribute
 
 STRICT_DRAWING = "http://purl.oclc.org/ooxml/drawingml/main"
 DRAWING = "http://schemas.openxmlformats.org/drawingml/2006/main"

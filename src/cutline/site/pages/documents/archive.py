@@ -162,9 +162,7 @@ class Archive:
             raise DataError("it is encrypted; remove the password first")
         limit = min(max_bytes, self._left_bytes)
         if member.size_bytes > limit:
-            raise DataError(
-                f"{name} has {member.size_bytes:,} bytes; expected at most {limit:,}"
-            )
+            raise DataError(f"{name} has {member.size_bytes:,} bytes; expected at most {limit:,}")
         packed = self.content[member.data_start : member.data_end]
         if member.method == _STORED:
             content = packed

@@ -134,15 +134,18 @@ def _read_chapter(
         image = replace(
             each,
             url=_inside(each.url, root, archive),
-            candidates=tuple(filter(None, (_inside(one, root, archive) for one in each.candidates))),
+            candidates=tuple(
+                filter(None, (_inside(one, root, archive) for one in each.candidates))
+            ),
             page_title=chapter.title or book.title,
             language=each.language or book.language,
             part=name,
             place=chapter.title or posixpath.basename(name),
         )
-        element = AltElement(name, each.offset, each.offset + len(each.markup))
-        writable = each.markup and not (each.kind is Kind.SVG and book.version.startswith("2"))
-        found.append(DocumentImage(image, (element,) if writable else ()))
+        titled = each.kind is Kind.SVG and book.version.startswith("2")
+        end = each.offset + len(each.markup)
+        element = AltElement(name, each.offset, end, as_title=titled)
+        found.append(DocumentImage(image, (element,) if each.markup else ()))
     return found, chapter
 
 

@@ -7,7 +7,9 @@ file exactly. `edited` checks that both forms describe the same change.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import hashlib
+import re
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +26,16 @@ from cutline.site.pages.documents.epub import read_epub
 from cutline.site.pages.documents.model import AltElement, Document
 from cutline.site.pages.documents.slides import read_slides
 from cutline.site.pages.documents.word import read_word
+from cutline.site.pages.documents.xml_part import escape
 from cutline.site.pages.encoding import decode
 
 _ROOT = "file:///archive/"  # stands for the root of an archive while it is read
+_SVG_TITLE = re.compile(r"\A(<svg\s[^<>]*>)<title>[^<>]*</title>\Z")
 _COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PASSWORD = "EncryptedPackage".encode("utf-16-le")
 _LARGEST_IMAGE_BYTES = 64 << 20
+_MOST_RECENT = 2
+_BLANK = ImageOccurrence("", 0, Kind.PICTURE, "")
 
 
 class ArchiveFormat:
@@ -37,12 +43,20 @@ class ArchiveFormat:
 
     suffixes: frozenset[str] = frozenset()
 
-    def read_document(self, content: bytes, page: str) -> Document:
-        """Read a document.
+    def __init__(self) -> None:
+        self._recent: OrderedDict[bytes, Document] = OrderedDict()
 
-        Args:
-            content: the file.
-            page: its name, for the records.
+    def document(self, content: bytes) -> Document:
+        """A document without a name; the last few are kept, because each is needed repeatedly."""
+        key = hashlib.sha256(content).digest()
+        found = self._recent.get(key) or self.read_document(content)
+        self._recent[key] = found
+        while len(self._recent) > _MOST_RECENT:
+            self._recent.popitem(last=False)
+        return found
+
+    def read_document(self, content: bytes) -> Document:
+        """Read a document, without a name.
 
         Raises:
             DataError: it is damaged or encrypted, or has another format.
@@ -64,7 +78,7 @@ class ArchiveFormat:
     def read(self, content: bytes, file: Path, page: str) -> tuple[Page, list[ImageOccurrence]]:
         """Read the occurrences of a file; see `DocumentFormat.read`."""
         try:
-            document = self.read_document(content, page)
+            document = self.document(content)
         except DataError as error:
             return Page(page, error=str(error)), []
         base = file.as_uri()
@@ -72,9 +86,10 @@ class ArchiveFormat:
         def url_of(url: str) -> str:
             return f"{base}#{quote(unquote(url.removeprefix(_ROOT)))}" if url else ""
 
-        return document.page, [
+        return replace(document.page, url=page), [
             replace(
                 each,
+                page=page,
                 position=position,
                 url=url_of(each.url),
                 candidates=tuple(map(url_of, each.candidates)),
@@ -84,7 +99,7 @@ class ArchiveFormat:
 
     def edits(self, content: bytes, changes: Sequence[AltChange]) -> tuple[Edit, ...]:
         """The edits that make these changes; see `DocumentFormat.edits`."""
-        document = self.read_document(content, "")
+        document = self.document(content)
         if document.read_only:
             raise OutputError(document.read_only)
         archive = Archive(content)
@@ -138,7 +153,7 @@ class ArchiveFormat:
 
     def _check_alts(self, after: bytes, before: Document, changes: Sequence[AltChange]) -> None:
         """Read the new file, and check that it has these alts and the same images."""
-        now = self.read_document(after, "")
+        now = self.document(after)
         alts = {change.occurrence.position: change.alt for change in changes}
         same = len(now.images) == len(before.images)
         for position, (new, old) in enumerate(zip(now.images, before.images, strict=False)):
@@ -188,23 +203,22 @@ class EpubFormat(ArchiveFormat):
 
     suffixes = frozenset({".epub"})
 
-    def read_document(self, content: bytes, page: str) -> Document:
+    def read_document(self, content: bytes) -> Document:
         """Read a book; see `read_epub`."""
-        return read_epub(open_archive(content), _blank(page), _ROOT)
+        return read_epub(open_archive(content), _BLANK, _ROOT)
 
     def with_alt(self, markup: str, kind: Kind, alt: str, element: AltElement) -> str:
-        """A tag of XHTML with another alt."""
-        return alt_markup.with_alt(markup, kind, alt)
+        """A tag of XHTML with another alt; in EPUB 2 an SVG gets a `<title>`."""
+        if not element.as_title:
+            return alt_markup.with_alt(markup, kind, alt)
+        if not alt or markup.endswith("/>"):
+            raise OutputError("EPUB 2 has no mark for a decorative SVG; leave it as it is")
+        return f"{markup}<title>{escape(alt)}</title>"
 
     def differs_in_alt_only(self, one: str, other: str) -> bool:
         """Whether two tags differ in their alts alone."""
-        return alt_markup.differs_in_alt_only(one, other)
-
-    def reason_not_written(self, occurrence: ImageOccurrence) -> str:
-        """Why an SVG is not written."""
-        if occurrence.kind is Kind.SVG:
-            return "EPUB 2 has no attribute for the alt of an SVG; add a <title> to it by hand"
-        return super().reason_not_written(occurrence)
+        tags = [_SVG_TITLE.sub(r"\1", each) for each in (one, other)]
+        return tags[0] == tags[1] or alt_markup.differs_in_alt_only(one, other)
 
 
 class OfficeFormat(ArchiveFormat):
@@ -212,9 +226,7 @@ class OfficeFormat(ArchiveFormat):
 
     def with_alt(self, markup: str, kind: Kind, alt: str, element: AltElement) -> str:
         """An element of DrawingML or VML with another alt."""
-        return alt_elements.with_alt(
-            markup, alt, strict=element.strict, is_copy=element.is_copy
-        )
+        return alt_elements.with_alt(markup, alt, strict=element.strict, is_copy=element.is_copy)
 
     def differs_in_alt_only(self, one: str, other: str) -> bool:
         """Whether two elements differ in their alts alone."""
@@ -229,9 +241,9 @@ class WordFormat(OfficeFormat):
 
     suffixes = frozenset({".docx", ".docm", ".dotx", ".dotm"})
 
-    def read_document(self, content: bytes, page: str) -> Document:
+    def read_document(self, content: bytes) -> Document:
         """Read a document; see `read_word`."""
-        return _numbered(read_word(open_archive(content), _blank(page)))
+        return _numbered(read_word(open_archive(content), _BLANK))
 
 
 class SlidesFormat(OfficeFormat):
@@ -239,9 +251,9 @@ class SlidesFormat(OfficeFormat):
 
     suffixes = frozenset({".pptx", ".pptm", ".ppsx", ".ppsm", ".potx", ".potm"})
 
-    def read_document(self, content: bytes, page: str) -> Document:
+    def read_document(self, content: bytes) -> Document:
         """Read a presentation; see `read_slides`."""
-        return _numbered(read_slides(open_archive(content), _blank(page)))
+        return _numbered(read_slides(open_archive(content), _BLANK))
 
 
 def open_archive(content: bytes) -> Archive:
@@ -259,12 +271,8 @@ def open_archive(content: bytes) -> Archive:
     return Archive(content)
 
 
-def _blank(page: str) -> ImageOccurrence:
-    return ImageOccurrence(page, 0, Kind.PICTURE, "")
-
-
 def _numbered(document: Document) -> Document:
-    """The document with the pseudo-URLs of images in it."""
+    """The document with URLs of the images in it."""
     return replace(
         document,
         images=tuple(

@@ -16,6 +16,8 @@ class AltElement:
         start, end: where the markup begins and ends in the decoded text of the part.
         strict: whether the document uses the namespaces of Office Open XML Strict.
         is_copy: whether it is a copy that another program shows, as in `mc:AlternateContent`.
+        as_title: whether the alt is a `<title>` after the markup, because the format has no
+            attribute for it.
     """
 
     part: str
@@ -23,6 +25,7 @@ class AltElement:
     end: int
     strict: bool = False
     is_copy: bool = False
+    as_title: bool = False
 
 
 @dataclass(frozen=True)

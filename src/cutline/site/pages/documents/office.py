@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 from cutline.errors import DataError
+from cutline.site.model import ImageOccurrence, Kind
 from cutline.site.pages.documents.alt_elements import STRICT_DRAWING, alt_of
 from cutline.site.pages.documents.archive import Archive
 from cutline.site.pages.documents.model import AltElement, DocumentImage
 from cutline.site.pages.documents.text_flow import Mark, TextFlow
 from cutline.site.pages.documents.xml_part import Node, XmlPart, start_tag
-from cutline.site.model import ImageOccurrence, Kind
 
 _OPEN = "http://schemas.openxmlformats.org/"
 _STRICT = "http://purl.oclc.org/ooxml/"
@@ -207,9 +207,9 @@ class PartReader:
         self.pictures, self.flow.muted = outer, muted
         shown = next((branch for branch in branches if branch), [])
         self.pictures += shown
-        for branch in branches:
-            if branch is not shown:
-                self.pictures += _join_copies(shown, branch)
+        for copies in branches:
+            if copies is not shown:
+                self.pictures += _join_copies(shown, copies)
 
     # DrawingML
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+from cutline.site.model import ImageOccurrence, Kind, Page
 from cutline.site.pages.documents.alt_elements import is_decorative
 from cutline.site.pages.documents.archive import Archive
 from cutline.site.pages.documents.model import Document, DocumentImage
@@ -18,7 +19,6 @@ from cutline.site.pages.documents.office import (
     require_main,
 )
 from cutline.site.pages.documents.xml_part import Node
-from cutline.site.model import ImageOccurrence, Kind, Page
 
 _TITLES = frozenset({"title", "ctrTitle"})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from cutline.site.model import ImageOccurrence, Kind, Page
 from cutline.site.pages.documents.alt_elements import is_decorative
 from cutline.site.pages.documents.archive import Archive
 from cutline.site.pages.documents.model import Document, DocumentImage
@@ -17,7 +18,6 @@ from cutline.site.pages.documents.office import (
     require_main,
 )
 from cutline.site.pages.documents.xml_part import Node
-from cutline.site.model import ImageOccurrence, Kind, Page
 
 _PLACES = {
     "header": "header",
@@ -171,9 +171,9 @@ class _WordReader(PartReader):
     def _read_drawing(self, node: Node) -> None:
         properties, size = node.child("wp:docPr"), node.child("wp:extent")
         data = node.child("a:graphic", "a:graphicData")
-        [shown, *_] = (data.children if data else []) or [None]
-        if shown is None:
+        if data is None or not data.children:
             return
+        shown = data.children[0]
         if shown.tag in _GROUPS:
             self._read_group(shown, properties, "")
         elif shown.tag in CHARTS:
