@@ -28,10 +28,10 @@ from cutline.site.model import Alt, Finding, ImageOccurrence, Kind, Severity
 from cutline.site.url_words import is_picture, name_words, split
 
 MISSING = frozenset(
-    """area-alt document-alt image-alt input-image-alt link-name object-alt role-img-alt
-    svg-image svg-img-alt whitespace""".split()
+    """area-alt image-alt input-image-alt link-name object-alt role-img-alt svg-img-alt
+    whitespace""".split()
 )
-"""The rules for images without the accessible name that they need."""
+"""The rules for images of web pages without the accessible name that they need, as in axe-core."""
 
 _ALT_ATTRIBUTE = re.compile(r"""\salt\s*=\s*["']?[^\s"'>]""", re.IGNORECASE)
 

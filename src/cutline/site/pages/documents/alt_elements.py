@@ -83,8 +83,8 @@ def without_alt(element: str) -> tuple[str, ...]:
         if name != ("descr" if drawing else "alt")
     ]
     inner = element[len(tag) :]
-    if drawing:
-        inner = inner[: max(0, inner.rfind("</"))]
+    if drawing and not tag.endswith("/>"):
+        inner = re.sub(rf"</{re.escape(_name(element))}\s*>\Z", "", inner)
         inner = _EMPTY_LIST.sub("", _EXTENSION.sub("", inner))
     return (_name(element), *kept, inner.strip())
 
