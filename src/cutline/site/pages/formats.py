@@ -12,6 +12,7 @@ from cutline.errors import FetchError
 from cutline.site.destination import AltChange, Edit
 from cutline.site.model import ImageOccurrence, Page
 from cutline.site.pages.documents.formats import EpubFormat, SlidesFormat, WordFormat
+from cutline.site.pages.documents.pdf import PdfFormat
 
 
 class DocumentFormat(Protocol):
@@ -72,7 +73,12 @@ class DocumentFormat(Protocol):
         ...
 
 
-DOCUMENT_FORMATS: tuple[DocumentFormat, ...] = (EpubFormat(), WordFormat(), SlidesFormat())
+DOCUMENT_FORMATS: tuple[DocumentFormat, ...] = (
+    EpubFormat(),
+    WordFormat(),
+    SlidesFormat(),
+    PdfFormat(),
+)
 """All formats of documents; each is one instance."""
 
 

@@ -88,6 +88,9 @@ def scan_unread(
             content = read_regular(path, max_bytes=_LARGEST_FILE_BYTES)
             for what, number in in_other_format(decode(content, "utf-8")[0], path.suffix):
                 counts[what] += number
+    if ".pdf" not in document_suffixes():
+        for _ in _files(folder.resolve(), {".pdf"}, include, exclude):
+            counts["PDF file (install cutline[documents])"] += 1
     return dict(counts.most_common())
 
 
