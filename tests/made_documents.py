@@ -178,6 +178,39 @@ def slides(*shown: str, parts: Mapping[str, str | bytes] | None = None, **links:
     return archive(members | dict(parts or {}))
 
 
+def open_document(body: str, *, text: bool = True, parts: Mapping[str, str] | None = None) -> bytes:
+    """An OpenDocument text or presentation with this body."""
+    inside = "text" if text else "presentation"
+    oasis = "urn:oasis:names:tc:opendocument:xmlns:"
+    names = " ".join(
+        f'xmlns:{prefix}="{oasis}{name}:1.0"'
+        for prefix, name in (
+            ("office", "office"),
+            ("text", "text"),
+            ("draw", "drawing"),
+            ("presentation", "presentation"),
+            ("svg", "svg-compatible"),
+            ("style", "style"),
+        )
+    )
+    names += ' xmlns:xlink="http://www.w3.org/1999/xlink"'
+    members: dict[str, str | bytes] = {
+        "mimetype": f"application/vnd.oasis.opendocument.{inside}",
+        "content.xml": f"""<office:document-content {names}><office:body><office:{inside}>{body}
+</office:{inside}></office:body></office:document-content>""",
+        "Pictures/a.png": picture(),
+        "meta.xml": f"""<office:document-meta {names} xmlns:dc="http://purl.org/dc/elements/1.1/">
+<dc:title>A report</dc:title><dc:language>en-GB</dc:language></office:document-meta>""",
+    }
+    return archive(members | dict(parts or {}))
+
+
+def frame(inner: str = "", href: str = "Pictures/a.png") -> str:
+    """An OpenDocument frame with an image."""
+    return f"""<draw:frame svg:width="2.54cm" svg:height="1in"><draw:image xlink:href="{href}"/>
+{inner}</draw:frame>"""
+
+
 def chapter(body: str, *, title: str = "Chapter 1") -> str:
     """An XHTML content document."""
     return f"""<?xml version="1.0" encoding="utf-8"?>

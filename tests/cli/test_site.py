@@ -347,7 +347,7 @@ def test_a_folder_without_pages_is_no_empty_site(home: Path) -> None:
     (home / "pages/index.html").rename(home / "index.html")
     done = site("scan", "pages")
     assert done.returncode == 1
-    assert "pages; expected HTML or Markdown files in it" in done.stderr
+    assert "pages; expected HTML or Markdown files or documents in it" in done.stderr
     assert "images in them        5" in site("status").stdout  # all that was found is kept
 
 

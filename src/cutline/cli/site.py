@@ -178,7 +178,7 @@ def crawl(
 def scan(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="A folder of HTML and Markdown files, or a file."),
+        typer.Argument(metavar="DIR", help="A folder of pages, books and documents, or a file."),
     ],
     store: Annotated[Path, STORE] = DEFAULT_STORE,
     include: Annotated[list[str] | None, INCLUDE] = None,
@@ -206,9 +206,10 @@ def scan(
     ] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Find the images of a folder of HTML or Markdown files, or of a folder of pictures.
+    """Find the images of a folder of pages, books and documents, or of a folder of pictures.
 
-    A picture's alt is the IPTC field AltTextAccessibility in its metadata.
+    Pages and documents are HTML, Markdown, EPUB, Word, PowerPoint, OpenDocument and PDF files. A
+    picture's alt is the IPTC field AltTextAccessibility in its metadata.
 
     Exit codes: 0 all files read; 1 some files failed; 2 usage error.
     """

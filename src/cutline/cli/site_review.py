@@ -109,7 +109,7 @@ def lint(
 ) -> None:
     """Check the alt texts in pages against WCAG.
 
-    With PATH, check these HTML and Markdown files. Without PATH, check the pages of the store:
+    With PATH, check these pages, books and documents. Without PATH, check the pages of the store:
     scanned files in their current state, other pages as they were crawled.
 
     Exit codes: 0 no errors; 1 at least one error; 2 usage error.

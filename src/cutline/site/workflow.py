@@ -169,10 +169,10 @@ def scan(
         include = (escape(folder.name),)
         folder = folder.resolve().parent
     if not folder.is_dir():
-        raise DataError(f"got {folder}; expected a folder with HTML or Markdown files")
+        raise DataError(f"got {folder}; expected a folder with pages or documents")
     where = "that --include and --exclude let through" if include or exclude else "in it"
-    what = f"{folder}; expected HTML or Markdown files {where}, or a folder of pictures"
-    what += " and --pictures"
+    what = f"{folder}; expected HTML or Markdown files or documents {where}, or a folder of"
+    what += " pictures and --pictures"
     destination = FolderDestination(folder, include=include, exclude=exclude)
     found = _read_destination(store, destination, not (include or exclude), what, progress)
     unread = Counter(found.unread)

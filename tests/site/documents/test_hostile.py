@@ -21,6 +21,7 @@ pytestmark = pytest.mark.documents
 
 WORD = made.word(made.paragraph(made.drawing("rId1")))
 BOOK = made.book(made.chapter('<img src="../a.png"/>'))
+TEXT = made.open_document(made.frame())
 
 
 def error(content: bytes, name: str) -> str:
@@ -72,6 +73,9 @@ def encrypted() -> bytes:
     return bytes(content)
 
 
+ODF_ENCRYPTED = """<manifest:manifest
+ xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0"><manifest:file-entry>
+<manifest:encryption-data/></manifest:file-entry></manifest:manifest>"""
 LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
 DEEP = 500
 
@@ -96,6 +100,12 @@ DEEP = 500
         (declared("word/document.xml", 1 << 30), "a.docx", "expected at most"),
         (made.archive({"a": "b"}), "a.docx", "it names no main part"),
         (made.archive({"a": "b"}), "a.epub", "it has no META-INF/container.xml"),
+        (made.archive({"a": "b"}), "a.odt", "it has no content.xml"),
+        (
+            made.open_document("", parts={"META-INF/manifest.xml": ODF_ENCRYPTED}),
+            "a.odt",
+            "it is encrypted with a password",
+        ),
         (with_body("<w:document"), "a.docx", "word/document.xml is damaged XML"),
         (with_body(""), "a.docx", "word/document.xml is damaged XML"),
         (with_body(f"<!DOCTYPE x [{LAUGHS}]><x>&l11;</x>"), "a.docx", "declares the entity"),
@@ -139,7 +149,7 @@ def damage(content: bytes, at: int) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize(("content", "name"), [(WORD, "a.docx"), (BOOK, "a.epub")])
+@pytest.mark.parametrize(("content", "name"), [(WORD, "a.docx"), (BOOK, "a.epub"), (TEXT, "a.odt")])
 def test_no_damaged_byte_and_no_cut_raises(content: bytes, name: str) -> None:
     changes: list[Callable[[int], bytes]] = [
         lambda at: damage(content, at),

@@ -300,3 +300,30 @@ def test_font_obfuscation_is_no_encryption() -> None:
     assert not encrypted("http://www.idpf.org/2008/embedding").error
     assert not encrypted("http://ns.adobe.com/pdf/enc#RC").error
     assert "DRM" in encrypted("http://www.w3.org/2001/04/xmlenc#aes128-cbc").error
+
+
+# OpenDocument
+
+
+def test_frames_of_a_text() -> None:
+    body = f"""<text:tracked-changes><text:changed-region><text:deletion><text:p>
+{made.frame()}</text:p></text:deletion></text:changed-region></text:tracked-changes>
+<text:h>Dogs</text:h><text:p>One <text:span>two</text:span> three {made.frame()} four</text:p>
+<draw:frame><draw:text-box><text:p>{made.frame("<svg:title>A title</svg:title>")}</text:p>
+</draw:text-box></draw:frame>{made.frame("<svg:desc>A cat</svg:desc>", "https://a.org/b.png")}"""
+    page, found = read(made.open_document(body), "a.odt")
+    assert (page.title, page.language) == ("A report", "en-GB")
+    assert page.unread == (("picture in a tracked deletion", 1),)
+    assert [each.alt for each in found] == [None, "A title", "A cat"]
+    assert (found[0].heading, found[0].before) == ("Dogs", "Dogs One two three")
+    assert (found[0].after, found[0].width_px, found[0].height_px) == ("four", 96, 96)
+    assert [each.url[-17:] for each in found] == ["odt#Pictures/a.png"[-17:]] * 2 + [""]
+
+
+def test_slides_of_a_presentation() -> None:
+    body = f"""<draw:page>{made.frame()}<presentation:notes>{made.frame()}</presentation:notes>
+</draw:page><draw:page><draw:frame><draw:object xlink:href="./Object 1"/></draw:frame></draw:page>
+"""
+    _, found = read(made.open_document(body, text=False), "a.odp")
+    assert [each.place for each in found] == ["slide 1", "notes of slide 1", "slide 2"]
+    assert [each.kind for each in found] == [Kind.PICTURE, Kind.PICTURE, Kind.CHART]

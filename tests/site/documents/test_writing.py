@@ -169,6 +169,27 @@ def test_the_name_of_an_svg_cover(version: str, expected: str) -> None:
     assert expected in part(after, "OEBPS/text/c 1.xhtml")
 
 
+# OpenDocument
+
+
+@pytest.mark.parametrize(
+    ("inner", "expected"),
+    [
+        ("", "<svg:desc>A</svg:desc></draw:frame>"),
+        ("<svg:desc/>", "<svg:desc>A</svg:desc></draw:frame>"),
+        ("<svg:title>T</svg:title>", "<svg:title>T</svg:title><svg:desc>A</svg:desc></draw:frame>"),
+        ("<draw:contour-path/>", "<svg:desc>A</svg:desc><draw:contour-path/></draw:frame>"),
+    ],
+)
+def test_the_description_of_a_frame(inner: str, expected: str) -> None:
+    content = made.open_document(f"<text:p>{made.frame(inner)}</text:p>")
+    after = write(content, "a.odt", {0: "A"})
+    assert expected in part(after, "content.xml")
+    assert after.startswith(content[:60])  # `mimetype` is first and stored
+    with pytest.raises(OutputError, match="mark it as decorative in LibreOffice"):
+        edits(content, "a.odt", {0: ""})
+
+
 # Refusals
 
 

@@ -11,7 +11,12 @@ from urllib.request import url2pathname
 from cutline.errors import FetchError
 from cutline.site.destination import AltChange, Edit
 from cutline.site.model import ImageOccurrence, Page
-from cutline.site.pages.documents.formats import EpubFormat, SlidesFormat, WordFormat
+from cutline.site.pages.documents.formats import (
+    EpubFormat,
+    OpenDocumentFormat,
+    SlidesFormat,
+    WordFormat,
+)
 from cutline.site.pages.documents.pdf import PdfFormat
 
 
@@ -77,6 +82,7 @@ DOCUMENT_FORMATS: tuple[DocumentFormat, ...] = (
     EpubFormat(),
     WordFormat(),
     SlidesFormat(),
+    OpenDocumentFormat(),
     PdfFormat(),
 )
 """All formats of documents; each is one instance."""

@@ -66,7 +66,7 @@ def scan(
         DataError: there is no such folder.
     """
     if not folder.is_dir():
-        raise DataError(f"got {folder}; expected a folder with HTML or Markdown files")
+        raise DataError(f"got {folder}; expected a folder with pages or documents")
     top = folder.resolve()
     suffixes = HTML_SUFFIXES | MARKDOWN_SUFFIXES | document_suffixes()
     for path, page in _files(top, suffixes, include, exclude):

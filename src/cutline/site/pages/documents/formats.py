@@ -24,6 +24,7 @@ from cutline.site.pages.documents import alt_elements
 from cutline.site.pages.documents.archive import Archive
 from cutline.site.pages.documents.epub import read_epub
 from cutline.site.pages.documents.model import AltElement, Document
+from cutline.site.pages.documents.opendocument import read_open_document
 from cutline.site.pages.documents.slides import read_slides
 from cutline.site.pages.documents.word import read_word
 from cutline.site.pages.documents.xml_part import escape
@@ -31,6 +32,7 @@ from cutline.site.pages.encoding import decode
 
 _ROOT = "file:///archive/"  # stands for the root of an archive while it is read
 _SVG_TITLE = re.compile(r"\A(<svg\s[^<>]*>)<title>[^<>]*</title>\Z")
+_DESCRIPTION = re.compile(r"<([\w.-]+:)desc(?:/>|>[^<>]*</\1desc\s*>)\Z")
 _COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PASSWORD = "EncryptedPackage".encode("utf-16-le")
 _LARGEST_IMAGE_BYTES = 64 << 20
@@ -254,6 +256,32 @@ class SlidesFormat(OfficeFormat):
     def read_document(self, content: bytes) -> Document:
         """Read a presentation; see `read_slides`."""
         return _numbered(read_slides(open_archive(content), _BLANK))
+
+
+class OpenDocumentFormat(ArchiveFormat):
+    """OpenDocument texts, presentations and their templates."""
+
+    suffixes = frozenset({".odt", ".ott", ".odp", ".otp"})
+
+    def read_document(self, content: bytes) -> Document:
+        """Read a document; see `read_open_document`."""
+        return read_open_document(open_archive(content), _BLANK, _ROOT)
+
+    def with_alt(self, markup: str, kind: Kind, alt: str, element: AltElement) -> str:
+        """The `svg:desc` of a frame with another text."""
+        if not alt:
+            raise OutputError("mark it as decorative in LibreOffice 7.5 or later")
+        found = _DESCRIPTION.match(markup)
+        prefix = found[1] if found else "svg:"
+        return f"<{prefix}desc>{escape(alt)}</{prefix}desc>"
+
+    def differs_in_alt_only(self, one: str, other: str) -> bool:
+        """Whether both are a `svg:desc` or nothing."""
+        return all(not each or _DESCRIPTION.match(each) for each in (one, other))
+
+    def reason_not_written(self, occurrence: ImageOccurrence) -> str:
+        """Why a frame is not written."""
+        return "it is marked as decorative; remove the mark in LibreOffice"
 
 
 def open_archive(content: bytes) -> Archive:

@@ -34,6 +34,7 @@ class Node:
         start: the offset of its start tag in the text of its part.
         end_tag: the offset of its end tag; of "<a/>" the offset after it.
         text: the text in it before its first child.
+        tail: the text after it, before the next element.
         children: the elements in it.
     """
 
@@ -42,6 +43,7 @@ class Node:
     start: int
     end_tag: int = -1
     text: str = ""
+    tail: str = ""
     children: list[Node] = field(default_factory=list)
 
     def child(self, *path: str) -> Node | None:
@@ -61,8 +63,8 @@ class Node:
             stack.extend(reversed(node.children))
 
     def all_text(self) -> str:
-        """The text in it; a part of an element's text that follows a child is not kept."""
-        return self.text + "".join(each.all_text() for each in self.children)
+        """All text in it."""
+        return self.text + "".join(each.all_text() + each.tail for each in self.children)
 
 
 class XmlPart:
@@ -139,7 +141,9 @@ class XmlPart:
 
     def _characters(self, text: str) -> None:
         node = self._stack[-1]
-        if not node.children:
+        if node.children:
+            node.children[-1].tail += text
+        else:
             node.text += text
 
     def _short(self, name: str) -> str:
