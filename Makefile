@@ -60,7 +60,7 @@ $(DEMO)/.cutline-demo: pyproject.toml $(if $(linked),,not-linked)
 $(TEST)/.cutline-test: pyproject.toml
 	$(call make-venv,$(TEST))
 	$(TEST)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(TEST)/bin/python -m pip install --quiet --editable '.[train,eval,site,serve,hub,openvino,heic,documents,metadata,ocr,video,server,cloud]' --group dev --group docs
+	$(TEST)/bin/python -m pip install --quiet --editable '.[train,eval,site,serve,hub,openvino,heic,documents,metadata,ocr,video,server,cloud,ray]' --group dev --group docs
 	@touch $@
 
 define make-venv

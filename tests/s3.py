@@ -51,7 +51,7 @@ def running_s3() -> Iterator[S3]:
         with patch.dict(os.environ, environment):
             S3FileSystem.clear_instance_cache()  # they keep the server of an earlier test
             s3 = S3(environment)
-            s3.files.mkdir(BUCKET)
+            s3.files.makedirs(BUCKET, exist_ok=True)  # servers of one process share their data
             yield s3
     finally:
         server.stop()

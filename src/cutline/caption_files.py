@@ -210,8 +210,10 @@ class CaptionJob:
         writer = self._writer(stream)
         sidecars = Sidecars(force=self.options.force) if self.options.sidecar else None
         groups, self._todo = self._todo or iter(()), None
+        reads = getattr(captioner, "reads_references", False)
         captions = chain.from_iterable(
-            captioner.stream(read_ahead(images, options.limits), options) for images in groups
+            captioner.stream(images if reads else read_ahead(images, options.limits), options)
+            for images in groups
         )
         deliver(
             captions,

@@ -35,6 +35,8 @@ CutlineError
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class CutlineError(Exception):
     """The root of the tree: catch this to catch them all.
@@ -44,6 +46,17 @@ class CutlineError(Exception):
     """
 
     code = "error"
+
+    def __reduce__(self) -> Any:
+        """Pickle the error as it is: subclasses take other arguments than `args`."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[CutlineError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ImageError(CutlineError, ValueError):

@@ -82,7 +82,7 @@ class Runtime:
 
     def __init__(self, bundle: Bundle, engine: str = "auto", threads: int | None = None) -> None:
         self.bundle = bundle
-        self.engine = _choose(engine)
+        self.engine = choose_engine(engine)
         self.threads = cores() if threads is None else threads
         if self.threads < 1:
             raise OptionError(f"got threads={threads}; expected at least 1")
@@ -284,7 +284,13 @@ class _OpenVinoGraph:
             self._idle.append(request)
 
 
-def _choose(engine: str) -> str:
+def choose_engine(engine: str) -> str:
+    """The engine that "auto" stands for, or the one named.
+
+    Raises:
+        OptionError: there is no such engine.
+        MissingExtraError: it is not installed.
+    """
     if engine == "auto":
         return engines()[0]
     if engine not in ENGINES:

@@ -179,25 +179,29 @@ def read_image(image: ImageReference, limits: Limits | None = None) -> NamedImag
 
 
 def read_ahead(
-    images: Iterable[Source], limits: Limits | None = None, *, threads: int = READ_THREADS
+    images: Iterable[Source | NamedImage],
+    limits: Limits | None = None,
+    *,
+    threads: int = READ_THREADS,
 ) -> Iterator[Path | NamedImage]:
     """Read referenced images on several threads while earlier ones are captioned.
 
-    Paths are passed on as they are. Order is kept, and at most `READ_AHEAD` images are in memory.
+    What is no reference is passed on as it is. Order is kept, and at most `READ_AHEAD` images are
+    in memory.
 
     Args:
-        images: paths and references.
+        images: references and others.
         limits: files of more than `max_bytes` are refused.
         threads: how many are read at once.
 
     Raises:
         MissingExtraError: a package that reads such addresses is not installed.
     """
-    pending: deque[Path | Future[NamedImage]] = deque()
+    pending: deque[Path | NamedImage | Future[NamedImage]] = deque()
     pool: ThreadPoolExecutor | None = None
     try:
         for image in images:
-            if isinstance(image, Path):
+            if not isinstance(image, ImageReference):
                 if not pending:
                     yield image
                     continue
@@ -214,8 +218,8 @@ def read_ahead(
             pool.shutdown(cancel_futures=True)
 
 
-def _result(image: Path | Future[NamedImage]) -> Path | NamedImage:
-    return image if isinstance(image, Path) else image.result()
+def _result(image: Path | NamedImage | Future[NamedImage]) -> Path | NamedImage:
+    return image.result() if isinstance(image, Future) else image
 
 
 def _expand(

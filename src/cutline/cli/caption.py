@@ -7,12 +7,14 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutline.cli.app import ENGINE, MODEL, THREADS, app, examples, field_option, given
+from cutline.cli.app import ENGINE, MODEL, THREADS, app, examples, field_option, given, needing
 from cutline.cli.metadata import DEFAULT_JOURNAL
 from cutline.cli.server_options import (
     DryRun,
@@ -36,6 +38,7 @@ from cutline.options import FileOptions, Format, SearchOptions
 from cutline.terminal import printable
 
 if TYPE_CHECKING:
+    from cutline.caption import Captioner
     from cutline.caption_files import CaptionJob
     from cutline.metadata.batch import CaptionWriter
 
@@ -122,6 +125,43 @@ _LengthPenalty = Annotated[
 _Temperature = Annotated[float | None, field_option(SearchOptions, "--temperature", panel="Words")]
 _TopP = Annotated[float | None, field_option(SearchOptions, "--top-p", panel="Words")]
 _Seed = Annotated[int | None, field_option(SearchOptions, "--seed", panel="Words")]
+_Ray = Annotated[
+    bool,
+    typer.Option(
+        "--ray",
+        help="Caption on all machines of a Ray cluster; without --ray-address, on a new one here. "
+        "--threads is then the cores of each worker.",
+        rich_help_panel="Cluster",
+    ),
+]
+_RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="A running cluster: auto for one on this machine, or ray://HOST:PORT. Implies --ray.",
+        rich_help_panel="Cluster",
+        show_default=False,
+    ),
+]
+_RayWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--ray-workers",
+        min=1,
+        help="Workers at most. Default: as many as the cluster has room for.",
+        rich_help_panel="Cluster",
+        show_default=False,
+    ),
+]
+_Ordered = Annotated[
+    bool,
+    typer.Option(
+        "--ordered",
+        help="Write results in the order of the images. Default: as they are ready.",
+        rich_help_panel="Cluster",
+    ),
+]
 _BatchSize = Annotated[
     int | None, field_option(FileOptions, "--batch-size", panel="Machine", min=1)
 ]
@@ -168,6 +208,10 @@ def caption(
     engine: Annotated[str, ENGINE] = "auto",
     threads: Annotated[int | None, THREADS] = None,
     batch_size: _BatchSize = None,
+    ray: _Ray = False,
+    ray_address: _RayAddress = None,
+    ray_workers: _RayWorkers = None,
+    ordered: _Ordered = False,
     image_px: ImagePx = None,
     timeout: Timeout = None,
     retry_for: RetryFor = None,
@@ -210,15 +254,19 @@ def caption(
         **given(labels=labels, batch_size=batch_size, format=format, column=column),
     )
     metadata = caption_writer(write_metadata, overwrite, metadata_language, xmp_sidecar, journal)
-    job = CaptionJob(_groups(paths, null) if "-" in paths else paths, options)
+    on_ray = ray or ray_address is not None
+    groups = _groups(paths, null) if "-" in paths else paths
+    if on_ray:  # the cluster gets whole lists
+        groups = list(chain.from_iterable(groups)) if "-" in paths else paths
+    job = CaptionJob(groups, options)
     if job.is_finished:
         if not quiet and sys.stderr.isatty():
             print("Nothing left to caption.", file=sys.stderr)
         raise typer.Exit
 
-    from cutline.backends import load
-
-    captioner = load(
+    cluster = _Cluster(ray_address, ray_workers, ordered) if on_ray else None
+    captioner = _load(
+        cluster,
         model,
         engine=engine,
         threads=threads,
@@ -245,6 +293,34 @@ def _check_upload(job: CaptionJob, captioner: Any, yes: bool, dry_run: bool) -> 
         raise typer.Exit
     if not getattr(captioner, "is_local", True):
         confirm_upload(captioner, job.count(), yes=yes)
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """Which Ray cluster captions, and how."""
+
+    address: str | None
+    workers: int | None
+    ordered: bool
+
+
+def _load(
+    cluster: _Cluster | None, model: str | None, *, threads: int | None, **options: Any
+) -> Captioner:
+    """Load a captioner here or on a cluster."""
+    from cutline.backends import load
+
+    if cluster is None:
+        return load(model, threads=threads, **options)
+    with needing("ray", "--ray"):
+        from cutline.distributed import RayCaptioner, RayOptions
+        from cutline.distributed.captioner import connect, gpus_for
+
+    connect(cluster.address)
+    ray_options = RayOptions(
+        threads or 1, gpus_for(model), max_workers=cluster.workers, ordered=cluster.ordered
+    )
+    return RayCaptioner.load(model, ray_options=ray_options, **options)
 
 
 def caption_writer(
