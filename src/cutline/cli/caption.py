@@ -176,7 +176,6 @@ _BatchSize = Annotated[
         "cutline caption holiday/ --output captions.jsonl --write-metadata",
         "cutline caption dog.jpg --model hub:Salesforce/blip-image-captioning-base",
         "cutline caption s3://bucket/photos/ --recursive --output s3://bucket/captions.parquet",
-        "cutline caption photos.parquet --column url --output captions.parquet",
         "find . -name '*.jpg' -print0 | cutline caption - --null --format csv > captions.csv",
     )
 )
@@ -254,17 +253,13 @@ def caption(
         **given(labels=labels, batch_size=batch_size, format=format, column=column),
     )
     metadata = caption_writer(write_metadata, overwrite, metadata_language, xmp_sidecar, journal)
-    on_ray = ray or ray_address is not None
-    groups = _groups(paths, null) if "-" in paths else paths
-    if on_ray:  # the cluster gets whole lists
-        groups = list(chain.from_iterable(groups)) if "-" in paths else paths
-    job = CaptionJob(groups, options)
+    cluster = _Cluster.chosen(ray, ray_address, ray_workers, ordered)
+    job = CaptionJob(_all_paths(paths, null, whole=cluster is not None), options)
     if job.is_finished:
         if not quiet and sys.stderr.isatty():
             print("Nothing left to caption.", file=sys.stderr)
         raise typer.Exit
 
-    cluster = _Cluster(ray_address, ray_workers, ordered) if on_ray else None
     captioner = _load(
         cluster,
         model,
@@ -302,6 +297,21 @@ class _Cluster:
     address: str | None
     workers: int | None
     ordered: bool
+
+    @classmethod
+    def chosen(
+        cls, ray: bool, address: str | None, workers: int | None, ordered: bool
+    ) -> _Cluster | None:
+        """What the options choose; None for this process alone.
+
+        Raises:
+            OptionError: an option needs --ray.
+        """
+        if ray or address is not None:
+            return cls(address, workers, ordered)
+        if workers is not None or ordered:
+            raise OptionError("got --ray-workers or --ordered; expected --ray with it")
+        return None
 
 
 def _load(
@@ -414,6 +424,14 @@ def _run(
         images = "1 image" if summary.done == 1 else f"{summary.done} images"
         print(f"{images}, {speed:.1f} per second{failed}", file=sys.stderr)
     return stopped or (1 if summary.failed or summary.unwritten else 0)
+
+
+def _all_paths(paths: list[str], null: bool, *, whole: bool) -> list[str] | Iterator[Sequence[str]]:
+    """The paths and those on standard input, which is read to its end if `whole`."""
+    if "-" not in paths:
+        return paths
+    groups = _groups(paths, null)
+    return list(chain.from_iterable(groups)) if whole else groups
 
 
 def _groups(paths: Sequence[str], null: bool) -> Iterator[Sequence[str]]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import ray.data
 
     from cutline.backends.chat_client import ConnectionOptions
+    from cutline.backends.retry import Usage
     from cutline.prompts import Prompt
 
 BLOCK_ROWS = 256
@@ -174,7 +175,7 @@ class RayCaptioner(BaseCaptioner):
         ray_options: how work is spread; None is the default.
 
     Attributes:
-        is_local: whether images stay on the cluster.
+        is_local, host: of a model behind a server; other models lack them.
     """
 
     reads_references = True
@@ -187,7 +188,9 @@ class RayCaptioner(BaseCaptioner):
         self.name, self.search = described.name, described.search
         self.samples_alternatives = described.samples_alternatives
         self.sampling_temperature = described.sampling_temperature
-        self.is_local, self.host = described.is_local, described.host
+        self._tokens_per_image = described.tokens_per_image
+        if described.host is not None:
+            self.is_local, self.host = described.is_local, described.host
 
     @classmethod
     def load(
@@ -224,6 +227,18 @@ class RayCaptioner(BaseCaptioner):
             key=key,
         )
         return cls(source, ray_options)
+
+    @property
+    def usage(self) -> Usage | None:
+        """Requests and tokens of all workers so far; None for a model without a server."""
+        if self._source.limiter is None:
+            return None
+        usage: Usage = import_ray().get(self._source.limiter.usage.remote())[0]
+        return usage
+
+    def estimated_tokens(self, images: int) -> int:
+        """About how many tokens so many captions take."""
+        return images * self._tokens_per_image
 
     def stream(
         self, images: Iterable[Picture | ImageReference], options: CaptionOptions | None = None

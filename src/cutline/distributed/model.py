@@ -135,8 +135,7 @@ class ModelSource:
         """What the driver must know of the model; a bundle's engine is not started for it."""
         if self.files is not None:
             manifest = json.loads(import_ray().get(self.files)["manifest.json"])
-            search = SearchOptions(**manifest["search"])
-            return Description(manifest["name"], search, False, 1.0, True, None)
+            return Description(manifest["name"], SearchOptions(**manifest["search"]))
         captioner = load(
             self.model,
             threads=None if self.limiter is not None else self.threads,
@@ -144,13 +143,17 @@ class ModelSource:
             prompt=self.prompt,
             key=self.key,
         )
+        if self.limiter is None:
+            return Description(captioner.name, captioner.search)
+        server: Any = captioner
         return Description(
-            captioner.name,
-            captioner.search,
-            getattr(captioner, "samples_alternatives", False),
-            getattr(captioner, "sampling_temperature", 1.0),
-            getattr(captioner, "is_local", True),
-            getattr(captioner, "host", None),
+            server.name,
+            server.search,
+            server.samples_alternatives,
+            server.sampling_temperature,
+            server.is_local,
+            server.host,
+            server.estimated_tokens(1),
         )
 
 
@@ -160,14 +163,14 @@ class Description:
 
     Attributes:
         name, search: as in `Captioner`.
-        samples_alternatives, sampling_temperature: as in `RemoteCaptioner`.
-        is_local: whether images stay on the cluster.
-        host: of a server.
+        samples_alternatives, sampling_temperature, is_local, host: as in `RemoteCaptioner`.
+        tokens_per_image: about how many tokens a server takes for an image.
     """
 
     name: str
     search: SearchOptions
-    samples_alternatives: bool
-    sampling_temperature: float
-    is_local: bool
-    host: str | None
+    samples_alternatives: bool = False
+    sampling_temperature: float = 1.0
+    is_local: bool = True
+    host: str | None = None
+    tokens_per_image: int = 0
