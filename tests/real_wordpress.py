@@ -69,9 +69,7 @@ class RealWordPress:
     def put_content(self, name: str, content: str) -> None:
         """Set the content of a post without WordPress."""
         value = content.encode().hex()
-        self.sql(
-            f"UPDATE wp_posts SET post_content = X'{value}' WHERE ID = {self.posts[name]}"
-        )
+        self.sql(f"UPDATE wp_posts SET post_content = X'{value}' WHERE ID = {self.posts[name]}")
 
     def revisions(self, name: str) -> int:
         query = "SELECT COUNT(*) FROM wp_posts WHERE post_type = 'revision' AND post_parent = "
