@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import standin
-from conftest import scene
+from conftest import HostileFolder, scene
 
 from cutline.caption import Caption
 from cutline.errors import DataError, OptionError
@@ -105,6 +105,23 @@ def test_a_damaged_file_is_reported_in_the_end_and_does_not_stop_the_others(
         ("broken.jpg", "error"),
     ]
     assert (summary.done, summary.failed) == (2, 1)
+
+
+def test_hostile_files_are_captioned_or_reported_and_the_watch_goes_on(
+    hostile_folder: HostileFolder, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    summary = watch(
+        hostile_folder.path,
+        standin.StandIn(),
+        output=output,
+        options=WatchOptions(interval_s=0.02, settle_s=0.1, incomplete_s=0.2),
+        is_stopped=Stop(40),
+    )
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    captioned = {Path(row["source"]).name for row in rows if row["status"] == "ok"}
+    assert captioned == set(hostile_folder.readable)
+    assert summary.failed == len(rows) - len(captioned)
 
 
 def test_a_restart_continues_from_the_output(folder: Path, tmp_path: Path) -> None:

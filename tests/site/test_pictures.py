@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import standin
-from conftest import scene
+from conftest import HostileFolder, scene
 from typer.testing import CliRunner
 
 from cutline import site
 from cutline.cli import app
 from cutline.errors import DataError, OptionError
+from cutline.image import load_image
 from cutline.metadata import MetadataOptions, read_text
 from cutline.metadata.exiv2_client import read_fields, write_fields
 from cutline.metadata.read import ALT, DESCRIPTION, EXIF_DESCRIPTION, IIM_CAPTION
@@ -147,6 +148,25 @@ def test_odd_files_are_refused_with_a_reason(folder: Path, path: Path) -> None:
         "text.png": "it is not an image",
     }
     assert site.undo(path).failed == 0
+
+
+def test_hostile_files_end_in_a_reason_and_change_nothing_else(
+    hostile_folder: HostileFolder, path: Path
+) -> None:
+    folder = hostile_folder.path
+    before = set(folder.iterdir())
+    pixels = {name: load_image(folder / name).tobytes() for name in hostile_folder.readable}
+    found = site.scan(path, site.PicturesDestination(folder))
+    assert {"broken.jpg", "empty.jpg", "text.jpg", "unreadable.jpg"} <= dict(found.problems).keys()
+    site.draft(path, standin.StandIn())
+    review_all(path, "A red field")
+    result = site.apply(path, write=True)
+    assert result.alts >= len(pixels)
+    assert {name: load_image(folder / name).tobytes() for name in pixels} == pixels
+    assert {read_text(folder / name).alt for name in pixels} == {"A red field"}
+    assert site.undo(path).failed == 0
+    assert set(folder.iterdir()) == before
+    assert {read_text(folder / name).alt for name in pixels} == {None}
 
 
 def test_a_forged_journal_changes_no_other_field_and_no_other_file(
