@@ -125,6 +125,7 @@ def arrivals(
     waiting: dict[str, _Waiting] = {}
     done: set[str] = set()
     while not is_stopped():
+        began_s = time.monotonic()
         ready: list[str] = []
         listed: set[str] = set()
         for file in find_images([folder], options.recursive):
@@ -142,8 +143,8 @@ def arrivals(
             del waiting[path]
         if ready:
             yield ready
-        else:
-            time.sleep(options.interval_s)
+        else:  # a large folder takes at most half of the time
+            time.sleep(max(options.interval_s, time.monotonic() - began_s))
 
 
 @dataclass

@@ -76,6 +76,13 @@ def test_text_is_embedded_and_read_back_with_equal_pixels(tmp_path: Path, name: 
     assert not write_text(path, "A cat on a mat").changed
 
 
+def test_the_sidecar_of_a_bigtiff_is_read(tmp_path: Path) -> None:
+    path = saved(tmp_path, "a.tif", big_tiff=True)
+    assert read_text(path).alt is None
+    assert write_text(path, "A cat").target.name == "a.tif.xmp"
+    assert read_text(path).alt == "A cat"
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
 def test_undo_removes_the_only_field(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path, name)

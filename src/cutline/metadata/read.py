@@ -77,7 +77,7 @@ def read_text(path: str | Path, language: str | None = None) -> ImageText:
     path = Path(path)
     data = read_file(path)
     fields: dict[str, Any] = {}
-    if container.kind(data) is not None:
+    if has_fields(data):
         fields.update(_by_key(read_fields(path)))
     sidecar = find_sidecar(path)
     if sidecar is not None:
@@ -108,7 +108,7 @@ def read_alt(path: Path, language: str = DEFAULT_LANGUAGE) -> str | None:
     """
     data = read_file(path)
     fields: dict[str, Any] = {}
-    if container.kind(data) is not None:
+    if has_fields(data):
         fields.update(_by_key(read_fields(path)))
     sidecar = find_sidecar(path)
     if sidecar is not None:
@@ -140,6 +140,11 @@ def read_file(path: Path) -> bytes:
         if isinstance(error, MetadataError | ImageNotFoundError):
             raise
         raise MetadataError(str(path), f"cannot be read: {error}") from error
+
+
+def has_fields(data: bytes) -> bool:
+    """Whether exiv2 can read metadata in a file with these bytes."""
+    return container.kind(data) not in (None, "BigTIFF")
 
 
 def new_sidecar(path: Path) -> Path:

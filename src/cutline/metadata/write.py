@@ -31,6 +31,7 @@ from cutline.metadata.read import (
     IIM_CAPTION,
     LONG_DESCRIPTION,
     find_sidecar,
+    has_fields,
     is_camera_default,
     new_sidecar,
     read_file,
@@ -289,7 +290,7 @@ def writable_fields(target: Path) -> dict[str, Any]:
         MetadataError: the file cannot be read.
     """
     is_sidecar = target.suffix.lower() == ".xmp"
-    if not is_sidecar and container.kind(read_file(target)) is None:
+    if not is_sidecar and not has_fields(read_file(target)):
         return {}
     return {
         key: value
