@@ -319,7 +319,7 @@ def deliver(
                 if sidecars is not None and result.error is None:
                     result = _with_sidecar(result, sidecars)
                 if metadata is not None and result.error is None:
-                    written = metadata.write(Path(result.source), result.text)
+                    written = metadata.write(result.source, result.text)
                     summary.unwritten += not written
                 if writer is not None:
                     writer.write(rows.encode(result))

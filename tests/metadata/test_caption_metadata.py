@@ -57,6 +57,18 @@ def test_overwrite_language_and_sidecars(folder: Path, tmp_path: Path) -> None:
     assert read_text(folder / "b.png", "de").alt
 
 
+def test_what_is_not_a_local_file_is_refused(tmp_path: Path) -> None:
+    writer = CaptionWriter()
+    assert not writer.write("https://example.org/a.jpg", "A cat")
+    assert not writer.write("s3://bucket/a.jpg", "A cat")
+    assert not writer.write(tmp_path / "a.jpg", "A cat")
+    assert writer.result.failed == [
+        ("https://example.org/a.jpg", "it is not a file on this machine"),
+        ("s3://bucket/a.jpg", "it is not a file on this machine"),
+        (tmp_path / "a.jpg", "no such file"),
+    ]
+
+
 def test_the_options_need_write_metadata(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["caption", str(folder), "--overwrite"])
     assert result.exit_code == 2

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cutline.errors import DataError, ImageNotFoundError, MetadataError
 from cutline.metadata.write import MetadataJournal, MetadataOptions, Written, write_text
+from cutline.options import is_address
 from cutline.progress import OnProgress, Progress, ignore
 
 
@@ -25,7 +26,7 @@ class BatchResult:
 
     written: list[Written] = field(default_factory=list)
     unchanged: list[Path] = field(default_factory=list)
-    failed: list[tuple[Path, str]] = field(default_factory=list)
+    failed: list[tuple[str | Path, str]] = field(default_factory=list)
 
 
 class CaptionWriter:
@@ -42,13 +43,21 @@ class CaptionWriter:
         self.result = BatchResult()
         self._options, self._journal = options, journal
 
-    def write(self, path: Path, text: str) -> bool:
+    def write(self, source: str | Path, text: str) -> bool:
         """Write one caption; returns whether the image has it now. The reason is in `result`.
+
+        Args:
+            source: the image file. A URL or address is refused.
+            text: the caption.
 
         Raises:
             MissingExtraError: exiv2 is not installed.
             OSError: the journal cannot be written.
         """
+        path = Path(source)
+        if is_address(source):
+            self.result.failed.append((source, "it is not a file on this machine"))
+            return False
         try:
             written = write_text(path, text, options=self._options, journal=self._journal)
         except (MetadataError, ImageNotFoundError) as error:
