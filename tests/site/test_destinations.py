@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +14,9 @@ import standin
 from conftest import scene
 
 from cutline import site
+from cutline.chat import ChatAnswer
 from cutline.errors import OptionError
+from cutline.search import SearchOptions
 from cutline.site.destination import ChangedByStoreError, Commit, Destination, Edit
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/json_destination.py"
@@ -181,6 +183,35 @@ def test_a_store_that_keeps_another_text_is_reported_and_undone(
     assert (result.alts, alts(file)[0]) == (1, "100 wool")
     assert site.undo(path, destinations=[destination]).failed == 0
     assert alts(file)[0] is None
+
+
+class Judge:
+    """A chat model that accepts every alt, and reads each image."""
+
+    name, search = "judge@host", SearchOptions(beam_size=1)
+
+    def converse(self, dialogues: Iterable[Any], limits: Any = None) -> Iterator[Any]:
+        for image, dialogue in dialogues:
+            assert Path(image).is_file()
+            next(dialogue)
+            try:
+                dialogue.send(ChatAnswer('{"verdict": "good", "reason": "It fits.", "alt": ""}'))
+            except StopIteration as stop:
+                yield stop.value
+
+
+def test_judge_opens_images_through_the_destination(
+    example: ModuleType, file: Path, path: Path
+) -> None:
+    destination = example.JsonDestination(file)
+    site.scan(path, destination)
+    judged = site.judge(path, Judge(), destination=destination)
+    assert judged.failed == 0
+    with site.open_store(path) as store:
+        [_, _, cats] = store.occurrences()
+    assert cats.image is not None
+    assert cats.image.status == "ok"
+    assert cats.judgement is not None
 
 
 def test_patterns_are_refused_for_a_destination(
