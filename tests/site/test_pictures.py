@@ -57,6 +57,9 @@ def test_a_folder_of_pictures_goes_the_whole_way(folder: Path, path: Path) -> No
     planned = site.apply(path)
     assert (planned.alts, planned.failed) == (5, 0)
     assert "+AltTextAccessibility [x-default]: A red field" in planned.diff()
+    assert [(change.path, note) for change in planned.changes for note in change.notes] == [
+        ("d.gif", "this format cannot hold embedded text here; the text is in d.gif.xmp")
+    ]
     assert site.apply(path, folder, write=True).alts == 5
     texts = {file.name: read_text(file).alt for file in folder.rglob("*.*")}
     assert texts["a.jpg"] == texts["e.tif"] == "A red field"

@@ -158,6 +158,9 @@ class Steps:
             self.problem(f"{path}: {why}")
         for line in refusals(result.refused):
             self.problem(line)
+        for change in result.changes:
+            for note in change.notes if change.edits else ():
+                self.say(f"{change.path}: {note}")
         refused = len(result.refused)
         left = f" Not changed: {several(refused, 'image')}, see above." if refused else ""
         if result.alts:

@@ -207,11 +207,17 @@ class ChangedByStoreError(OutputError):
 
 
 class PageBase:
-    """Defaults for an `OpenPage` that knows all its occurrences."""
+    """Defaults for an `OpenPage` that knows all its occurrences.
+
+    Attributes:
+        notes: set by `edits`: what the user should know about them, such as another file that is
+            written. They are printed with the page's name.
+    """
 
     path: str
     sha256: str
     occurrences: Sequence[ImageOccurrence]
+    notes: Sequence[str] = ()
 
     def locate(self, occurrence: ImageOccurrence, page: Page, known: Known) -> ImageOccurrence:
         """The occurrence as it is now: by its position in an unchanged page, else by content."""

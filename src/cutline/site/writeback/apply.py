@@ -50,6 +50,7 @@ class PageChange:
         edits: ordered by part and position.
         refused: the occurrences that are not written, and why.
         up_to_date: ids of the occurrences that already have their approved alt.
+        notes: what the user should know about the edits; see `PageBase.notes`.
     """
 
     path: str
@@ -59,6 +60,7 @@ class PageChange:
     edits: tuple[Edit, ...] = ()
     refused: tuple[tuple[StoredOccurrence, str], ...] = ()
     up_to_date: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def occurrences(self) -> tuple[int, ...]:
@@ -379,6 +381,7 @@ class _Planner:
             edits,
             tuple(refused),
             tuple(up_to_date),
+            tuple(getattr(page, "notes", ())),
         )
 
     def _wanted(self, page: OpenPage, stored: StoredOccurrence) -> AltChange | None:

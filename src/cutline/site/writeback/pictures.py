@@ -194,6 +194,7 @@ class PicturePage(PageBase):
             except (MetadataError, ImageNotFoundError) as error:
                 raise OutputError(error.reason) from error
             if prepared.values:
+                self.notes = (prepared.note,) if prepared.note else ()
                 before = b"" if prepared.created else _encoded(prepared.earlier)
                 after = _encoded(prepared.values)
                 found.append(Edit(change.id, 0, before, after, change.alt, prepared.target.name))
