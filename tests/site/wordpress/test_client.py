@@ -7,7 +7,7 @@ import pytest
 from fake_wordpress import SITE, FakeWordPress
 
 from cutline.errors import FetchError, OptionError
-from cutline.site.wordpress.client import Credentials, origin, retry_after, site_address
+from cutline.site.wordpress.client import Credentials, origin, site_address
 
 
 @pytest.mark.parametrize("pretty", [True, False])
@@ -181,13 +181,16 @@ def test_write_is_not_repeated_after_a_timeout() -> None:
         (401, "rest_not_logged_in", "drops the Authorization header"),
         (403, "rest_cannot_edit", "'ada' has no permission"),
         (404, "rest_post_invalid_id", "not there"),
+        (400, "rest_invalid_param", "leave out --drafts and --private"),
+        (403, "", "firewall before WordPress"),
         (500, "", "server failed"),
     ],
 )
 def test_errors_in_plain_words(status: int, code: str, expected: str) -> None:
     def answer(request: httpx.Request) -> httpx.Response | None:
         if request.url.path.endswith("/me"):
-            return httpx.Response(status, json={"code": code, "message": "<b>Sorry</b>, no."})
+            message = "<b>Sorry</b>, no: status."
+            return httpx.Response(status, json={"code": code, "message": message})
         return None
 
     fake = FakeWordPress(before=answer)
@@ -231,13 +234,6 @@ def test_credentials_from_file_and_environment(tmp_path: Path) -> None:
         with pytest.raises(OptionError) as error:
             Credentials.find(user, path, {})
         assert "zebra" not in str(error.value)
-
-
-def test_retry_after() -> None:
-    assert retry_after("12") == 12
-    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert retry_after("soon") is None
-    assert retry_after(None) is None
 
 
 def test_the_site_is_the_address_that_was_given() -> None:

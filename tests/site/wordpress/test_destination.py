@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fake_wordpress import SITE, FakeWordPress
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cutline import site
 from cutline.errors import DataError, FetchError, OptionError, OutputError
@@ -17,6 +20,7 @@ from cutline.progress import Progress
 from cutline.site.destination import AltChange, ChangedByStoreError, inverted
 from cutline.site.store.store import Store
 from cutline.site.wordpress.client import Api, Credentials, RetryOptions
+from cutline.site.wordpress.content import PostContent
 
 IMAGE = '<!-- wp:image {"id":3} --><img src="/a.jpg" alt=""/><!-- /wp:image -->'
 
@@ -417,3 +421,42 @@ def test_password_is_in_no_file_and_no_error(fake: FakeWordPress, path: Path) ->
             assert secret.encode() not in file.read_bytes()
     journal = path.with_name("site.cutline-applied.jsonl").read_text()
     assert json.loads(journal.splitlines()[1])["path"] == f"{SITE}?p=1"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=6,
+)
+_FIELDS = "id title content raw sizes file media_details source_url images alt_text".split()
+_ROUTES = "posts pages blocks movies media products types me".split()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.dictionaries(
+        st.sampled_from(_ROUTES),
+        _JSON | st.lists(st.dictionaries(st.sampled_from(_FIELDS), _JSON), max_size=2),
+        max_size=3,
+    )
+)
+def test_any_answers_are_read_or_refused(answers: dict[str, Any]) -> None:
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        name = request.url.path.rpartition("/")[2]
+        return httpx.Response(200, json=answers[name]) if name in answers else None
+
+    fake = FakeWordPress(before=answer, namespaces=["wp/v2", "wc/v3"])
+    fake.add_post(1, IMAGE)
+    with suppress(FetchError):
+        list(fake.site().read())
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_JSON)
+def test_any_block_attributes_are_read(attributes: Any) -> None:
+    text = json.dumps(attributes).replace("--", "")
+    content = f"<!-- wp:cover {text} --><img src=x alt=y><!-- /wp:cover -->"
+    post = PostContent(content, "", f"{SITE}?p=1", SITE)
+    for occurrence in post.read()[1]:
+        with suppress(OutputError):
+            post.edits([AltChange(1, occurrence, "New")], lambda name: None)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import command_line
 import httpx
 import pytest
 import standin
@@ -289,3 +290,25 @@ def test_credentials_of_the_environment(
     review(path, wordpress.item("cup"), "A cup")
     assert site.apply(path, write=True).alts == 1
     assert site.undo(path).failed == 0
+
+
+def test_command_line(wordpress: RealWordPress, path: Path) -> None:
+    access = ["--store", path, "--user", "admin", "--password-file", wordpress.password_file()]
+
+    def run(*words: Any) -> tuple[int, str]:
+        done = command_line.cutline("site", *words, *access)
+        return done.returncode, (done.stdout + done.stderr).decode()
+
+    code, text = run("wordpress", wordpress.url, "--type", "page")
+    assert code == 0
+    assert "in 2 posts and 60 images of the media library." in text
+    assert run("apply", "--to", "content")[0] == 0
+    review(path, wordpress.item("cup"), "A cup")
+    _, text = run("apply", "--to", "library")
+    assert "\n+A cup\n" in text
+    assert "To be written: 1 alt in 1 page." in text
+    assert "Written: 1 alt in 1 page." in run("apply", "--write")[1]
+    assert "Undone: 1 alt in 1 page." in run("undo")[1]
+    code, text = run("wordpress", "http://example.org/")
+    assert code == 2
+    assert "expected HTTPS" in text

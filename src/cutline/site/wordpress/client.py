@@ -17,8 +17,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from html import unescape
 from pathlib import Path
 from types import TracebackType
@@ -28,12 +26,13 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 import httpx
 
 from cutline.errors import FetchError, OptionError
+from cutline.http_retry import BUSY, GATEWAY, retry_after
 
 USER_VARIABLE = "CUTLINE_WORDPRESS_USER"
 PASSWORD_VARIABLE = "CUTLINE_WORDPRESS_PASSWORD"
 PAGE_SIZE = 100
 
-_BUSY = frozenset({408, 425, 429, 502, 503, 504, 520, 522, 524})
+_BUSY = BUSY | GATEWAY
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LINK = re.compile(r"<([^>]*)>\s*;[^,]*\brel=\"?https://api\.w\.org/\"?", re.IGNORECASE)
 _LINK_ELEMENT = re.compile(r"<link\b[^>]*>", re.IGNORECASE)
@@ -393,7 +392,7 @@ class Api:
             busy = response.status_code in ((429, 503) if method != "GET" else _BUSY)
             if not busy or last:
                 return response
-            asked = retry_after(response.headers.get("Retry-After"))
+            asked = retry_after(response.headers)
             if asked is not None and asked > self._options.longest_s:
                 raise FetchError(
                     _shown(url),
@@ -483,20 +482,6 @@ def _bare_host(url: str) -> str:
     return (urlsplit(url).hostname or "").lower().removeprefix("www.")
 
 
-def retry_after(value: str | None) -> float | None:
-    """The seconds that a Retry-After header asks to wait; None if it says nothing."""
-    if not value:
-        return None
-    if re.fullmatch(r"\s*\d+\s*", value):
-        return float(value)
-    try:
-        when = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
-
-
 def explain(response: httpx.Response, user: str) -> str:
     """Why the API refused a request, in plain words, with its own code and message."""
     code, message = "", ""
@@ -513,6 +498,8 @@ def explain(response: httpx.Response, user: str) -> str:
         )
     elif code == "application_passwords_disabled" or code.startswith("application_passwords_"):
         reason = f"application passwords are switched off for {user!r}"
+    elif status in (401, 403) and not code:
+        reason = f"the server, or a firewall before WordPress, refused it (status {status})"
     elif status == 401:
         reason = (
             f"{user!r} or the application password is wrong (the login password does not work), "
@@ -520,6 +507,8 @@ def explain(response: httpx.Response, user: str) -> str:
         )
     elif status == 403:
         reason = f"{user!r} has no permission for this; use an editor or administrator"
+    elif status == 400 and "status" in message:
+        reason = f"{user!r} may not read posts with this status; leave out --drafts and --private"
     elif status == 404:
         reason = "it is not there (any more)"
     elif status == 429:

@@ -188,6 +188,8 @@ class WordPress(Destination):
                 raise FetchError(self.address, "protocol", "got no list of post types")
             self._routes = {}
             for name, record in types.items():
+                if not isinstance(record, dict):
+                    continue
                 is_shown = record.get("viewable") or name == _PATTERN
                 if name in _NO_PAGES or not is_shown or not record.get("rest_base"):
                     continue
@@ -217,9 +219,10 @@ class WordPress(Destination):
         for number, total, records in self.api.pages(route, first=_first(done, type), **wanted):
             pages = []
             for record in records:
-                titles[int(record["id"])] = raw(record.get("title"))
-                check_content(self.address, raw(record.get("content")))
-                pages.append(self._content(type, record).read())
+                content = self._content(type, record)
+                titles[int(record["id"])] = content.title
+                check_content(self.address, content.raw)
+                pages.append(content.read())
             yield Batch((type, number), number, total, tuple(pages))
 
     def _media(
@@ -238,7 +241,7 @@ class WordPress(Destination):
         first = _first(done, _MEDIA)
         for number, total, records in self.api.pages("/wp/v2/media", first=first, **wanted):
             pages = []
-            for attachment in map(Attachment.from_json, records):
+            for attachment in map(self._attachment, records):
                 check_file(self.address, attachment.source)
                 usage = Usage(titles.get(attachment.parent, ""), products.get(attachment.id, ""))
                 url = self.page_url(_MEDIA, attachment.id)
@@ -258,16 +261,38 @@ class WordPress(Destination):
             }
             for _, _, records in self.api.pages("/wc/v3/products", **wanted):
                 for record in records:
-                    for image in record.get("images") or ():
-                        found.setdefault(int(image.get("id") or 0), str(record.get("name") or ""))
+                    images = record.get("images")
+                    for image in images if isinstance(images, list) else ():
+                        number = image.get("id") if isinstance(image, dict) else None
+                        if isinstance(number, int):
+                            found.setdefault(number, str(record.get("name") or ""))
         except FetchError as error:
             if error.status not in (401, 403, 404):
                 raise
         return found
 
-    def _content(self, type: str, record: Mapping[str, Any]) -> PostContent:
-        content = record.get("content")
-        if not (isinstance(content, dict) and isinstance(content.get("raw"), str)):
+    def _attachment(self, record: Any) -> Attachment:
+        """An image of the library from the API's answer.
+
+        Raises:
+            FetchError: it is none.
+        """
+        try:
+            return Attachment.from_json(record)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FetchError(
+                self.address, "protocol", "the API's answer is no image of the library"
+            ) from error
+
+    def _content(self, type: str, record: Any) -> PostContent:
+        """A post from the API's answer.
+
+        Raises:
+            FetchError: it is none, or lacks the content to edit.
+        """
+        content = record.get("content") if isinstance(record, dict) else None
+        is_post = isinstance(record, dict) and isinstance(record.get("id"), int)
+        if not (is_post and isinstance(content, dict) and isinstance(content.get("raw"), str)):
             raise FetchError(
                 self.address, "protocol", f"the API does not give the content of {type}s to edit"
             )
@@ -358,7 +383,7 @@ class WordPress(Destination):
         try:
             if type == _MEDIA:
                 record = self.api.get(f"/wp/v2/media/{id}", context="edit", _fields=_MEDIA_FIELDS)
-                return OpenAttachment(self, location, Attachment.from_json(record))
+                return OpenAttachment(self, location, self._attachment(record))
             route = self.routes().get(type)
             if route is None:
                 raise OutputError(f"the site has no type {type} (any more)")
@@ -530,6 +555,8 @@ class OpenPost(PageBase):
             raise OutputError(error.reason) from error
         modified = str(self._record.get("modified_gmt") or "")
         for each in found if isinstance(found, list) else ():
+            if not isinstance(each, dict):
+                continue
             when = str(each.get("modified_gmt") or "")
             if when >= modified and raw(each.get("content")) != self._content.raw:
                 raise OutputError(
@@ -624,9 +651,11 @@ class OpenAttachment(PageBase):
             record = self._site.api.get(
                 f"/wp/v2/media/{self._attachment.id}", context="edit", _fields=_MEDIA_FIELDS
             )
+            return Attachment.from_json(record)
         except FetchError as error:
             raise OutputError(error.reason) from error
-        return Attachment.from_json(record)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise OutputError("the API's answer is no image of the library") from error
 
 
 def _first(done: Collection[tuple[str, int]], key: str) -> int:
