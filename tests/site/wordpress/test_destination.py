@@ -243,7 +243,10 @@ def test_content_that_cannot_be_restored_is_reported(fake: FakeWordPress) -> Non
         write_first(fake, f"{SITE}?p=1")
     [edit] = error.value.edits
     assert edit.before.decode() == IMAGE
-    assert edit.after.decode() == IMAGE.replace('id":3', 'id":4')
+    assert edit.after.decode() == fake.posts[1]["content"]["raw"]
+    assert fake.posts[1]["content"]["raw"] == IMAGE.replace('id":3', 'id":4').replace(
+        'alt=""', 'alt="New"'
+    )
 
 
 def test_timeout_of_a_write_that_was_carried_out_is_a_success(fake: FakeWordPress) -> None:

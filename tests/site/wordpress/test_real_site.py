@@ -16,7 +16,7 @@ from real_wordpress import RealWordPress
 
 from cutline import site
 from cutline.errors import FetchError, OptionError, OutputError
-from cutline.site.destination import AltChange, ChangedByStoreError, Edit
+from cutline.site.destination import AltChange, ChangedByStoreError, Edit, inverted
 from cutline.site.store.store import Store
 from cutline.site.wordpress.library import sanitized
 
@@ -265,6 +265,40 @@ def test_what_wordpress_makes_of_alts_in_the_library_is_reported(
             assert error.value.edits[0].after.decode() == kept
         stored = destination.api.get(f"/wp/v2/media/{wordpress.media['cup']}")["alt_text"]
         assert stored == kept
+
+
+KEPT = [
+    '<p>C:\\new\\\\ \\" %2520</p>\r\n<b>open <img src="/a.jpg" alt=x>\t\n ',
+    "<script>if (a && b) {}</script><iframe src=/x></iframe><img src=/a.jpg onclick=x>",
+    '<a href="/x" target="_blank" rel="noreferrer noopener">x</a><img src="/a.jpg">',
+    "<style><a target=x></style>&#160;&#200;&nbsp;&bogus; \U0001f600<img src='/a.jpg'>",
+]
+CHANGED = [
+    '<a href="/x" target="_blank">x</a><img src="/a.jpg">',
+    '<a href="/x"  target="_blank" rel="noopener">x</a><img src="/a.jpg">',
+    "<a href=/x target=_blank rel=noopener>x</a><img src='/a.jpg'>",
+    '&#150; <img src="/a.jpg">',
+]
+
+
+def test_content_that_wordpress_changes_when_it_saves(wordpress: RealWordPress) -> None:
+    destination = wordpress.site()
+    for content in [*KEPT, *CHANGED]:
+        wordpress.put_content("words", content)
+        post = destination.open(wordpress.page("words"))
+        change = AltChange(1, post.occurrences[0], "New [x]")  # type: ignore[attr-defined]
+        edits = post.edits([change])
+        if content in CHANGED:
+            with pytest.raises(OutputError, match="WordPress would change"):
+                post.check(change)
+            with pytest.raises(ChangedByStoreError, match="changed more than the alt"):
+                post.write(edits, lambda sha256: None)
+            assert "New" in wordpress.content("words")
+            continue
+        assert post.check(change)
+        post.write(edits, lambda sha256: None)
+        destination.open(wordpress.page("words")).write(inverted(edits), lambda sha256: None)
+        assert wordpress.content("words") == content
 
 
 def test_lint_report_and_export_of_a_wordpress_site(wordpress: RealWordPress, path: Path) -> None:

@@ -29,6 +29,7 @@ from cutline.site.wordpress.checks import check_content, check_file, check_site,
 from cutline.site.wordpress.client import Api
 from cutline.site.wordpress.content import PostContent, only_alts_differ, page_builder
 from cutline.site.wordpress.library import Attachment, Usage, raw, runs_shortcode, sanitized
+from cutline.site.wordpress.save_filters import changed_when_saved, version_of
 from cutline.site.writeback.patch import shown
 
 KIND = "wordpress"
@@ -138,6 +139,11 @@ class WordPress(Destination):
     def language(self) -> str:
         """The language of the site's home page."""
         return language_of(self.api.home_page)
+
+    @cached_property
+    def version(self) -> tuple[int, int] | None:
+        """The version of WordPress that the home page names; None if it names none."""
+        return version_of(self.api.home_page)
 
     def connect(self) -> None:
         """Open the REST API now; raises as `api` does."""
@@ -450,6 +456,12 @@ class OpenPost(PageBase):
         builder = page_builder(self._content.raw, self._content.rendered)
         if builder:
             raise OutputError(f"the post is made with {builder}; change the alt there")
+        changed = changed_when_saved(self._content.raw, self._site.version)
+        if changed:
+            raise OutputError(
+                f"WordPress would change {changed} too when it saves the post; save the post once "
+                "in the editor, then run cutline site wordpress again"
+            )
         return any(edit.before != edit.after for edit in self.edits([change]))
 
     def edits(self, changes: Sequence[AltChange]) -> tuple[Edit, ...]:
@@ -498,27 +510,30 @@ class OpenPost(PageBase):
         else:
             saved = raw(self._read().get("content"))
         if saved != after:
-            self._roll_back(before, saved, edits[0])
+            self._roll_back(before, after, saved, edits[0])
 
-    def _roll_back(self, before: str, saved: str, edit: Edit) -> None:
+    def _roll_back(self, before: str, after: str, saved: str, edit: Edit) -> None:
         """Restore the content after WordPress saved something else than it was given.
+
+        If it saves something else again, the content stays with the new alts.
 
         Raises:
             OutputError: the content is what it was.
             ChangedByStoreError: it is not.
         """
-        where = _first_difference(before, saved, edit)
+        where = _first_difference(after, saved)
         reason = f"WordPress changed more than the alt when it saved: {where}"
         try:
             self._site.api.post(self._route, {"content": before})
-            restored = raw(self._read().get("content"))
-        except (FetchError, OutputError):
-            restored = saved
-        if restored == before:
-            raise OutputError(f"{reason}; the content was restored")
-        whole = Edit(edit.occurrence, 0, _encode(before), _encode(restored), edit.alt, edit.part)
+            if raw(self._read().get("content")) == before:
+                raise OutputError(f"{reason}; the content was restored")
+            self._site.api.post(self._route, {"content": saved})
+        except FetchError as error:
+            reason = f"{reason}; then {error.reason}"
+        saved = raw(self._read().get("content"))
+        whole = Edit(edit.occurrence, 0, _encode(before), _encode(saved), edit.alt, edit.part)
         raise ChangedByStoreError(
-            f"{reason}; restore an earlier revision in the editor", _sha256(restored), [whole]
+            f"{reason}; restore an earlier revision in the editor", _sha256(saved), [whole]
         )
 
     def _read(self) -> Mapping[str, Any]:
@@ -663,12 +678,8 @@ def _first(done: Collection[tuple[str, int]], key: str) -> int:
     return max((number for name, number in done if name == key), default=0) + 1
 
 
-def _first_difference(before: str, saved: str, edit: Edit) -> str:
-    """The first place in which saved content differs, except at an edit."""
-    one, other = before, saved
-    written, replaced = _decode(edit.after), _decode(edit.before)
-    if written in other:
-        other = other.replace(written, replaced, 1)
+def _first_difference(one: str, other: str) -> str:
+    """The first place in which saved content differs from what was sent."""
     same = next(
         (n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]),
         min(len(one), len(other)),
