@@ -22,10 +22,16 @@ class MovingShape:
     Attributes:
         frames: (FRAMES, SIDE_PX, SIDE_PX, 3), RGB.
         caption: such as "the red circle moves left , then stops".
+        colour: the shape's colour, one of `COLOURS`.
+        shape: one of `SHAPES`.
+        centres: (FRAMES, 2), x and y of the shape's centre in pixels.
     """
 
     frames: NDArray[np.uint8]
     caption: str
+    colour: str
+    shape: str
+    centres: NDArray[np.float32]
 
 
 def moving_shapes(count: int, seed: int = 0) -> Iterator[MovingShape]:
@@ -41,12 +47,14 @@ def moving_shapes(count: int, seed: int = 0) -> Iterator[MovingShape]:
             str(rng.choice([*each])) for each in (COLOURS, SHAPES, MOVES, ENDINGS)
         )
         caption = f"the {colour} {shape} moves {move} , then {ending}"
-        yield MovingShape(_frames(rng, colour, shape, move, ending), caption)
+        frames, centres = _frames(rng, colour, shape, move, ending)
+        yield MovingShape(frames, caption, colour, shape, centres)
 
 
 def _frames(
     rng: np.random.Generator, colour: str, shape: str, move: str, ending: str
-) -> NDArray[np.uint8]:
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The frames of one clip, and the centres of its shape."""
     half = FRAMES // 2
     speed = rng.uniform(1.2, 1.8)
     onward = {"stops": 0.0, "comes back": -1.0, "goes on": 1.0}[ending]
@@ -56,12 +64,12 @@ def _frames(
     middle = SIDE_PX / 2 + rng.uniform(-5, 5, 2) - direction * path.mean()
     y, x = np.mgrid[0:SIDE_PX, 0:SIDE_PX]
     radius = rng.uniform(3.0, 4.5)
+    centres = middle + direction * path[:, None]
     frames = rng.normal(rng.uniform(180, 225), 6, (FRAMES, SIDE_PX, SIDE_PX, 3))
-    for frame, distance in zip(frames, path, strict=True):
-        across, down = middle + direction * distance
+    for frame, (across, down) in zip(frames, centres, strict=True):
         if shape == "circle":
             inside = (x - across) ** 2 + (y - down) ** 2 <= radius**2
         else:
             inside = np.maximum(abs(x - across), abs(y - down)) <= 0.85 * radius
         frame[inside] = COLOURS[colour]
-    return frames.clip(0, 255).round().astype(np.uint8)
+    return frames.clip(0, 255).round().astype(np.uint8), centres.astype(np.float32)
