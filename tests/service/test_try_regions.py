@@ -64,6 +64,37 @@ def test_a_box_is_drawn_with_the_mouse_and_lights_up_with_its_words(card: Locato
 
 
 @pytest.mark.racy
+def test_a_box_is_drawn_with_a_finger_and_the_page_does_not_scroll(
+    browser: Browser, url: str, tmp_path: Path
+) -> None:
+    scene(240, 160).save(tmp_path / "a.png")
+    with page(browser, viewport={"width": 400, "height": 700}, has_touch=True) as opened:
+        opened.goto(url)
+        opened.set_input_files("#files", tmp_path / "a.png")
+        expect(opened.locator(".result[aria-busy=false]")).to_have_count(1)
+        card = opened.locator(".result")
+        card.get_by_role("button", name="Draw a box").tap()
+        card.locator(".drawing").scroll_into_view_if_needed()
+        area = card.locator(".drawing").bounding_box()
+        assert area is not None
+        before = opened.evaluate("scrollY")
+        finger = opened.context.new_cdp_session(opened)
+        for kind, x, y in (
+            ("touchStart", 20, 20), ("touchMove", 40, 50), ("touchMove", 100, 80),
+            ("touchEnd", None, None),
+        ):  # fmt: skip
+            points = [] if x is None else [{"x": area["x"] + x, "y": area["y"] + y}]
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        expect(card.locator(".regions li")).to_have_count(1)
+        drawn = card.locator(".stage .region").bounding_box()
+        assert drawn is not None
+        assert abs(drawn["x"] - area["x"] - 20) < 3
+        assert abs(drawn["width"] - 80) < 3
+        assert abs(drawn["height"] - 60) < 3
+        assert opened.evaluate("scrollY") == before
+
+
+@pytest.mark.racy
 def test_regions_are_found_on_the_page(card: Locator) -> None:
     card.get_by_role("button", name="Find regions").click()
     expect(card.locator(".regions li").first).to_be_visible()

@@ -76,6 +76,11 @@ def serve(
     max_megapixels: Annotated[
         float | None, _setting(_LIMITS, "--max-megapixels", "max_megapixels")
     ] = None,
+    max_video_s: Annotated[float | None, _setting(_LIMITS, "--max-video-s", "max_video_s")] = None,
+    max_video_megapixels: Annotated[
+        float | None, _setting(_LIMITS, "--max-video-megapixels", "max_video_megapixels")
+    ] = None,
+    max_videos: Annotated[int | None, _setting(_LIMITS, "--max-videos", "max_videos")] = None,
     fetch: Annotated[bool | None, _setting(_LIMITS, "--fetch/--no-fetch", "fetch")] = None,
     threads: Annotated[int | None, _setting(_THROUGHPUT, "--threads", "threads")] = None,
     workers: Annotated[int | None, _setting(_THROUGHPUT, "--workers", "workers")] = None,
