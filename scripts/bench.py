@@ -22,6 +22,10 @@ torch eager   the same architecture in PyTorch, 16 images at a time, with the sa
 BLIP-base     the captioner of transformers at its standard sizes (ViT-B at 384 px) with random
               weights: only the speed is compared. Its own preprocessing, a caption as long as
               Cutline's on average, greedily and with 3 beams, all images in one batch.
+regions       images/s of `captioner.regions`: boxes proposed, described and merged.
+video         seconds of video described per second, on a clip of eight photographs of three
+              seconds each at 25 frames/s; `average` decodes once for each shot, `agreement` once
+              for each of its four frames.
 matrix        GFLOP/s of a product of two 2048 x 2048 float32 matrices, in NumPy and in PyTorch.
 first line    s from the start of `cutline caption ONE.jpg` to its line, and s that
               `import cutline` takes; the median of five, after one that is not counted.
@@ -240,11 +244,66 @@ def first_line(spec: Spec, photos: list[str]) -> Figures:
     }
 
 
+def regions(spec: Spec, photos: list[str]) -> Figures:
+    """images/s with described regions."""
+    import cutline
+
+    captioner: Any = cutline.load(spec["model"], engine=spec["engine"], threads=spec["cores"])
+    captioner.regions(photos[0])
+    began = time.perf_counter()
+    found = sum(len(captioner.regions(photo).regions) for photo in photos)
+    seconds = time.perf_counter() - began
+    return {"images_per_s": len(photos) / seconds, "regions": found / len(photos)}
+
+
+def video(spec: Spec, photos: list[str]) -> Figures:
+    """Seconds of video described per second."""
+    import tempfile
+
+    import av
+    import scenedetect  # noqa: F401, a missing package leaves this measurement out
+
+    import cutline
+    from cutline.video.describe import describe_video
+    from cutline.video.model import VideoOptions
+
+    captioner = cutline.load(spec["model"], engine=spec["engine"], threads=spec["cores"])
+    captioner.caption(photos[0])
+    with tempfile.TemporaryDirectory() as folder:
+        clip = _clip(Path(folder) / "clip.mp4", photos)
+        with av.open(str(clip)) as container:
+            length_s = float(container.duration or 0) / 1e6
+        began = time.perf_counter()
+        found = describe_video(captioner, clip, VideoOptions(method=spec["method"]))
+        seconds = time.perf_counter() - began
+    return {"video_s_per_s": length_s / seconds, "shots": len(found.shots)}
+
+
+def _clip(path: Path, photos: Sequence[str], rate: int = 25, shot_s: int = 3) -> Path:
+    """A clip in which each photograph is one shot that pans slowly."""
+    import av
+    from PIL import Image
+
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 640, 426, "yuv420p"
+        stream.bit_rate = 2_000_000
+        for photo in photos:
+            wide = Image.open(photo).convert("RGB").resize((640 + rate * shot_s, 426))
+            for shift in range(rate * shot_s):
+                frame = av.VideoFrame.from_image(wide.crop((shift, 0, shift + 640, 426)))
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
 MEASURES: dict[str, Callable[[Spec, list[str]], Figures]] = {
     "end to end": end_to_end,
     "stages": stages,
     "torch eager": torch_eager,
     "BLIP-base": blip,
+    "regions": regions,
+    "video": video,
     "matrix": matrix,
     "first line": first_line,
     "memory": memory,
@@ -418,6 +477,11 @@ def plan(engines: Sequence[str], cores: int, images: int) -> list[Spec]:
             for last in (False, True)
         ),
         *({"name": "BLIP-base", "cores": cores, "images": 6, "beams": b} for b in (1, 3)),
+        {"name": "regions", "engine": engines[0], "cores": cores, "images": BATCH},
+        *(
+            {"name": "video", "engine": engines[0], "cores": cores, "images": 8, "method": m}
+            for m in ("average", "agreement")
+        ),
         *({"name": "matrix", "cores": c, "images": 1} for c in counts),
         *({"name": "first line", "engine": e, "cores": cores, "images": 1} for e in engines),
         *(
@@ -496,6 +560,10 @@ def ratios(measurements: Sequence[Results], macs: int) -> dict[str, dict[str, fl
         "BLIP-base, greedy": (ours, one("images_per_s", "BLIP-base", beams=1)),
         "BLIP-base, 3 beams": (ours, one("images_per_s", "BLIP-base", beams=3)),
     }
+    described = one("images_per_s", "regions")
+    pairs["captions to images with regions"] = (ours, described)
+    videos = [one("video_s_per_s", "video", method=m) for m in ("average", "agreement")]
+    pairs["video, average to agreement"] = (videos[0], videos[1])
     for count in sorted({1, cores}):
         rates = [one(f"{of}_gflop_per_s", "matrix", cores=count) for of in ("numpy", "torch")]
         rate = max(filter(None, rates), key=lambda f: f["median"], default=None)
@@ -531,11 +599,12 @@ def render(results: Results) -> str:
     notes = {
         "torch eager": lambda m: "channels last" if m["channels_last"] else "contiguous",
         "BLIP-base": lambda m: "greedy" if m["beams"] == 1 else f"{m['beams']} beams",
+        "video": lambda m: m["method"],
     }
     units = {
         "images_per_s": "images/s", "numpy_gflop_per_s": "GFLOP/s in NumPy",
         "torch_gflop_per_s": "GFLOP/s in PyTorch", "first_line_s": "s", "import_s": "s to import",
-        "peak_mb": "MB",
+        "peak_mb": "MB", "video_s_per_s": "s of video per s",
     }  # fmt: skip
     for m in measurements:
         if m["name"] == "stages":
