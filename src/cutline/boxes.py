@@ -141,6 +141,31 @@ def overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray
     return np.asarray(shared / np.maximum(union, 1e-12))
 
 
+def cell_shares(boxes: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
+    """How each box is distributed over the cells of a grid.
+
+    Args:
+        boxes: (N, 4), left, top, right, bottom as fractions of the image.
+        grid: rows and columns.
+
+    Returns:
+        (N, rows * columns), row by row; each row sums to 1.
+    """
+    rows, columns = grid
+    edges = [np.arange(count + 1) / count for count in (columns, rows)]
+    lengths = [
+        (
+            np.minimum(boxes[:, axis + 2, None], edge[1:])
+            - np.maximum(boxes[:, axis, None], edge[:-1])
+        )
+        for axis, edge in enumerate(edges)
+    ]
+    across, down = (length.clip(1e-6) for length in lengths)
+    shares = (down[:, :, None] * across[:, None, :]).reshape(len(boxes), rows * columns)
+    scaled: NDArray[np.float32] = (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+    return scaled
+
+
 def suppress(
     boxes: NDArray[np.float64], scores: Sequence[float] | NDArray[np.float64], threshold: float
 ) -> list[int]:

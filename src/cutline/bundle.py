@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
@@ -28,12 +29,13 @@ from cutline.errors import (
     OutputError,
 )
 from cutline.image_kind import KindClassifier
-from cutline.preprocess import Transform
+from cutline.preprocess import DetectorTransform, Transform
 from cutline.text import Vocabulary
 
-FORMAT = 2
-"""What `Manifest.write` writes. Format 1 has a separate graph for labels."""
-_READABLE = (1, 2)
+FORMAT = 3
+"""Format 1 has a separate graph for labels; only format 3 has an `input` other than "image"."""
+_READABLE = (1, 2, 3)
+INPUTS = ("image", "detector", "box")
 DEFAULT = "everyday-lite2-v2"
 """The newest of the embedded bundles."""
 
@@ -80,7 +82,7 @@ class Manifest:
         name: immutable and versioned; new weights get a new one.
         created: the day, as 2030-12-31.
         summary: one sentence.
-        preprocessing: the way from a picture to the encoder's pixels.
+        preprocessing: from an image to the encoder's pixels.
         grid: rows and columns of the regions that captions attend to.
         vocabulary: the words the graphs were made for.
         search: defaults for `SearchOptions`, by field name.
@@ -92,12 +94,15 @@ class Manifest:
         scores: measured quality, by split.
         speed: measured speed, by engine.
         files: SHA-256 of every file, by name; `write_bundle` fills it in.
+        input: the features that the decoder takes. "image": the cells of an image; "detector":
+            the boxes that the encoder, a detector, finds in one; "box": the cells of a box, then
+            the embedding of the whole image.
     """
 
     name: str
     created: str
     summary: str
-    preprocessing: Transform
+    preprocessing: Transform | DetectorTransform
     grid: tuple[int, int]
     vocabulary: VocabularyEntry
     search: dict[str, Any]
@@ -109,6 +114,7 @@ class Manifest:
     scores: dict[str, Any]
     speed: dict[str, Any]
     files: dict[str, str] = field(default_factory=dict)
+    input: str = "image"
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -124,15 +130,24 @@ class Manifest:
         number = content.pop("format", None) if isinstance(content, dict) else None
         if number not in _READABLE:
             raise BundleError(
-                f"{path}: got bundle format {number!r}; expected {_READABLE[0]} or {_READABLE[1]}; "
+                f"{path}: got bundle format {number!r}; expected {_READABLE[0]} to "
+                f"{_READABLE[-1]}; "
                 "a newer Cutline may read it: pip install --upgrade cutline"
             )
+        if number < FORMAT:
+            content["input"] = "image"
         manifest: Manifest = _parse(cls, content, str(path))
+        if manifest.input not in INPUTS:
+            raise BundleError(f"{path}: got input {manifest.input!r}; expected {', '.join(INPUTS)}")
         return manifest
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False)
+        content = {"format": FORMAT, **asdict(self)}
+        if self.input == "image":
+            content |= {"format": 2}
+            del content["input"]
+        text = json.dumps(content, indent=1, ensure_ascii=False)
         path.write_text(f"{text}\n", encoding="utf-8", newline="\n")
 
 
@@ -434,6 +449,10 @@ def _sync(path: Path) -> None:
 
 def _parse(kind: Any, value: Any, where: str) -> Any:
     """JSON -> the type a field declares, with nothing missing and nothing left over."""
+    if isinstance(kind, types.UnionType):  # of dataclasses: the first one with these names
+        names = value.keys() if isinstance(value, dict) else set()
+        choices = get_args(kind)
+        kind = next((each for each in choices if get_type_hints(each).keys() == names), choices[0])
     if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
         names = value.keys() if isinstance(value, dict) else set()

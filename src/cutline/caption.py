@@ -287,6 +287,8 @@ class EncodedImage:
         checksum: of its pixels, on which draws depend.
         note: as in `Caption.note`.
         kind: what kind of image it is; None if the model does not tell.
+        boxes: (N, 4), left, top, right, bottom of each region as fractions of the image; None if
+            the regions are cells of a grid.
     """
 
     source: str
@@ -297,6 +299,7 @@ class EncodedImage:
     checksum: int
     note: str = ""
     kind: ImageKind | None = None
+    boxes: Floats | None = None
 
 
 class BaseCaptioner:

@@ -13,6 +13,7 @@ import math
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from cutline.boxes import cell_shares
 from cutline.bundle import find
 from cutline.caption import (
     Alternative,
@@ -38,7 +40,7 @@ from cutline.image_kind import softmax
 from cutline.options import SearchOptions
 from cutline.parallel import map_in_order
 from cutline.regions.describe import RegionCaptioner
-from cutline.runtime import Runtime
+from cutline.runtime import Encoded, Runtime
 from cutline.search import Hypothesis, search
 from cutline.text import detokenise, normalise
 
@@ -88,6 +90,7 @@ class BundleCaptioner(RegionCaptioner):
             raise BundleError(f"{runtime.bundle.folder}: search defaults: {error}") from error
         self._transform = manifest.preprocessing
         self._grid = manifest.grid
+        self._input = manifest.input
         self._vocabulary = runtime.bundle.vocabulary()
         self._labels = runtime.bundle.labels()
         self._bias = runtime.bundle.bias()
@@ -152,17 +155,13 @@ class BundleCaptioner(RegionCaptioner):
         Raises:
             ImageError: it cannot be read.
             EngineError: inference failed.
-            BundleError: the encoder sees another grid than the manifest says.
+            BundleError: the encoder returns other regions than the manifest says.
         """
         bare = _bare(image)
         decoded = decode_image(bare, around_px=self._transform.via_px, limits=options.limits)
         square = self._transform.squash(decoded.image)
         output = self.runtime.encode(self._transform.normalise(square)[None])
-        if output.features.shape[1] != math.prod(self._grid):
-            raise BundleError(
-                f"{self.runtime.bundle.folder}: got {output.features.shape[1]} regions; expected "
-                f"the manifest's grid of {self._grid[0]} x {self._grid[1]}"
-            )
+        features = self._checked(output)
         labels: tuple[Label, ...] = ()
         if options.labels and self._labels:
             probabilities = softmax(self.runtime.logits(output)[0])
@@ -174,14 +173,66 @@ class BundleCaptioner(RegionCaptioner):
             context = tuple(set(self._vocabulary.encode(near)) - {self._vocabulary.unk})
         return EncodedImage(
             describe(bare),
-            output.features,
+            features,
             output.embedding[0],
             labels,
             context,
             zlib.crc32(square.tobytes()),
             decoded.note,
             self._kinds.classify(output.embedding[0]) if self._kinds else None,
+            None if output.boxes is None else output.boxes[0],
         )
+
+    def _checked(self, output: Encoded) -> Floats:
+        """The features (1, N, D) that the decoder takes, from the encoder's output for one image.
+
+        Raises:
+            BundleError: the encoder returns other regions than the manifest says.
+        """
+        if (output.boxes is None) == (self._input == "detector"):
+            raise BundleError(
+                f"{self.runtime.bundle.folder}: got an encoder "
+                f"{'without' if output.boxes is None else 'with'} boxes; expected one that fits "
+                f"the manifest's input {self._input!r}"
+            )
+        if output.boxes is None and output.features.shape[1] != math.prod(self._grid):
+            raise BundleError(
+                f"{self.runtime.bundle.folder}: got {output.features.shape[1]} regions; expected "
+                f"the manifest's grid of {self._grid[0]} x {self._grid[1]}"
+            )
+        if self._input == "box":  # a whole image is the box of itself
+            return np.concatenate([output.features, output.embedding[:, None]], axis=1)
+        return output.features
+
+    @property
+    def _needs_whole(self) -> bool:
+        return self._input == "box"
+
+    def _caption_crops(
+        self, crops: Iterable[Picture], whole: EncodedImage | None, options: CaptionOptions
+    ) -> Iterator[Caption]:
+        if self._input != "box" or whole is None:
+            yield from self.stream(crops, options)
+            return
+        waiting = iter(crops)
+        while batch := list(islice(waiting, options.batch_size)):
+            encoded = []
+            for crop in batch:
+                one = self.encode(crop, options)
+                features = np.concatenate([one.features[:, :-1], whole.features[:, -1:]], axis=1)
+                encoded.append(replace(one, features=features))
+            yield from self.decode(encoded, options)
+
+    def _on_grid(self, encoded: EncodedImage, weights: Floats) -> Floats:
+        """Attention (T, N) over the decoder's regions -> over the cells of the manifest's grid."""
+        if encoded.boxes is not None:
+            cells: Floats = weights @ cell_shares(encoded.boxes, self._grid)
+            return cells
+        if self._input == "box":
+            cells = weights[:, :-1]
+            cells = cells / np.maximum(cells.sum(axis=1, keepdims=True), np.float32(1e-12))
+            return cells
+        return weights
 
     def decode(self, encoded: Sequence[EncodedImage], options: CaptionOptions) -> list[Caption]:
         """Caption what was looked at, together, on the calling thread: the second half.
@@ -232,7 +283,9 @@ class BundleCaptioner(RegionCaptioner):
         words = self._vocabulary.decode(best.tokens)
         attention = None
         if best.attention is not None:
-            attention = Attention.of_pieces(best.attention, self._grid, words)
+            attention = Attention.of_pieces(
+                self._on_grid(encoded, best.attention), self._grid, words
+            )
         return Caption(
             encoded.source,
             detokenise(words),

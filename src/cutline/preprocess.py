@@ -77,3 +77,61 @@ class Transform:
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """Squash, then normalise: RGB of any size to (3, side_px, side_px) float32."""
         return self.normalise(self.squash(image))
+
+
+@dataclass(frozen=True)
+class DetectorTransform:
+    """Preprocessing of a detector: an RGB image in its own aspect ratio, values from 0 to 1.
+
+    Raises:
+        OptionError: a side is out of range.
+    """
+
+    shorter_px: int = 800
+    """The shorter side of the image that the detector takes."""
+
+    longer_px: int = 1333
+    """The longest side; long images get a shorter side below `shorter_px`."""
+
+    multiple_px: int = 32
+    """Both sides are rounded to multiples of it, so that no padding is needed."""
+
+    def __post_init__(self) -> None:
+        """Refuse sides that no image can have."""
+        if not 1 <= self.multiple_px <= self.shorter_px <= self.longer_px:
+            raise OptionError(
+                f"got sides of {self.shorter_px} to {self.longer_px} px in steps of "
+                f"{self.multiple_px}; expected the steps to be the smallest, from 1"
+            )
+
+    @property
+    def via_px(self) -> int:
+        """The side that images are decoded at or above."""
+        return self.shorter_px
+
+    @property
+    def side_px(self) -> int:
+        """The side of a square image after resizing."""
+        return max(1, round(self.shorter_px / self.multiple_px)) * self.multiple_px
+
+    def squash(self, image: Image.Image) -> Image.Image:
+        """Resize, with the aspect ratio kept to within `multiple_px`.
+
+        Args:
+            image: RGB, any size.
+        """
+        factor = min(self.shorter_px / min(image.size), self.longer_px / max(image.size))
+        width, height = (
+            max(1, round(side * factor / self.multiple_px)) * self.multiple_px
+            for side in image.size
+        )
+        return image.resize((width, height), Image.Resampling.BILINEAR)
+
+    def normalise(self, image: Image.Image) -> NDArray[np.float32]:
+        """A resized image as (3, H, W) float32, 0 to 1."""
+        planes = np.asarray(image).transpose(2, 0, 1)
+        return np.ascontiguousarray(planes, np.float32) / np.float32(255)
+
+    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
+        """Resize, then normalise: RGB of any size to (3, H, W) float32."""
+        return self.normalise(self.squash(image))

@@ -42,12 +42,15 @@ class Encoded:
         embedding: (B, E), one vector for the whole image.
         logits: (B, 1000), ImageNet logits; None if the encoder does not compute them.
         mid: (B, C, H, W), the input of a separate label graph; None if the bundle has none.
+        boxes: (B, N, 4), left, top, right, bottom as fractions of the image, if the encoder is a
+            detector.
     """
 
     features: Floats
     embedding: Floats
     logits: Floats | None = None
     mid: Floats | None = None
+    boxes: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,17 @@ class Runtime:
         return self._encoder.precision
 
     def encode(self, pixels: Floats) -> Encoded:
-        """Encode images: pixels (B, 3, S, S), as `Transform` returns them."""
+        """Encode images: pixels (B, 3, S, S), as the bundle's preprocessing returns them.
+
+        A detector takes one image at a time, (1, 3, H, W).
+        """
         output = self._encoder({"pixels": pixels})
         return Encoded(
-            output["features"], output["embedding"], output.get("logits"), output.get("mid")
+            output["features"],
+            output["embedding"],
+            output.get("logits"),
+            output.get("mid"),
+            output.get("boxes"),
         )
 
     def logits(self, encoded: Encoded) -> Floats:

@@ -78,7 +78,7 @@ def test_a_stopped_run_knows_its_data_and_one_over_regions_its_end(
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "photos.jsonl").write_text('{"image": "a.png", "caption": "one"}\n')
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    Path("mine.toml").write_text('[encoder]\nfeatures = "regions"\nviews = 1\n')
+    Path("mine.toml").write_text('[encoder]\nfeatures = "regions"\nregions = "a.tsv"\nviews = 1\n')
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -94,6 +94,10 @@ def test_a_stopped_run_knows_its_data_and_one_over_regions_its_end(
     code, out, _ = run("train", "mine.toml", "--data", "photos.jsonl")
     assert code == 0
     assert out.endswith("but not exported\n")
+    Path("mine.toml").write_text('[encoder]\nfeatures = "regions"\nviews = 1\n')
+    assert run("train", "mine.toml", "--data", "photos.jsonl")[1].endswith(
+        f"export {done.folder}\n"
+    )
 
 
 def test_sources_weights_and_overrides_reach_training(

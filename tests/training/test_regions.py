@@ -15,7 +15,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from cutline.data import Collection, Example
 from cutline.errors import DataError, ImageError, WeightsError
-from cutline.training.regions import detect, load_detector, regions
+from cutline.training.detectors import load_detector
+from cutline.training.regions import detect, regions
 
 IMAGES = [
     Example(Path(name), ("a caption",))

@@ -242,7 +242,8 @@ def features(
         typer.Option(
             metavar="NAME",
             help="efficientnet_lite0 to 2, any name of timm's (vgg16, inception_v3, resnet101, "
-            "densenet201, vit_base_patch16_224, vit_small_patch14_dinov2 ...), or faster-rcnn.",
+            "densenet201, vit_base_patch16_224, vit_small_patch14_dinov2 ...), or a detector: "
+            "faster-rcnn, or a Faster R-CNN of torchvision's.",
         ),
     ] = "efficientnet_lite2",
     pooled: Annotated[

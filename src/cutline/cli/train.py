@@ -116,8 +116,8 @@ def train(
     if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
         return
     write_sources(folder, sources)
-    if chosen.encoder.features == "regions":
-        following = "a run over detected regions can be compared by its curves, but not exported"
+    if chosen.encoder.features == "regions" and chosen.encoder.regions:
+        following = "a run over region features from files can be compared, but not exported"
     else:
         following = f"next: cutline export {done.folder}"
     print(

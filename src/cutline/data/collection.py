@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
+from cutline.boxes import Box
 from cutline.errors import DataError, OptionError
 
 FRACTIONS: Mapping[str, float] = {"train": 0.8, "dev": 0.1, "test": 0.1}
@@ -28,6 +29,8 @@ class Example:
     """The author of each caption, or empty if the source does not name authors."""
     weight: float = 1.0
     """How often training draws the image in each epoch, on average."""
+    box: Box | None = None
+    """The region that the captions describe; None if they describe the whole image."""
 
     @property
     def name(self) -> str:
@@ -71,7 +74,8 @@ def digest(examples: Iterable[Example]) -> str:
     """SHA-256 over image names and captions, in order: identifies training or test data."""
     sha = hashlib.sha256()
     for example in examples:
-        sha.update("\x1f".join((example.name, *example.captions)).encode())
+        box = () if example.box is None else (str(example.box.xywh),)
+        sha.update("\x1f".join((example.name, *box, *example.captions)).encode())
         sha.update(b"\x1e")
     return sha.hexdigest()
 

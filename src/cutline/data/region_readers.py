@@ -17,8 +17,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from cutline.boxes import Box
+from cutline.data.collection import Collection, Example, split_by_image
 from cutline.errors import DataError, OptionError
 
+_SPLITS = {"val": "dev", "testA": "test", "testB": "test"}
 _ENTITY = re.compile(r"\[/EN#(\d+)(?:/\S+)*\s+([^\]]+)\]")
 
 
@@ -68,6 +70,37 @@ def read_regions(path: Path, images: Path | None = None) -> list[RegionExample]:
     if not found:
         raise DataError(f"got no region of an image in {images or path}; expected at least one")
     return found
+
+
+def region_collection(path: Path, images: Path | None = None) -> Collection:
+    """Described regions as a collection: one example for each box, with all its phrases.
+
+    RefCOCO's and Flickr30k Entities' own splits are used, with "val" as "dev". Data sets without
+    splits are divided by image.
+
+    Args:
+        path: as for `read_regions`.
+        images: as for `read_regions`.
+
+    Raises:
+        DataError: as for `read_regions`.
+    """
+    found: dict[tuple[Path, Box], list[RegionExample]] = {}
+    for each in read_regions(path, images):
+        found.setdefault((each.image, each.box), []).append(each)
+    splits = {image: regions[0].split for (image, _), regions in found.items()}
+    if not all(splits.values()):
+        whole = {"all": tuple(Example(image, ("",)) for image in sorted(splits))}
+        divided = split_by_image(Collection("", "", whole))
+        splits = {each.image: name for name, some in divided.splits.items() for each in some}
+    examples: dict[str, list[Example]] = {}
+    for (image, box), regions in found.items():
+        name = _SPLITS.get(splits[image], splits[image])
+        key = f"{image.name}#{','.join(f'{value:g}' for value in box.xywh)}"
+        phrases = tuple(dict.fromkeys(each.phrase for each in regions))
+        examples.setdefault(name, []).append(Example(image, phrases, key, box=box))
+    order = sorted(examples, key=lambda name: (name != "train", name != "dev", name))
+    return Collection(path.stem, "unknown", {name: tuple(examples[name]) for name in order})
 
 
 def visual_genome(path: Path, images: Path) -> Iterator[RegionExample]:

@@ -36,6 +36,23 @@ class RegionCaptioner(BaseCaptioner):
 
     name: str
 
+    def _caption_crops(
+        self, crops: Iterable[Picture], whole: Any, options: CaptionOptions
+    ) -> Iterator[Caption]:
+        """Caption parts of an image.
+
+        Args:
+            crops: the parts.
+            whole: the image after `encode`; None if it was not encoded.
+            options: how.
+        """
+        return self.stream(crops, options)
+
+    @property
+    def _needs_whole(self) -> bool:
+        """Whether phrases depend on the whole image too."""
+        return False
+
     def regions(
         self,
         image: Picture,
@@ -104,7 +121,8 @@ class RegionCaptioner(BaseCaptioner):
     ) -> ImageRegions:
         chosen = CaptionOptions(options.search, labels=1, batch_size=options.batch_size)
         whole: Caption | None = None
-        if (boxes is None and detector is None) or options.caption:
+        encoded: Any = None
+        if (boxes is None and detector is None) or options.caption or self._needs_whole:
             encoded = self.encode(rgb, chosen)
             if options.caption:
                 [whole] = self.decode([encoded], chosen)
@@ -118,7 +136,7 @@ class RegionCaptioner(BaseCaptioner):
             found = _proposals(encoded, rgb.size, options)
             labels = [None] * len(found)
         crops = [rgb.crop(box.crop(options.margin, rgb.size)) for box in found]
-        captions = self.stream(crops, chosen)
+        captions = self._caption_crops(crops, encoded, chosen)
         regions = [_region(*each) for each in zip(found, captions, labels, strict=True)]
         if boxes is None:
             regions = best(regions, options)
@@ -189,12 +207,19 @@ def _region(box: Box, caption: Caption, detection: Detection | None) -> Region:
 
 
 def _proposals(encoded: Any, size: tuple[int, int], options: RegionOptions) -> list[Box]:
-    """Boxes in pixels, from the encoder's grid if there is one, else a fixed set of windows."""
+    """Boxes in pixels: the encoder's, or from its grid, else a fixed set of windows."""
     side = 0
-    if isinstance(encoded, EncodedImage):
+    if isinstance(encoded, EncodedImage) and encoded.boxes is not None:
+        corners = np.unique(encoded.boxes.astype(np.float64), axis=0, return_index=True)
+        left, top, right, bottom = encoded.boxes[np.sort(corners[1])].astype(np.float64).T
+        found = np.stack([left, top, right - left, bottom - top], 1) * [*size, *size]
+        solid = found[(found[:, 2:] >= 1).all(1)][: options.proposals]
+        return [Box.of(row) for row in solid]
+    if isinstance(encoded, EncodedImage):  # a vector for the whole image may follow the cells
         side = math.isqrt(encoded.features.shape[1])
-    if side > 2 and side * side == encoded.features.shape[1]:
-        fractions = propose(encoded.features[0].reshape(side, side, -1), options.proposals)
+    if side > 2 and encoded.features.shape[1] - side * side in (0, 1):
+        cells = encoded.features[0, : side * side]
+        fractions = propose(cells.reshape(side, side, -1), options.proposals)
     else:
         fractions = windows()[: options.proposals]
     scale = np.array([*size, *size])

@@ -12,15 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from cutline.errors import RecipeError
-from cutline.preprocess import Transform
-from cutline.run_log import BEST
+from cutline.preprocess import DetectorTransform, Transform
+from cutline.run_log import BEST, DETECTOR_FILE, read_json
 from cutline.text import Vocabulary
 from cutline.training.bpe import Subwords
 from cutline.training.decoders import Decoder, build
+from cutline.training.detectors import (
+    DetectorEncoder,
+    detector_name,
+    file_checksum,
+    load_detector,
+)
 from cutline.training.encoders import SIDE_PX, Backbone, Encoder, load_encoder
 from cutline.training.recipe import Recipe
 
 Weights = dict[str, Tensor]
+
+_ATTENTION_GRID = (14, 14)
+"""Cells of the attention maps of bundles whose regions are boxes."""
 
 _RENAMED = (
     (re.compile(r"^top\."), "tail."),
@@ -88,11 +97,12 @@ class Trained:
         recipe: of the run.
         vocabulary: the words by id.
         encoder: pixels (B,3,S,S) -> features (B,N,D), embedding (B,D), and the input of `labels`,
-            if there is one.
+            if there is one; for a detector, as `DetectorEncoder`.
         labels: that input -> ImageNet logits (B,1000); None where the backbone has no such classes.
         decoder: features -> words.
         transform: the preprocessing before the encoder.
-        grid: rows and columns of the regions.
+        grid: rows and columns of the regions; for a detector, of its attention maps.
+        input: the features that the decoder takes, as `cutline.bundle.Manifest.input`.
     """
 
     recipe: Recipe
@@ -100,8 +110,19 @@ class Trained:
     encoder: nn.Module
     labels: nn.Module | None
     decoder: Decoder
-    transform: Transform
+    transform: Transform | DetectorTransform
     grid: tuple[int, int]
+    input: str = "image"
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Pixels (B,3,S,S) -> what the decoder takes (B,N,D); an image is the box of itself."""
+        features, embedding, *_ = self.encoder(pixels)
+        return torch.cat([features, embedding[:, None]], 1) if self.input == "box" else features
+
+    @property
+    def probe(self) -> Tensor:
+        """Black pixels of one image, (1,3,S,S)."""
+        return torch.zeros(1, 3, *[self.transform.side_px] * 2)
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -117,11 +138,19 @@ class Trained:
         """Read the run in a folder.
 
         Raises:
-            RecipeError: there is no run, it is damaged, or it was trained over regions.
+            RecipeError: there is no run, it is damaged, its region features were read from
+                files, or its detector has changed.
+            WeightsError: the weights of its detector are missing.
         """
         if not (run / checkpoint).is_file():
             raise RecipeError(f"got {run} without {checkpoint}; expected a run that `train` wrote")
         recipe = Recipe.of_run(run)
+        detector = read_json(run / DETECTOR_FILE) or {}
+        if detector and file_checksum(recipe.encoder) != detector.get("sha256"):
+            raise RecipeError(
+                f"got {recipe.encoder.weights}, which has changed since the run was trained; "
+                f"expected a file with SHA-256 {detector.get('sha256')}"
+            )
         return cls.build(recipe, read_vocabulary(run), read_weights(run / checkpoint))
 
     @classmethod
@@ -137,17 +166,24 @@ class Trained:
                 the backbone's own where they are missing, and a random decoder.
 
         Raises:
-            RecipeError: it is a run over regions, or the weights do not fit.
+            RecipeError: its region features were read from files, or the weights do not fit.
+            WeightsError: the weights of its detector are missing.
         """
         chosen, weights = recipe.encoder, weights or {}
-        if chosen.features == "regions":
-            raise RecipeError(
-                "got a run over detected regions; expected one whose encoder takes whole pictures, "
-                'since a bundle cannot hold the detector: train with encoder.features = "grid"'
-            )
         encoder: nn.Module
         labels: nn.Module | None = None
-        if chosen.tunable:
+        transform: Transform | DetectorTransform
+        if chosen.features == "regions":
+            if chosen.regions:
+                raise RecipeError(
+                    f"got a run over region features from {chosen.regions}, whose detector is "
+                    "unknown; expected one with a detector, whose encoder.regions is empty"
+                )
+            name = detector_name(chosen.backbone)
+            net = load_detector(Path(chosen.weights) if chosen.weights else None, name=name)
+            encoder = DetectorEncoder(net, side_px=chosen.side_px)
+            transform, grid = encoder.transform, _ATTENTION_GRID
+        elif chosen.tunable:
             transform = Transform(side_px=SIDE_PX[chosen.backbone])
             backbone = Backbone(chosen.backbone, chosen.cut)
             untouched = Backbone(chosen.backbone, chosen.cut)
@@ -176,10 +212,13 @@ class Trained:
         with torch.no_grad():
             side = transform.side_px
             features = encoder.eval()(torch.zeros(1, 3, side, side))[0]
+        inputs = {"regions": "detector", "box": "box"}.get(chosen.features, "image")
         decoder = build(len(vocabulary), features.shape[-1], recipe.decoder)
         _load(decoder, part(weights, "decoder."), "decoder")
         labels = labels.eval() if labels is not None else None
-        return cls(recipe, vocabulary, encoder.eval(), labels, decoder.eval(), transform, grid)
+        return cls(
+            recipe, vocabulary, encoder.eval(), labels, decoder.eval(), transform, grid, inputs
+        )
 
 
 def _load(module: nn.Module, weights: Weights, what: str) -> None:

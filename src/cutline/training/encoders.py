@@ -47,16 +47,17 @@ class EncoderOptions:
 
     Attributes:
         backbone: "efficientnet_lite0" to "efficientnet_lite2", whose stages from `cut` on are
-            trained if their learning rate is not 0; or any model of timm, which stays frozen.
-        features: "grid", a vector for each cell; "pooled", one for the picture; or "regions", read
-            from the file that `regions` names.
+            trained if their learning rate is not 0; or any model of timm, which stays frozen. For
+            features "regions", one of `detectors.DETECTORS`; other names are its first one.
+        features: "grid", a vector for each cell; "pooled", one for the image; "regions", those of
+            a detector's boxes; or "box", the cells of a described box and a vector for its image.
         cut: how many of a Lite backbone's seven stages are frozen if `input` is "features".
         views: how many views of each picture are cached: plain, mirrored, then random crops; 1 of
             regions.
-        weights: a file with a timm model's weights; "" takes those it is known for.
-        side_px: side of the square a timm model takes; 0 is its own.
-        regions: a file or folder of detected regions, for features "regions"; "" detects them
-            with torchvision's Faster R-CNN.
+        weights: a file with the weights of a timm model or detector; "" takes the published ones.
+        side_px: side of the square a timm model takes, or shorter side of the image a detector
+            takes; 0 is its own.
+        regions: a file or folder of region features, for features "regions"; "" detects regions.
         input: "features" caches the output of the frozen part; "pixels" trains the whole Lite
             backbone from images in memory, with live augmentation.
         drop_path: stochastic depth (Huang et al., 2016) in the trained stages: the probability of
@@ -80,7 +81,8 @@ class EncoderOptions:
     @property
     def tunable(self) -> bool:
         """Whether it is a Lite backbone as its package has it, in a trunk and a tail."""
-        return self.backbone in SIDE_PX and self.features != "regions" and not self.weights
+        whole = self.features not in ("regions", "box")
+        return self.backbone in SIDE_PX and whole and not self.weights
 
     @property
     def pooled(self) -> bool:

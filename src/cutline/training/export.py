@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
+from cutline.boxes import Box
 from cutline.bundle import (
     Bundle,
     DataEntry,
@@ -34,7 +35,14 @@ from cutline.bundle import (
 from cutline.caption import CaptionOptions
 from cutline.captioner import BundleCaptioner
 from cutline.data import Collection, Example
-from cutline.errors import BundleError, DataError, ImageError, MissingExtraError, ParityError
+from cutline.errors import (
+    BundleError,
+    DataError,
+    ImageError,
+    MissingExtraError,
+    OptionError,
+    ParityError,
+)
 from cutline.evaluation.metrics import (
     CiderD,
     bleu,
@@ -47,13 +55,14 @@ from cutline.evaluation.metrics import (
 )
 from cutline.image import load_image
 from cutline.options import SearchOptions
-from cutline.preprocess import Transform
+from cutline.preprocess import DetectorTransform, Transform
 from cutline.runtime import Runtime, cores
 from cutline.search import search
 from cutline.text import SPECIALS, CleanUp, Vocabulary
 from cutline.training.checkpoint import Trained
 from cutline.training.decoders import Decoder, TorchStepper
 from cutline.training.decoders.core import spread
+from cutline.training.detectors import DetectorEncoder, write_onnx
 
 
 class _Encoder(nn.Module):
@@ -107,12 +116,17 @@ def write_graphs(trained: Trained, folder: Path) -> None:
 def write_encoder(trained: Trained, folder: Path) -> None:
     """`encoder.onnx`, with the labels in it if there are any."""
     per_image = {0: torch.export.Dim("images", min=1)}
-    pixels = torch.zeros(2, 3, *[trained.transform.side_px] * 2)
+    pixels = trained.probe.expand(2, -1, -1, -1)
+    path = folder / "encoder.onnx"
+    if isinstance(trained.encoder, DetectorEncoder):
+        write_onnx(trained.encoder, path)
+        strip_metadata(path)
+        return
     encoder = _Encoder(trained)
     with torch.no_grad():
         count = len(encoder(pixels))
     outputs = ["features", "embedding", "logits"][:count]
-    _write(folder / "encoder.onnx", encoder, (pixels,), (per_image,), ["pixels"], outputs)
+    _write(path, encoder, (pixels,), (per_image,), ["pixels"], outputs)
 
 
 def write_decoder(trained: Trained, folder: Path) -> None:
@@ -121,7 +135,7 @@ def write_decoder(trained: Trained, folder: Path) -> None:
     read = torch.export.Dim("read", min=0)
     decoder, tokens = trained.decoder, torch.full((2, 3), Vocabulary.bos)
     with torch.no_grad():
-        features, *_ = trained.encoder(torch.zeros(2, 3, *[trained.transform.side_px] * 2))
+        features = trained.features(trained.probe).repeat(2, 1, 1)
         memory, state = decoder.start(features)
         state = {name: each.contiguous() for name, each in spread(state, 3).items()}
         for _ in range(2):  # a length of 0 or 1 would be taken for a constant
@@ -222,18 +236,56 @@ def check_parity(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]
     Args:
         trained: the model in torch.
         runtime: its graphs in float32.
-        pixels: (B,3,S,S), pictures to compare on.
+        pixels: (B,3,S,S), images to compare on; for a detector, a single image (1,3,H,W).
 
     Raises:
         ParityError: they differ by more than rounding.
     """
+    if isinstance(trained.encoder, DetectorEncoder):
+        check_detector(trained, runtime, pixels)
+        return
     with torch.no_grad():
         features, embedding, *logits = _Encoder(trained)(torch.from_numpy(pixels))
     encoded = runtime.encode(pixels)
     _agree("features", features, encoded.features)
     _agree("embedding", embedding, encoded.embedding)
     _agree("labels", logits[0] if logits else None, encoded.logits)
-    check_decoder(trained.decoder, runtime, features, encoded.features)
+    if trained.input == "box":
+        beside = np.concatenate([encoded.features, encoded.embedding[:, None]], 1)
+        features = torch.cat([features, embedding[:, None]], 1)
+        check_decoder(trained.decoder, runtime, features, beside)
+    else:
+        check_decoder(trained.decoder, runtime, features, encoded.features)
+
+
+def check_detector(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]) -> None:
+    """The form of `check_parity` for a bundle whose encoder is a detector.
+
+    Rounding can exchange boxes of equal confidence, and remove one of two that overlap by exactly
+    the threshold. So each of torch's boxes is compared with the nearest one of the graph, and one
+    in ten may have none; the decoder is compared on the same features.
+
+    Args:
+        trained: the model in torch.
+        runtime: its graphs in float32.
+        pixels: (1,3,H,W).
+
+    Raises:
+        ParityError: they differ by more than rounding.
+    """
+    with torch.no_grad():
+        features, _, boxes = trained.encoder(torch.from_numpy(pixels))
+    encoded = runtime.encode(pixels)
+    assert encoded.boxes is not None
+    distances = np.abs(boxes.numpy()[0][:, None] - encoded.boxes[0][None]).max(-1)  # (K,K)
+    nearest = distances.argmin(1)
+    same = distances.min(1) <= 1e-3
+    if same.mean() < 0.9:
+        raise ParityError(
+            f"got {int(same.sum())} of {len(same)} boxes of torch in the graph; expected 9 of 10"
+        )
+    _agree("features", features[0][same], encoded.features[0][nearest[same]])
+    check_decoder(trained.decoder, runtime, features, features.numpy())
 
 
 def check_decoder(
@@ -304,8 +356,11 @@ class _Captioned:
 def _caption(bundle: Bundle, examples: Sequence[Example]) -> _Captioned:
     captioner = BundleCaptioner(Runtime(bundle, "onnxruntime"))
     started = time.perf_counter()
-    captions = captioner.stream([e.image for e in examples], CaptionOptions(labels=0))
-    candidates = [tokenize(caption.text) for caption in captions]
+    if any(example.box for example in examples):
+        candidates = _region_phrases(captioner, examples)
+    else:
+        captions = captioner.stream([e.image for e in examples], CaptionOptions(labels=0))
+        candidates = [tokenize(caption.text) for caption in captions]
     return _Captioned(candidates, len(examples) / (time.perf_counter() - started))
 
 
@@ -337,10 +392,35 @@ def score(
     return [{name: round(value, 4) for name, value in row.items()} for row in rows]
 
 
+def _region_phrases(captioner: BundleCaptioner, examples: Sequence[Example]) -> list[list[str]]:
+    """The words for the box of each example; none if its image cannot be read."""
+    boxes: dict[Path, list[Box]] = {}
+    for example in examples:
+        if example.box is not None:
+            boxes.setdefault(example.image, []).append(example.box)
+    phrases: dict[tuple[Path, Box | None], str] = {}
+    for image, some in boxes.items():
+        with contextlib.suppress(ImageError, OptionError):
+            found = captioner.regions(image, some)
+            phrases |= {
+                (image, box): region.phrase for box, region in zip(some, found.regions, strict=True)
+            }
+    return [tokenize(phrases.get((each.image, each.box), "")) for each in examples]
+
+
+def _check_on(trained: Trained, runtime: Runtime, examples: Sequence[Example]) -> None:
+    """`check_parity` on the first readable images: together, or for a detector one by one."""
+    if isinstance(trained.transform, DetectorTransform):
+        for pixels in _pixels(trained.transform, examples, most=4):
+            check_parity(trained, runtime, pixels[None])
+    else:
+        check_parity(trained, runtime, np.stack(_pixels(trained.transform, examples)))
+
+
 def _pixels(
-    transform: Transform, examples: Sequence[Example], most: int = 16
-) -> NDArray[np.float32]:
-    """The first pictures that can be read: (B,3,S,S)."""
+    transform: Transform | DetectorTransform, examples: Sequence[Example], most: int = 16
+) -> list[NDArray[np.float32]]:
+    """The first images that can be read, each (3,H,W)."""
     seen: list[NDArray[np.float32]] = []
     for example in examples:
         if len(seen) == most:
@@ -349,7 +429,7 @@ def _pixels(
             seen.append(transform(load_image(example.image)))
     if not seen:
         raise DataError(f"got {len(examples)} pictures of which none can be read; expected some")
-    return np.stack(seen)
+    return seen
 
 
 def _stages(run: Path) -> list[dict[str, Any]]:
@@ -396,19 +476,20 @@ def export(
     Raises:
         ParityError: torch and the exported graphs disagree.
         OutputError: the folder is there already, or cannot be written.
-        RecipeError: there is no such run, or it was trained over regions.
+        RecipeError: there is no such run, or its region features were read from files.
+        WeightsError: the weights of its detector are missing.
         DataError: the dev split is not there, or none of its pictures can be read.
     """
     refuse_taken(output)
     doing("reading the run")
     trained = Trained.read(run, checkpoint)
-    recipe, transform = trained.recipe, trained.transform
+    recipe = trained.recipe
     train, dev = recipe.data.examples(collection), collection.split(recipe.data.dev)
     manifest = Manifest(
         name=output.name,
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
         summary=summary,
-        preprocessing=transform,
+        preprocessing=trained.transform,
         grid=trained.grid,
         vocabulary=VocabularyEntry(len(trained.vocabulary), trained.vocabulary.checksum),
         search=asdict(options),
@@ -419,6 +500,7 @@ def export(
         parameters=trained.parameters,
         scores={},
         speed={},
+        input=trained.input,
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -434,7 +516,7 @@ def export(
 
         staged = Bundle(folder, manifest)
         doing("comparing them with torch")
-        check_parity(trained, Runtime(staged, "onnxruntime"), _pixels(transform, dev))
+        _check_on(trained, Runtime(staged, "onnxruntime"), dev)
         doing(f"captioning {len(dev):,} images of {recipe.data.dev}")
         exact = _caption(staged, dev)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cutline.data import Example
 from cutline.errors import ImageError
 from cutline.training import encoders
+from cutline.training.detectors import DETECTORS, detector_name
 from cutline.training.encoders import EncoderOptions
 from cutline.training.features import extract_features
 from cutline.training.regions import detect
@@ -70,11 +71,12 @@ def extract(
     began_s = time.monotonic()
     if regions is not None:
         features = read_regions(regions, examples, folder, progress=count).features
-    elif options.backbone == DETECTOR:
+    elif options.backbone in (DETECTOR, *DETECTORS):
         weights = Path(options.weights) if options.weights else None
         features = detect(
-            examples, folder, weights=weights, progress=count, unreadable=unreadable.setdefault
-        ).features
+            examples, folder, name=detector_name(options.backbone), weights=weights,
+            side_px=options.side_px, progress=count, unreadable=unreadable.setdefault,
+        ).features  # fmt: skip
     else:
         encoder = encoders.load_encoder(
             options.backbone,

@@ -118,7 +118,9 @@ def extract_features(
     }
     store = FeatureStore(folder, what, examples, (rows * columns, encoder.width))
     net = encoder.to(DEVICE)
-    return store.fill(_decode(encoder.transform, View(view)), _forward(net), progress, unreadable)
+    return store.fill(
+        _decode(encoder.transform, View(view)), forward_features(net), progress, unreadable
+    )
 
 
 def readable(features: NDArray[np.float16]) -> NDArray[np.bool_]:
@@ -158,7 +160,7 @@ def extract_trunk_output(
     store = FeatureStore(folder, what, examples, shape)
     trunk = backbone.trunk.to(memory_format=torch.channels_last).to(DEVICE)
     try:
-        return store.fill(_decode(transform, view), _forward(trunk), progress, unreadable)
+        return store.fill(_decode(transform, view), forward_features(trunk), progress, unreadable)
     finally:
         trunk.cpu()
 
@@ -227,7 +229,9 @@ def _decode(transform: Transform, view: View) -> Callable[[Example], Pixels]:
     return decode
 
 
-def _forward(net: torch.nn.Module) -> Callable[[list[Pixels]], Pixels]:
+def forward_features(net: torch.nn.Module) -> Callable[[list[Pixels]], Pixels]:
+    """A function from decoded images to the features of a network for them."""
+
     def forward(batch: list[Pixels]) -> Pixels:
         pixels = torch.from_numpy(np.stack(batch)).to(DEVICE, memory_format=torch.channels_last)
         with torch.inference_mode():

@@ -19,6 +19,7 @@ from cutline.preprocess import Transform
 from cutline.text import AUTO, SPECIALS, CleanUp, Vocabulary, choose_clean_up
 from cutline.training.bpe import Subwords
 from cutline.training.dataloader import Split, Words
+from cutline.training.detectors import detector_name
 from cutline.training.encoders import SIDE_PX, Backbone
 from cutline.training.features import (
     View,
@@ -29,6 +30,7 @@ from cutline.training.features import (
     readable,
 )
 from cutline.training.recipe import Recipe
+from cutline.training.region_inputs import box_features
 from cutline.training.regions import detect, regions
 from cutline.training.warm_start import Start
 
@@ -294,10 +296,16 @@ def _inputs(
     """What the trained part takes of each image: pixels, the trunk's output, or features."""
     encoder = recipe.encoder
     tuned = encoder.tunable and recipe.fit.encoder_learning_rate > 0
+    if encoder.features == "box":
+        return box_features(encoder, examples, folder, progress=count, unreadable=ignore)
     if encoder.features == "regions":
         if encoder.regions:
             return regions(Path(encoder.regions), examples, folder, progress=count).features
-        return detect(examples, folder, progress=count, unreadable=ignore).features
+        return detect(
+            examples, folder, name=detector_name(encoder.backbone),
+            weights=Path(encoder.weights) if encoder.weights else None,
+            side_px=encoder.side_px, progress=count, unreadable=ignore,
+        ).features  # fmt: skip
     if encoder.input == "pixels":
         return load_pixels(transform, examples, folder, count, ignore)
     if backbone is not None and (tuned or start is not None):

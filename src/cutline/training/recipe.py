@@ -268,7 +268,7 @@ class Recipe:
         choices: dict[str, tuple[str, Iterable[str]]] = {
             "data.clean_up": (self.data.clean_up, (AUTO, *CLEAN_UPS)),
             "decoder.kind": (self.decoder.kind, DECODERS),
-            "encoder.features": (self.encoder.features, ("grid", "pooled", "regions")),
+            "encoder.features": (self.encoder.features, ("grid", "pooled", "regions", "box")),
             "encoder.input": (self.encoder.input, ("features", "pixels")),
             "fit.objective": (self.fit.objective, ("cross-entropy", "self-critical")),
             "fit.schedule": (self.fit.schedule, ("cosine", "plateau", "constant")),
@@ -284,7 +284,7 @@ class Recipe:
             if not least <= number <= most:
                 expected = f"{least} to {most}" if most < math.inf else f"at least {least}"
                 raise RecipeError(f"got {name} {number}; expected {expected}")
-        if self.encoder.features == "regions" and self.encoder.views > 1:
+        if self.encoder.features in ("regions", "box") and self.encoder.views > 1:
             raise RecipeError(
                 f"got {self.encoder.views} views of regions; expected encoder.views = 1"
             )

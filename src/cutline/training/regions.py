@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import base64
-import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
-from torchvision.models import detection
 
 from cutline.data import Example
-from cutline.errors import DataError, WeightsError
+from cutline.errors import DataError
 from cutline.image import load_image
+from cutline.training.detectors import COUNT, DETECTOR, DetectorEncoder, load_detector
 from cutline.training.encoders import checksum
 from cutline.training.features import DEVICE, FeatureStore, Progress, Unreadable
-
-COUNT = 36
-"""Regions per image, as in Anderson et al. (2018), section 3.1."""
-
-DETECTOR = "fasterrcnn_resnet50_fpn_v2"
 
 Floats = NDArray[np.float32]
 
@@ -90,87 +83,58 @@ def detect(
     examples: Sequence[Example],
     folder: Path,
     *,
+    name: str = DETECTOR,
     weights: Path | None = None,
     count: int = COUNT,
+    side_px: int = 0,
     progress: Progress | None = None,
     unreadable: Unreadable | None = None,
     detector: Any = None,
 ) -> Regions:
-    """Find regions with torchvision's Faster R-CNN (Ren et al., 2015) and describe each.
+    """Find regions with torchvision's Faster R-CNN (Ren et al., 2015), and their features.
 
-    The boxes are the likeliest ones after non-maximum suppression by class, their features (D =
-    1,024) the output of the box head. The detector was trained on COCO's 80 classes, the published
-    files on 1,600 classes of Visual Genome.
+    The boxes are the most confident ones after non-maximum suppression by class, their features
+    the output of the box head (D = 1,024 for torchvision's detectors). The published weights were
+    trained on COCO's 80 classes, the published features on 1,600 classes of Visual Genome.
 
     Args:
         examples: whose images.
         folder: the cache, as of `features.extract_features`.
-        weights: the detector's state dict; by default fetched from torchvision's hub.
+        name: one of `detectors.DETECTORS`.
+        weights: the detector's state dict; by default downloaded from torchvision's hub.
         count: K, how many regions of each image.
+        side_px: shorter side of the image; 0 takes the detector's own.
         progress: called with the number of images done since the last call.
         unreadable: called for each unreadable image; without it the first one raises.
         detector: one that is loaded already.
 
     Raises:
-        WeightsError: there are no weights to be had, or they do not fit.
+        WeightsError: there are no weights, or they do not fit.
         ImageError: an image is unreadable, and there is no `unreadable`.
     """
-    net: Any = (detector or load_detector(weights, count)).eval().to(DEVICE)
-    what = {"regions": DETECTOR, "weights": checksum(net), "count": count}
-    width = net.roi_heads.box_predictor.cls_score.in_features
+    net = detector or load_detector(weights, count, name)
+    encoder = DetectorEncoder(net, count, side_px).eval().to(DEVICE)
+    transform = encoder.transform
+    what = {
+        "regions": name,
+        "weights": checksum(net),
+        "count": count,
+        "transform": asdict(transform),
+    }
 
-    def decode(example: Example) -> NDArray[np.uint8]:
-        return np.array(load_image(example.image, around_px=800))
+    def decode(example: Example) -> Floats:
+        return transform(load_image(example.image, around_px=transform.via_px))
 
-    def forward(batch: list[NDArray[np.uint8]]) -> Floats:
-        return np.stack([_fitted(*_described(net, pixels), count) for pixels in batch])
+    @torch.inference_mode()
+    def forward(batch: list[Floats]) -> Floats:
+        rows = []
+        for pixels in batch:
+            features, _, boxes = encoder(torch.from_numpy(pixels)[None].to(DEVICE))
+            rows.append(torch.cat([features, boxes], -1)[0].cpu().numpy())
+        return np.stack(rows)
 
-    store = FeatureStore(folder, what, examples, (count, width + 4))
+    store = FeatureStore(folder, what, examples, (count, encoder.width + 4))
     return _parted(store.fill(decode, forward, progress, unreadable))
-
-
-def load_detector(weights: Path | None = None, count: int = COUNT) -> nn.Module:
-    """Faster R-CNN with a ResNet-50 pyramid, version 2 of torchvision, pretrained.
-
-    Raises:
-        WeightsError: there are no weights to be had, or they do not fit.
-    """
-    hub = detection.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1
-    try:
-        if weights is not None:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-        else:
-            state = hub.get_state_dict(progress=True, check_hash=True)
-        net: nn.Module = detection.fasterrcnn_resnet50_fpn_v2(
-            weights=None, weights_backbone=None, box_score_thresh=0.0, box_detections_per_img=count
-        )
-        net.load_state_dict(state)
-    except (OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
-        if weights is not None:
-            raise WeightsError(
-                f"got {weights}, which does not fit {DETECTOR}: {str(error).partition(chr(10))[0]}"
-            ) from error
-        raise WeightsError(
-            f"got no weights for {DETECTOR}: {hub.url} is out of reach; fetch it on a machine with "
-            "a network and name it with --weights FILE"
-        ) from error
-    return net
-
-
-def _described(net: Any, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """(H,W,3) -> features (n,D) and boxes (n,4) as fractions, likeliest first."""
-    with torch.inference_mode():
-        image = torch.from_numpy(pixels).to(DEVICE).permute(2, 0, 1).float() / 255
-        images, _ = net.transform([image])
-        maps = net.backbone(images.tensors)
-        proposals, _ = net.rpn(images, maps)
-        found, _ = net.roi_heads(maps, proposals, images.image_sizes)
-        height, width = images.image_sizes[0]
-        whole = torch.tensor([[0.0, 0.0, width, height]], device=DEVICE)
-        boxes = found[0]["boxes"] if len(found[0]["boxes"]) else whole
-        heads = net.roi_heads
-        features = heads.box_head(heads.box_roi_pool(maps, [boxes], images.image_sizes))
-        return features.cpu().numpy(), (boxes / whole[:, [2, 3, 2, 3]]).cpu().numpy()
 
 
 def _in_folder(folder: Path) -> Callable[[Example], tuple[Floats, Floats]]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cutline.data import Collection, combine, read
+from cutline.data.collection import merge
+from cutline.data.region_readers import region_collection
 from cutline.data.synthetic import shapes
 from cutline.errors import RecipeError
 from cutline.run_log import PICTURES, read_sources
@@ -26,7 +28,8 @@ def load_collection(
     Args:
         recipe: names sources and weights, if the caller does not.
         run: the run's folder, for synthetic images and the sources of an earlier call.
-        sources: paths, as `cutline.data.read` reads them.
+        sources: paths, as `cutline.data.read` reads them; of described regions, as
+            `cutline.data.region_readers.read_regions` does, for encoder.features = "box".
         weights: how often an image of each source is drawn in an epoch, on average.
         progress: called with the number of images that were compared since the last call.
         report: called with each line that the user should see.
@@ -50,6 +53,8 @@ def load_collection(
         raise RecipeError(
             f"got {len(chosen)} weights for {len(paths)} sources of data; expected one for each"
         )
+    if recipe.encoder.features == "box":
+        return merge([region_collection(path) for path in paths], chosen), paths
     collections = [read(path) for path in paths]
     for collection in collections:
         for note in collection.notes:

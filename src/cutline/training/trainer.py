@@ -32,6 +32,7 @@ from cutline.run_log import (
     BEST,
     CURVES,
     DATA,
+    DETECTOR_FILE,
     INPUTS,
     LAST,
     METRICS,
@@ -47,6 +48,7 @@ from cutline.run_log import (
 )
 from cutline.text import Vocabulary
 from cutline.training.checkpoint import part, read_checkpoint
+from cutline.training.detectors import file_checksum
 from cutline.training.inputs import (
     Prepared,
     build_vocabulary,
@@ -121,6 +123,8 @@ def train(
     if loud:
         vocabulary.write(run / "vocabulary.txt")
         _write_data(run, collection, prepared.texts.train)
+        if recipe.encoder.features == "regions" and not recipe.encoder.regions:
+            write_json(run / DETECTOR_FILE, {"sha256": file_checksum(recipe.encoder)})
         if resumed:
             rewind(run, epochs_done)
     learner = _learner(recipe, vocabulary, prepared, start)

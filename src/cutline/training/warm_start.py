@@ -96,13 +96,23 @@ class Start:
         return "labels.weight" in self.weights
 
     def inherited_by(self, recipe: Recipe) -> Recipe:
-        """A recipe with the architecture of this start, and its own training options."""
+        """A recipe with the architecture of this start, and its own training options.
+
+        Raises:
+            RecipeError: the recipe describes boxes, and this start whole images.
+        """
+        features = self.recipe.encoder.features
+        if recipe.encoder.features == "box" and features != "box":
+            raise RecipeError(
+                f"got start_from a model with {features} features for a run with box features; "
+                "expected a run with the same features, or none"
+            )
         mine, other = recipe.decoder, self.recipe.decoder
         decoder = replace(other, dropout=mine.dropout, word_dropout=mine.word_dropout)
         encoder = replace(
             recipe.encoder,
             backbone=self.recipe.encoder.backbone,
-            features=self.recipe.encoder.features,
+            features=features,
             weights=self.recipe.encoder.weights,
             side_px=self.recipe.encoder.side_px,
             regions=self.recipe.encoder.regions,

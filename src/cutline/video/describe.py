@@ -260,7 +260,7 @@ class _Describer:
     def _sentence(self, frames: Sequence[Any]) -> Caption:
         """One caption from several encoded frames."""
         method = self._options.method
-        averageable = all(isinstance(each, EncodedImage) for each in frames)
+        averageable = all(isinstance(each, EncodedImage) and each.boxes is None for each in frames)
         if method == "average" and not averageable:
             raise OptionError(
                 f"got method 'average' with {self._captioner.name}, whose features cannot be "
