@@ -136,6 +136,12 @@ def test_a_bomb_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "expected at most" in error(content, "a.docx")
 
 
+@pytest.mark.parametrize("tag", ["w:tbl", "w:p", "w:hyperlink", "w:r", "mc:AlternateContent"])
+def test_deeply_nested_parts(tag: str) -> None:
+    nested = f"<{tag}>" * 190 + made.drawing("rId1") + f"</{tag}>" * 190
+    assert error(made.word(nested), "a.docx") in ("", "its parts are nested too deeply")
+
+
 def test_a_wrong_checksum_is_reported() -> None:
     content = bytearray(made.archive({"[Content_Types].xml": "x"} | made.members_of(WORD)))
     at = content.index(b"word/document.xml", content.index(b"PK\x01\x02")) - 46

@@ -286,6 +286,16 @@ def test_the_svg_of_a_cover_shows_its_picture(version: str) -> None:
     assert drawn.source == ""
 
 
+def test_what_is_not_read_in_a_book_is_counted() -> None:
+    opf = made.members_of(made.book(made.chapter("<x:img/><svg:svg>")))["OEBPS/content.opf"]
+    svg = b'<item id="s" href="s.svg" media-type="image/svg+xml"/></manifest>'
+    opf = opf.replace(b"</manifest>", svg).replace(b"<spine>", b'<spine><itemref idref="s"/>')
+    content = made.book(made.chapter("<x:img/><svg:svg>"), parts={"OEBPS/content.opf": opf})
+    page, found = read(content, "a.epub")
+    assert found == []
+    assert dict(page.unread) == {"SVG page": 1, "image with a namespace prefix": 2}
+
+
 def test_font_obfuscation_is_no_encryption() -> None:
     encryption = """<encryption xmlns="urn:oasis:names:tc:opendocument:xmlns:container">
 <EncryptedData xmlns="http://www.w3.org/2001/04/xmlenc#"><EncryptionMethod Algorithm="{}"/>

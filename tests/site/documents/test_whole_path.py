@@ -11,6 +11,7 @@ from conftest import scene
 
 from cutline import site
 from cutline.site.model import ImageOccurrence, Kind, Purpose, Verdict
+from cutline.site.results.lint_formats import to_github, to_sarif
 from cutline.site.store.store import Store
 
 pytestmark = pytest.mark.documents
@@ -135,3 +136,9 @@ def test_pictures_that_are_not_in_the_document_wait_for_a_person(tmp_path: Path)
     assert two.draft.decision.purpose is Purpose.UNKNOWN
     assert two.draft.decision.evidence == "a linked picture, which is not fetched"
     assert one.draft.alt is two.draft.alt is None
+
+
+def test_findings_for_continuous_integration_name_the_slide(folder: Path) -> None:
+    findings = list(site.lint_files([folder / "d.pptx"]))
+    assert '"slide 1: ppt/media/image1.png: the picture has no alt text' in to_sarif(findings)
+    assert any("::slide 1: ppt/media/image1.png" in line for line in to_github(findings))

@@ -77,6 +77,8 @@ def _message(finding: Finding) -> str:
     occurrence = finding.occurrence
     source = (occurrence.source or occurrence.markup)[:200] if occurrence else ""
     text = f"{source}: {finding.message}" if source else finding.message
+    if occurrence and occurrence.place:
+        text = f"{occurrence.place}: {text}"
     return f"{text} ({finding.reference})" if finding.reference else text
 
 

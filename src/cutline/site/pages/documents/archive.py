@@ -144,12 +144,13 @@ class Archive:
         """Whether there is a member with this name."""
         return name in self.members
 
-    def read(self, name: str, *, max_bytes: int = MAX_MEMBER_BYTES) -> bytes:
+    def read(self, name: str, *, max_bytes: int = MAX_MEMBER_BYTES, counted: bool = True) -> bytes:
         """The content of a member.
 
         Args:
             name: of the member.
             max_bytes: its size limit.
+            counted: whether it counts towards the limit of the whole archive.
 
         Raises:
             DataError: there is no such member, it is too large, encrypted or damaged, or too much
@@ -160,7 +161,7 @@ class Archive:
             raise DataError(f"it has no {name}")
         if member.is_encrypted:
             raise DataError("it is encrypted; remove the password first")
-        limit = min(max_bytes, self._left_bytes)
+        limit = min(max_bytes, self._left_bytes) if counted else max_bytes
         if member.size_bytes > limit:
             raise DataError(f"{name} has {member.size_bytes:,} bytes; expected at most {limit:,}")
         packed = self.content[member.data_start : member.data_end]
@@ -174,7 +175,7 @@ class Archive:
             )
         if len(content) != member.size_bytes or zlib.crc32(content) != member.crc:
             raise DataError(f"{name} is damaged (wrong checksum); copy the file again")
-        self._left_bytes -= len(content)
+        self._left_bytes -= len(content) if counted else 0
         return content
 
     def replacements(self, changes: Mapping[str, bytes]) -> list[tuple[int, bytes, bytes]]:

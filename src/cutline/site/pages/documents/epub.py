@@ -7,6 +7,7 @@ Content documents are XHTML, so `cutline.site.pages.html` reads them and
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ _PREFIXES: Mapping[str, str] = {
     "http://purl.org/dc/elements/1.1/": "dc",
     "http://www.w3.org/2001/04/xmlenc#": "enc",
 }
+_PREFIXED = re.compile(r"<[\w.-]+:(?:img|svg)[\s/>]")
 _XHTML = "application/xhtml+xml"
 _SUFFIXES = (".xhtml", ".html", ".htm")
 
@@ -44,6 +46,7 @@ class _Book:
     title: str
     language: str
     chapters: tuple[str, ...]
+    svg_pages: int
 
 
 def read_epub(archive: Archive, page: ImageOccurrence, root: str) -> Document:
@@ -77,6 +80,8 @@ def read_epub(archive: Archive, page: ImageOccurrence, root: str) -> Document:
             found, chapter = _read_chapter(archive, name, book, page, root)
             images += found
             unread.update(dict(chapter.unread))
+        if book.svg_pages:
+            unread["SVG page"] += book.svg_pages
     signed = "it has a digital signature, which a change would break"
     return Document(
         Page(page.page, title=first.title, language=first.language, unread=tuple(unread.items())),
@@ -106,19 +111,20 @@ def _read_package(archive: Archive, name: str) -> _Book:
         language = language or (text if node.tag == "dc:language" else "")
     folder = posixpath.dirname(name)
     items: dict[str, str] = {}
+    drawings: set[str] = set()
     for item in root.descendants("opf:item"):
         href = unquote(item.attributes.get("href", "").partition("#")[0])
         path = posixpath.normpath(posixpath.join(folder, href))
         is_text = item.attributes.get("media-type", "").lower() == _XHTML
-        if path in archive and (is_text or path.lower().endswith(_SUFFIXES)):
+        if item.attributes.get("media-type", "").lower() == "image/svg+xml":
+            drawings.add(item.attributes.get("id", ""))
+        elif path in archive and (is_text or path.lower().endswith(_SUFFIXES)):
             items[item.attributes.get("id", "")] = path
-    spine = [
-        items[each.attributes.get("idref", "")]
-        for each in root.descendants("opf:itemref")
-        if each.attributes.get("idref", "") in items
-    ]
-    chapters = tuple(dict.fromkeys([*spine, *items.values()]))
-    return _Book(root.attributes.get("version", "2.0"), title, language, chapters)
+    spine = [each.attributes.get("idref", "") for each in root.descendants("opf:itemref")]
+    ordered = [items[each] for each in spine if each in items]
+    chapters = tuple(dict.fromkeys([*ordered, *items.values()]))
+    svg_pages = len(drawings.intersection(spine))
+    return _Book(root.attributes.get("version", "2.0"), title, language, chapters, svg_pages)
 
 
 def _read_chapter(
@@ -146,6 +152,10 @@ def _read_chapter(
         end = each.offset + len(each.markup)
         element = AltElement(name, each.offset, end, as_title=titled)
         found.append(DocumentImage(image, (element,) if each.markup else ()))
+    prefixed = len(_PREFIXED.findall(text))
+    if prefixed:
+        unread = (*chapter.unread, ("image with a namespace prefix", prefixed))
+        chapter = replace(chapter, unread=unread)
     return found, chapter
 
 

@@ -12,6 +12,7 @@ import re
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -36,6 +37,7 @@ _DESCRIPTION = re.compile(r"<([\w.-]+:)desc(?:/>|>[^<>]*</\1desc\s*>)\Z")
 _COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PASSWORD = "EncryptedPackage".encode("utf-16-le")
 _LARGEST_IMAGE_BYTES = 64 << 20
+_LARGEST_KEPT_BYTES = 128 << 20
 _MOST_RECENT = 2
 _BLANK = ImageOccurrence("", 0, Kind.PICTURE, "")
 
@@ -51,7 +53,12 @@ class ArchiveFormat:
     def document(self, content: bytes) -> Document:
         """A document without a name; the last few are kept, because each is needed repeatedly."""
         key = hashlib.sha256(content).digest()
-        found = self._recent.get(key) or self.read_document(content)
+        found = self._recent.get(key)
+        if found is None:
+            try:
+                found = self.read_document(content)
+            except RecursionError as error:
+                raise DataError("its parts are nested too deeply") from error
         self._recent[key] = found
         while len(self._recent) > _MOST_RECENT:
             self._recent.popitem(last=False)
@@ -196,8 +203,12 @@ class ArchiveFormat:
 
     def open_image(self, file: Path, member: str) -> bytes:
         """The bytes of an image in a file; see `DocumentFormat.open_image`."""
-        archive = open_archive(read_regular(file))
-        return archive.read(member, max_bytes=_LARGEST_IMAGE_BYTES)
+        status = file.stat()
+        if status.st_size > _LARGEST_KEPT_BYTES:
+            archive = open_archive(read_regular(file))
+        else:
+            archive = _kept_archive(file, status.st_mtime_ns, status.st_size)
+        return archive.read(member, max_bytes=_LARGEST_IMAGE_BYTES, counted=False)
 
 
 class EpubFormat(ArchiveFormat):
@@ -297,6 +308,13 @@ def open_archive(content: bytes) -> Archive:
     if not content:
         raise DataError("it is empty")
     return Archive(content)
+
+
+@lru_cache(maxsize=1)
+def _kept_archive(file: Path, mtime_ns: int, size_bytes: int) -> Archive:
+    """An archive that is kept until another one is needed, for the next image in it."""
+    del mtime_ns, size_bytes  # of the key: the file may change
+    return open_archive(read_regular(file))
 
 
 def _numbered(document: Document) -> Document:

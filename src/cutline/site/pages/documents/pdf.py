@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _MAX_ELEMENTS = 200_000
 _MAX_DEPTH = 100
 _MAX_IMAGE_PIXELS = 120_000_000
+_MAX_CONTENT_BYTES = 64 << 20
 _START = re.compile(rb"startxref\s+(\d+)\s+%%EOF\s*\Z")
 _OBJECT = re.compile(r"(\d{1,10}) (\d{1,5})\Z")
 _DECORATIVE = "a figure of a PDF cannot be marked as decorative; make it an artifact by hand"
@@ -91,7 +93,8 @@ class PdfFormat:
         with open_pdf(read_regular(file)) as pdf:
             try:
                 image: Any = pdf.get_object(int(found[1]), int(found[2]))
-                if int(image.Width) * int(image.Height) > _MAX_IMAGE_PIXELS:
+                pixels = int(image.Width) * int(image.Height)
+                if pixels > _MAX_IMAGE_PIXELS or not _is_bounded(image, 8 * _MAX_IMAGE_PIXELS):
                     raise DataError("the image is too large")
                 stream = io.BytesIO()
                 pikepdf.PdfImage(image).extract_to(stream=stream)
@@ -125,7 +128,6 @@ def open_pdf(content: bytes) -> pikepdf.Pdf:
 
 
 def _read(pdf: pikepdf.Pdf, base: str, page: str) -> tuple[Page, list[ImageOccurrence]]:
-    import pikepdf
 
     try:
         title, language = _text(pdf.docinfo.get("/Title")), _text(pdf.Root.get("/Lang"))
@@ -156,7 +158,9 @@ def _read(pdf: pikepdf.Pdf, base: str, page: str) -> tuple[Page, list[ImageOccur
                     place=f"page {number}" if number else "",
                 )
             )
-    except (pikepdf.PdfError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # pikepdf raises many kinds for damaged objects
         raise DataError(f"it is damaged ({' '.join(str(error).split())})") from error
     unread = +unread
     return Page(page, title=title, language=language, unread=tuple(unread.items())), occurrences
@@ -258,6 +262,10 @@ class _ImagesOfPages:
     def _read(self, page: Any, found: dict[int, list[tuple[int, int]]]) -> None:
         import pikepdf
 
+        contents = page.get("/Contents")
+        streams = contents if isinstance(contents, pikepdf.Array) else [contents]
+        if not all(_is_bounded(each, _MAX_CONTENT_BYTES) for each in streams):
+            return
         resources: Any = pikepdf.Page(page).resources
         objects = resources.get("/XObject", {})
         marks: list[int | None] = []
@@ -273,6 +281,20 @@ class _ImagesOfPages:
                 shown = objects.get(str(operands[0])) if mark is not None else None
                 if mark is not None and shown is not None:
                     found.setdefault(mark, []).extend(_image_objects(shown))
+
+
+def _is_bounded(stream: Any, limit_bytes: int) -> bool:
+    """Whether a stream is decompressed to no more than this; images with other filters are."""
+    import pikepdf
+
+    filters = stream.get("/Filter", [])
+    raw = stream.read_raw_bytes()
+    for name in map(str, [filters] if isinstance(filters, pikepdf.Name) else filters):
+        if name == "/FlateDecode":
+            raw = zlib.decompressobj().decompress(raw, limit_bytes + 1)
+        elif name not in ("/DCTDecode", "/JPXDecode", "/CCITTFaxDecode", "/JBIG2Decode"):
+            return False
+    return len(raw) <= limit_bytes
 
 
 def _mark(operands: Sequence[Any], resources: Any) -> int | None:

@@ -203,6 +203,8 @@ class _WordReader(PartReader):
                 if image := self.image_of(shape.child("wps:spPr", "a:blipFill")):
                     self.add_picture(own, image, group_alt=group_alt, size=size)
                 self._read_text_boxes(shape)
+            elif shape.tag == "mc:AlternateContent" and shape.children:
+                self._read_group(shape.children[0], None, group_alt)
             elif shape.tag == "wpg:graphicFrame":
                 for chart in shape.descendants(*CHARTS):
                     own = shape.child("wpg:cNvPr")
