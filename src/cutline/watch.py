@@ -1,10 +1,10 @@
 """Captioning the images of a folder as they arrive.
 
-from pathlib import Path
-import cutline
-from cutline.watch import watch
+    from pathlib import Path
+    import cutline
+    from cutline.watch import watch
 
-watch(Path("inbox"), cutline.load(), output=Path("captions.jsonl"))
+    watch(Path("inbox"), cutline.load(), output=Path("captions.jsonl"))
 
 The folder is listed at intervals. Notifications of the operating system are not used: they do not
 report files that another machine writes to a network share, files in many container mounts, and

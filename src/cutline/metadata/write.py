@@ -74,8 +74,8 @@ class MetadataOptions:
     """Replace existing text in that language."""
 
     description: bool = False
-    """Also write `dc:description`, Exif's ImageDescription and, where the file has IIM fields,
-    IIM's Caption-Abstract (Metadata Working Group guidelines 2.0, section 5)."""
+    """Also write Dublin Core's description, Exif's ImageDescription and, where the file has IIM
+    fields, IIM's Caption-Abstract (Metadata Working Group guidelines 2.0, section 5)."""
 
     sidecar: Sidecar = "auto"
     """Write an XMP sidecar: never, auto (for formats that cannot be written) or always."""
