@@ -31,6 +31,20 @@ def test_results_come_in_order_and_items_are_taken_late() -> None:
     assert list(results) == [n * n for n in range(1, 20)]
 
 
+def test_the_number_taken_ahead_may_grow() -> None:
+    taken: list[int] = []
+    ahead = 1
+    results = map_in_order(
+        lambda n: n, (taken.append(n) or n for n in range(20)), threads=2, ahead=lambda: ahead
+    )
+    assert next(results) == 0
+    assert len(taken) == 1
+    ahead = 5
+    assert next(results) == 1
+    assert len(taken) == 6
+    assert list(results) == list(range(2, 20))
+
+
 def test_an_error_is_raised_in_its_place_and_nothing_more_is_begun() -> None:
     begun: list[int] = []
 

@@ -12,7 +12,11 @@ R = TypeVar("R")
 
 
 def map_in_order(
-    work: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int
+    work: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    threads: int | None = None,
+    ahead: int | Callable[[], int] = 64,
 ) -> Generator[R, None, None]:
     """Apply a function to items on several threads and yield the results in order.
 
@@ -23,15 +27,16 @@ def map_in_order(
     Args:
         work: called on the pool's threads; what it raises is raised here, in its place.
         items: taken on the calling thread.
-        threads: how many calls run at once.
-        ahead: how many items are taken before the first result is yielded.
+        threads: how many calls run at once; None is four more than the machine has cores.
+        ahead: how many items are taken before the first result is yielded; a function if their
+            number changes on the way.
     """
     pending: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="cutline")
     try:
         for item in items:
             pending.append(pool.submit(work, item))
-            if len(pending) == ahead:
+            if len(pending) >= (ahead() if callable(ahead) else ahead):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from PIL import Image
 
 from cutline.errors import ImageError, ImageUnreadableError
 from cutline.image import load_image
+from cutline.parallel import map_in_order
 
 MAX_DISTANCE = 16
 """Of 128 bits: pictures that differ in no more of them, and little in colour, are near-duplicates.
@@ -81,8 +82,8 @@ def fingerprints(
             return error
 
     found = []
-    with ThreadPoolExecutor() as pool:
-        for each in pool.map(attempt, images):
+    with closing(map_in_order(attempt, images)) as results:
+        for each in results:
             found.append(each)
             progress(1)
     return found

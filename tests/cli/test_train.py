@@ -1,3 +1,4 @@
+import signal
 from pathlib import Path
 
 import pytest
@@ -68,8 +69,9 @@ def test_from_a_recipe_to_a_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert out.strip()
 
 
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_knows_its_data_and_one_over_regions_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    signum: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch")
     from cutline.training import trainer as module
@@ -80,14 +82,14 @@ def test_a_stopped_run_knows_its_data_and_one_over_regions_its_end(
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     Path("mine.toml").write_text('[encoder]\nfeatures = "regions"\nregions = "a.tsv"\nviews = 1\n')
 
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    def stop(*_: object, **options: object) -> None:
+        assert options["sources"] == [Path("photos.jsonl")]
+        signal.raise_signal(signum)
 
     monkeypatch.setattr(module, "train", stop)
     code, _, err = run("train", "mine.toml", "--data", "photos.jsonl")
-    assert code == 130
-    assert "the same command with --resume continues" in err
-    assert Path("runs/mine/source.txt").read_text() == f"{tmp_path / 'photos.jsonl'}\n"
+    assert code == 128 + signum
+    assert "To continue, run the same command with --resume." in err
 
     done = module.Run(Path("runs/mine"), Path("runs/mine/best.ckpt"), 2, 1, 3.0, 0.1, 9, 0.5)
     monkeypatch.setattr(module, "train", lambda *_, **__: done)
@@ -113,8 +115,8 @@ def test_sources_weights_and_overrides_reach_training(
     Path("mine.toml").write_text('[data]\nsources = ["one.csv"]\n[fit]\nepochs = 1\n')
     calls: list[tuple[object, ...]] = []
 
-    def record(*arguments: object, **_: object) -> object:
-        calls.append(arguments)
+    def record(*arguments: object, **options: object) -> object:
+        calls.append((*arguments, options["sources"]))
         return module.Run(Path("runs/mine"), Path("runs/mine/best.ckpt"), 2, 1, 3.0, 0.1, 9, 0.5)
 
     monkeypatch.setattr(module, "train", record)
@@ -131,9 +133,7 @@ def test_sources_weights_and_overrides_reach_training(
     assert code == 0
     collection = calls[1][1]
     assert [e.weight for e in collection.splits["train"]] == [1.0, 0.25]  # type: ignore[attr-defined]
-    assert Path("runs/mine/source.txt").read_text().split() == [
-        str(tmp_path / "one.csv"), str(tmp_path / "two.csv")
-    ]  # fmt: skip
+    assert calls[1][-1] == [Path("one.csv"), Path("two.csv")]
     code, _, err = run(*two, "--weight", 1)
     assert code == 2
     assert "got 1 weights for 2 sources" in err

@@ -15,6 +15,7 @@ from training_child import kill_after_checkpoint
 from cutline.data import Collection, Example
 from cutline.data.synthetic import shapes
 from cutline.errors import DataError, RecipeError
+from cutline.run_log import read_sources
 from cutline.text import Vocabulary
 from cutline.training.dataloader import Split, TrainingBatches, dev_batches, pad
 from cutline.training.decoders import DecoderOptions
@@ -183,7 +184,8 @@ def test_a_start_that_is_nowhere_is_refused() -> None:
 
 def test_a_run_folder_is_not_overwritten(colours: Collection, tmp_path: Path) -> None:
     run, features = tmp_path / "run", tmp_path / "features"
-    train(fitted(FROZEN, epochs=1), colours, run, features=features)
+    train(fitted(FROZEN, epochs=1), colours, run, features=features, sources=[tmp_path / "a.csv"])
+    assert read_sources(run) == [tmp_path / "a.csv"]
     with pytest.raises(RecipeError, match="resume it with --resume, or name another"):
         train(fitted(FROZEN, epochs=1), colours, run, features=features)
     with pytest.raises(RecipeError, match=r"with fit\.seed 2 instead of 1; expected the same"):

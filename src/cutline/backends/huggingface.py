@@ -13,11 +13,10 @@ import os
 import sys
 import threading
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from cutline.errors import (
 )
 from cutline.image import describe, load_image
 from cutline.options import SearchOptions
+from cutline.parallel import map_in_order
 from cutline.prompts import packaged
 from cutline.regions.describe import RegionCaptioner
 
@@ -148,20 +148,14 @@ class HubCaptioner(RegionCaptioner):
         """Caption any number of pictures in order, in little memory: see `Captioner.stream`.
 
         Batches grow from one picture to `batch_size`, so that the first captions are soon there;
-        the next is read while one is told.
+        the next is read while the model captions one.
         """
         options = options or CaptionOptions()
-        waiting = iter(images)
-        pending: deque[Future[Ready | Caption]] = deque()
         length = 1
-        pool = ThreadPoolExecutor(_READERS, thread_name_prefix="cutline")
-        try:
-            while True:
-                for image in islice(waiting, 2 * length - len(pending)):
-                    pending.append(pool.submit(self._encode, image, options))
-                if not pending:
-                    return
-                batch = [pending.popleft().result() for _ in range(min(length, len(pending)))]
+        work = partial(self._encode, options=options)
+        encoded = map_in_order(work, images, threads=_READERS, ahead=lambda: 2 * length)
+        with closing(encoded):
+            while batch := list(islice(encoded, length)):
                 for failed, run in groupby(batch, lambda each: isinstance(each, Caption)):
                     if failed:
                         captions = [each for each in run if isinstance(each, Caption)]
@@ -170,8 +164,6 @@ class HubCaptioner(RegionCaptioner):
                         captions = self.decode(ready, options)
                     yield from captions
                 length = min(2 * length, options.batch_size)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def _encode(self, image: Picture, options: CaptionOptions) -> Ready | Caption:
         try:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cutline.cli.app import app, examples, given, needing, wording
+from cutline.cli.interrupts import interruptible
 from cutline.errors import RecipeError
 
 DATA = typer.Option(
@@ -88,8 +89,10 @@ def train(
     Exit codes: 0 trained; 1 failed; 2 usage error; 130 stopped.
     """
     name = _recipe_name(recipe, named)
-    with needing("train", "training"):
-        from cutline.run_log import write_sources
+    with (
+        needing("train", "training"),
+        interruptible("To continue, run the same command with --resume."),
+    ):
         from cutline.training.recipe import Recipe
         from cutline.training.sources import load_collection
         from cutline.training.trainer import train as train_run
@@ -100,22 +103,17 @@ def train(
         collection, sources = load_collection(
             chosen, folder, data or (), weight or (), report=_report
         )
-        try:
-            done = train_run(
-                chosen,
-                collection,
-                folder,
-                features=features or folder.parent / "features",
-                resume=resume,
-                devices=devices,
-            )
-        except KeyboardInterrupt:
-            write_sources(folder, sources)
-            print("\nstopped; the same command with --resume continues", file=sys.stderr)
-            raise typer.Exit(130) from None
+        done = train_run(
+            chosen,
+            collection,
+            folder,
+            features=features or folder.parent / "features",
+            resume=resume,
+            devices=devices,
+            sources=sources,
+        )
     if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
         return
-    write_sources(folder, sources)
     if chosen.encoder.features == "regions" and chosen.encoder.regions:
         following = "a run over region features from files can be compared, but not exported"
     else:

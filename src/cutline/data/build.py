@@ -10,7 +10,6 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +30,7 @@ from cutline.errors import (
     ImageUnreadableError,
 )
 from cutline.image import load_image
+from cutline.parallel import map_in_order
 from cutline.similarity import duplicates, fingerprint
 from cutline.tables import escape_formula
 
@@ -136,9 +136,9 @@ def build(
     maker = _ImageMaker(planned, output / "images", options, fetch)
     dropped = list(planned.dropped)
     waiting = [key for key in planned.images if key not in known]
-    pool = ThreadPoolExecutor(workers)
+    results = map_in_order(maker.make, waiting, threads=workers, ahead=8 * workers)
     try:
-        for key, made in zip(waiting, pool.map(maker.make, waiting), strict=True):
+        for key, made in zip(waiting, results, strict=True):
             if isinstance(made, CutlineError):
                 reason = made.reason if isinstance(made, ImageError) else str(made)
                 dropped.append(Dropped(key, "image", "cannot be had or read", reason))
@@ -147,7 +147,7 @@ def build(
                 journal.write(key, made)
             progress(1)
     finally:
-        pool.shutdown(cancel_futures=True)
+        results.close()
         maker.close()
         journal.close()
     kept = _distinct(planned, known, options, dropped)

@@ -12,6 +12,7 @@ import socket
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -339,9 +340,18 @@ def weights_file(name: str) -> Path:
     return Path(getattr(module, locator).get_model_file_path())
 
 
+@lru_cache(maxsize=1)
+def _published(name: str) -> dict[str, Tensor]:
+    """The package's tensors, under the package's names."""
+    source: dict[str, Tensor] = torch.load(
+        weights_file(name), map_location="cpu", weights_only=True
+    )
+    return source
+
+
 def _pretrained(name: str, target: dict[str, Tensor]) -> dict[str, Tensor]:
     """The package's tensors under timm's names: both list the same layers in the same order."""
-    source = torch.load(weights_file(name), map_location="cpu", weights_only=True)
+    source = _published(name)
     shapes = [
         (tuple(a.shape), tuple(b.shape))
         for a, b in zip(source.values(), target.values(), strict=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +22,7 @@ from cutline.atomic import write_whole
 from cutline.data import Example
 from cutline.errors import DataError, ImageError
 from cutline.image import load_image
+from cutline.parallel import map_in_order
 from cutline.preprocess import Transform
 from cutline.training.encoders import (
     STEM_MODULES,
@@ -154,7 +157,7 @@ def extract_trunk_output(
         "view": asdict(view),
     }
     trained = checksum(backbone.trunk)
-    if trained != checksum(Backbone(backbone.name, len(backbone.trunk) - STEM_MODULES).trunk):
+    if trained != _published_checksum(backbone.name, len(backbone.trunk) - STEM_MODULES):
         what["weights"] = trained
     shape = tuple(backbone.trunk(torch.zeros(1, 3, side, side)).shape[1:])
     store = FeatureStore(folder, what, examples, shape)
@@ -163,6 +166,12 @@ def extract_trunk_output(
         return store.fill(_decode(transform, view), forward_features(trunk), progress, unreadable)
     finally:
         trunk.cpu()
+
+
+@cache
+def _published_checksum(name: str, cut: int) -> str:
+    """The checksum of a trunk with the published weights."""
+    return checksum(Backbone(name, cut).trunk)
 
 
 def extract_labels(
@@ -357,7 +366,7 @@ class FeatureStore:
 def _decoded_batches(
     decode: Callable[[Example], Decoded], examples: Sequence[Example]
 ) -> Iterator[list[Decoded | ImageError]]:
-    """Batches in order; the next one is decoded while the caller processes one."""
+    """Batches in order; the next ones are decoded while the caller processes one."""
 
     def attempt(example: Example) -> Decoded | ImageError:
         try:
@@ -365,12 +374,9 @@ def _decoded_batches(
         except ImageError as error:
             return error
 
-    with ThreadPoolExecutor() as pool:
-        waiting = [pool.submit(attempt, example) for example in examples[:BATCH]]
-        for start in range(BATCH, len(examples) + BATCH, BATCH):
-            coming = [pool.submit(attempt, each) for each in examples[start : start + BATCH]]
-            yield [each.result() for each in waiting]
-            waiting = coming
+    with closing(map_in_order(attempt, examples, ahead=2 * BATCH)) as results:
+        while batch := list(islice(results, BATCH)):
+            yield batch
 
 
 def _size_bytes(path: Path) -> int:

@@ -45,6 +45,7 @@ from cutline.run_log import (
     read_json,
     rewind,
     write_json,
+    write_sources,
 )
 from cutline.text import Vocabulary
 from cutline.training.checkpoint import part, read_checkpoint
@@ -68,6 +69,8 @@ from cutline.training.warm_start import Start, word_vectors
 
 __all__ = ["Run", "train"]
 
+_REDRAW_S = 30.0
+
 
 def train(
     recipe: Recipe,
@@ -78,6 +81,7 @@ def train(
     resume: bool = False,
     devices: int = 1,
     vocabulary: Vocabulary | None = None,
+    sources: Sequence[Path] = (),
 ) -> Run:
     """Train a captioner; a killed run continues with `resume`.
 
@@ -89,6 +93,7 @@ def train(
         resume: continue from the run's last checkpoint.
         devices: how many GPUs, or processes if there is none, share every batch.
         vocabulary: the words to learn; by default those of the training captions.
+        sources: where the collection was read from, which the run's folder notes for `export`.
 
     Raises:
         RecipeError: the run folder holds a run already, the resumed run had other options, its
@@ -112,6 +117,7 @@ def train(
     epochs_done = 0
     if loud:
         epochs_done = _open_run(run, recipe, found.train, found.dev, resume)
+        write_sources(run, sources)
         for line in describe_texts(recipe, found, start.vocabulary if start else early):
             print(line, file=sys.stderr)
     lightning.seed_everything(recipe.fit.seed, verbose=False)
@@ -346,10 +352,14 @@ class ProgressBar(RichProgressBar):
 
 
 class RunLogger(Callback):
-    """Writes metrics, learning curves and captions of the first dev images after every epoch."""
+    """Writes metrics and captions of the first dev images after every epoch.
+
+    Learning curves are drawn at the end, and after an epoch if the drawing is half a minute old.
+    """
 
     def __init__(self, run: Path, dev: Sequence[Example], count: int = 10) -> None:
         self.run, self.dev, self.count = run, dev, count
+        self._drawn_s = time.monotonic()
 
     def on_validation_end(
         self, trainer: lightning.Trainer, learner: lightning.LightningModule
@@ -357,10 +367,29 @@ class RunLogger(Callback):
         if not trainer.is_global_zero or not isinstance(learner, Learner):
             return
         add_metrics(self.run / METRICS, trainer.current_epoch, learner.figures)
-        plot_curves(self.run / METRICS, self.run / CURVES)
+        if time.monotonic() - self._drawn_s > _REDRAW_S:
+            self._draw()
         pairs = list(zip(self.dev, learner.captions, strict=True))[: self.count]
         captions = {example.name: " ".join(words) for example, words in pairs}
         add_samples(self.run, trainer.current_epoch + 1, captions)
+
+    def on_fit_end(self, trainer: lightning.Trainer, learner: lightning.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._draw()
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        learner: lightning.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        if trainer.is_global_zero:
+            self._draw()
+
+    def _draw(self) -> None:
+        if (self.run / METRICS).exists():
+            plot_curves(self.run / METRICS, self.run / CURVES)
+        self._drawn_s = time.monotonic()
 
 
 class TimeBudget(Callback):
