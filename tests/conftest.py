@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,17 @@ from cutline.errors import (
     ImageTooLargeError,
     ImageUnreadableError,
 )
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a process of its own compiles nothing again
+sys.dont_write_bytecode = False
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_fsync() -> Iterator[None]:
+    """Leave out `os.fsync`: files of tests need not survive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
