@@ -315,7 +315,7 @@ def test_paths_that_lead_to_no_file(tmp_path: Path) -> None:
     cases = {
         "": "empty",
         str(tmp_path / "none.jpg"): "no such file",
-        str(tmp_path / "broken.jpg"): "leads nowhere",
+        str(tmp_path / "broken.jpg"): "broken link",
         str(tmp_path / "loop.jpg"): "circle",
         str(tmp_path / "file.jpg" / "below.jpg"): "no such file",
         str(tmp_path / ("long" * 100 + ".jpg")): "too long",

@@ -374,7 +374,7 @@ def refuse_taken(folder: Path) -> None:
 
 
 def _user_models() -> Path:
-    """Where the user's bundles are; nowhere, under a `~` of its own, for a user without a home."""
+    """The folder of the user's bundles; a folder that does not exist for a user without a home."""
     home = os.environ.get("CUTLINE_HOME") or "~/.cache/cutline"
     return Path(os.path.expanduser(home), "models")  # noqa: PTH111, the other one raises
 

@@ -4,8 +4,8 @@ CutlineError
 ├── ImageError (ValueError)                  one picture cannot be read; `.source` says which
 │   ├── ImageNotFoundError (FileNotFoundError)    no such file, or a broken link
 │   ├── ImageUnreadableError (PermissionError)    there, but the system refuses to open it
-│   ├── ImageFormatError                          not a picture, or a format without a reader
-│   ├── ImageCorruptError                         a picture cut short or damaged; an empty file
+│   ├── ImageFormatError                          not an image, or an unsupported format
+│   ├── ImageCorruptError                         a truncated or damaged image; an empty file
 │   └── ImageTooLargeError                        more pixels than allowed, known from the header
 ├── VideoError (ValueError)                  a video cannot be read; `.source` says which
 │   ├── VideoNotFoundError (FileNotFoundError)    no such file
@@ -75,7 +75,7 @@ class ImageError(CutlineError, ValueError):
 
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
-    """No file stands at the path, or a link leads nowhere."""
+    """There is no file at the path, or the link is broken."""
 
     code = "image-not-found"
 
@@ -157,7 +157,7 @@ class BundleError(CutlineError, ValueError):
 
 
 class BundleNotFoundError(BundleError, LookupError):
-    """No bundle has that name, and none stands at that path."""
+    """No bundle has that name, and there is none at that path."""
 
     code = "bundle-not-found"
 

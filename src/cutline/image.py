@@ -232,7 +232,7 @@ def open_file(name: str) -> BinaryIO:
         if stat.S_ISDIR(kind) and not os.access(name, os.R_OK):
             raise ImageUnreadableError(name, "the system refuses to open this folder")
         if stat.S_ISDIR(kind):
-            raise ImageFormatError(name, "is a folder; expected a picture")
+            raise ImageFormatError(name, "is a folder; expected an image")
         if not stat.S_ISREG(kind):
             raise ImageFormatError(name, "is a pipe, socket or device; expected a regular file")
         return Path(name).open("rb")
@@ -252,7 +252,7 @@ def open_file(name: str) -> BinaryIO:
             if is_url(name):
                 reason = "is a URL; expected a file: download it first"
             elif Path(name).is_symlink():
-                reason = "a link that leads nowhere"
+                reason = "a broken link"
             raise ImageNotFoundError(name, reason) from error
         raise ImageUnreadableError(name, f"cannot be opened: {error.strerror}") from error
 

@@ -481,7 +481,7 @@ def _read_address(name: str, address: str) -> bytes:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageNotFoundError(name, "no such file") from error
     except IsADirectoryError as error:
-        raise ImageFormatError(name, "is a folder; expected a picture") from error
+        raise ImageFormatError(name, "is a folder; expected an image") from error
     except PermissionError as error:
         raise ImageUnreadableError(name, f"access is denied ({error})") from error
     except Exception as error:  # storage clients raise their own kinds

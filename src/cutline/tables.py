@@ -81,7 +81,7 @@ class Record(NamedTuple):
     Attributes:
         cells: unquoted; empty for a blank line.
         line: the 1-based line of the file on which it begins.
-        raw: the record as it stands in the file, with its line ending.
+        raw: the record as it is in the file, with its line ending.
         problem: what is wrong with its quotation marks; "" if nothing is.
     """
 
@@ -497,7 +497,7 @@ def _sniff_backslash(text: str, dialect: Dialect) -> bool:
 
 
 def _preamble(text: str, dialect: Dialect) -> str:
-    """What stands above the header: a `sep=` line, titles and blank lines."""
+    """The lines above the header: a `sep=` line, titles and blank lines."""
     at = len(dialect.preamble)
     if not dialect.delimiter:
         return dialect.preamble

@@ -64,7 +64,7 @@ class CleanUp:
     squeeze_spaces: bool = True
     """Any run of white space counts as one space."""
     drop_single: bool = False
-    """Drop what stands alone between spaces with one character: a, and full stops set apart."""
+    """Drop single characters between spaces: "a", and separate full stops."""
     filters: str = ""
     """Each of these characters parts words, as a space does (Keras calls them so)."""
     latin_words: bool = True

@@ -44,7 +44,7 @@ class Answered:
     model: str | None = None
     """The model named by the rows with a caption; None if there is none yet."""
     whole_bytes: int = 0
-    """Where the last whole row ends; what stands behind it was cut short."""
+    """Where the last complete row ends; anything after it is truncated."""
 
 
 class Rows(Protocol):
@@ -52,7 +52,7 @@ class Rows(Protocol):
 
     @property
     def header(self) -> bytes:
-        """What stands before the first row; may be empty."""
+        """What precedes the first row; may be empty."""
 
     def encode(self, caption: Caption) -> bytes:
         """One whole record, its newline included; empty if this caption gets no row."""
@@ -255,17 +255,17 @@ def drop_failed(path: Path, rows: ResumableRows) -> int:
 
 
 class ResultFile:
-    """A file of rows that is whole after every row, whenever the process ends.
+    """A file of rows that is complete after every row, whenever the process ends.
 
     Args:
-        path: where; an existing file is refused unless it is empty, `force` or `keep_bytes`.
-        header: written first where the file starts out empty.
+        path: the file; refused if it has content, unless `force` or `keep_bytes` is given.
+        header: written first if the file is empty.
         resumable: whether --resume could continue it.
-        force: replace what is there.
-        keep_bytes: continue an existing file behind so many of its bytes.
+        force: replace an existing file.
+        keep_bytes: continue an existing file after this many bytes.
 
     Raises:
-        OptionError: a file stands there already.
+        OptionError: the file exists.
         OutputError: it cannot be opened.
     """
 
@@ -322,7 +322,7 @@ class ResultFile:
     def _refusal(self, error: OSError) -> OutputError:
         again = ", then run the same command with --resume" if self._resumable else ""
         return OutputError(
-            f"{self.path}: {error.strerror}; every row up to here is whole: make room{again}"
+            f"{self.path}: {error.strerror}; earlier rows are complete: make room{again}"
         )
 
 
@@ -359,10 +359,10 @@ class StreamWriter:
 
 
 class Sidecars:
-    """A `.txt` of the same name beside each picture, one caption a line, best first.
+    """A `.txt` file of the same name next to each image, one caption per line, best first.
 
     Args:
-        force: replace sidecars that were there before.
+        force: replace sidecars that existed before.
     """
 
     def __init__(self, *, force: bool = False) -> None:
@@ -371,22 +371,22 @@ class Sidecars:
 
     @staticmethod
     def path(picture: str | Path) -> Path:
-        """Where the sidecar of a picture stands."""
+        """The path of an image's sidecar."""
         return Path(picture).parent / f"{Path(picture).stem}.txt"
 
     @classmethod
     def stands_beside(cls, picture: Path) -> bool:
-        """Whether the picture has a sidecar already."""
+        """Whether the image has a sidecar already."""
         try:
             return cls.path(picture) != picture and cls.path(picture).exists()
         except OSError:
             return False
 
     def write(self, caption: Caption) -> None:
-        """Write one caption beside its picture, under a temporary name first.
+        """Write one caption to its image's sidecar, under a temporary name first.
 
         Raises:
-            OutputError: the folder refuses it, or another text stands there; `errno` is that of
+            OutputError: the folder refuses it, or it holds another text; `errno` is that of
                 the system's refusal.
         """
         if is_address(caption.source):
@@ -404,7 +404,7 @@ class Sidecars:
 
 
 def _content(path: Path) -> bytes | None:
-    """What stands in a file; None if there is no such file."""
+    """A file's content; None if there is no such file."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -60,7 +60,7 @@ class Ready:
     Attributes:
         source: as in `Caption.source`.
         inputs: tensors by name; those of several pictures follow each other on the first axis.
-        shapes: of each of these; pictures that have the same are told together.
+        shapes: of each of these; images with the same shapes are decoded together.
         checksum: of the pixels; with the seed it decides every draw.
     """
 
@@ -173,7 +173,7 @@ class HubCaptioner(RegionCaptioner):
             return Caption(describe(bare), model=self.name, error=error)
 
     def encode(self, image: Picture, options: CaptionOptions) -> Ready:
-        """Read one picture and make it ready for the model: the first half of captioning.
+        """Read one image and prepare it for the model: the first step of captioning.
 
         Raises:
             ImageError: it cannot be read.
@@ -203,7 +203,7 @@ class HubCaptioner(RegionCaptioner):
             return Ready(describe(bare), dict(inputs), shapes, zlib.crc32(picture.tobytes()))
 
     def decode(self, encoded: Sequence[Ready], options: CaptionOptions) -> list[Caption]:
-        """Caption what was looked at, together where shapes allow it: the second half.
+        """Caption encoded images, in batches of equal shapes: the second step of captioning.
 
         Args:
             encoded: from `encode`, with the same options.

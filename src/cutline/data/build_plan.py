@@ -103,7 +103,7 @@ class Planned:
         captions: without blank ones.
         written_by: their authors; "" if unknown.
         split: as the source says; "" if it does not.
-        source: the split that the caption file's name stands for; "" if none.
+        source: the split that the caption file's name denotes; "" if none.
         unique: whether no other image of the plan has the same file name.
     """
 

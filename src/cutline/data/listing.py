@@ -25,7 +25,7 @@ class Entry:
         written_by: the author of each caption; "" if unknown.
         split: by its name here (train, dev, test, rest); "" if none is given.
         rank: the position in the list of its split, where there is a list.
-        source: the split that the file's own name stands for; "" if it stands for none.
+        source: the split that the file's name denotes; "" if none.
     """
 
     name: str

@@ -34,7 +34,7 @@ def read(
     unsplit: bool = False,
     faults: Literal["refuse", "drop", "keep"] = "refuse",
 ) -> Collection:
-    """Read captioned images in whichever known form they are.
+    """Read captioned images in any supported format.
 
     Recognised are COCO captions (Chen et al., 2015; `captions_*.json` of 2014 or 2017, or one
     file), Karpathy's split file (`dataset_coco.json` and its like; Karpathy and Fei-Fei, 2015),

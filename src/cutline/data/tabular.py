@@ -21,7 +21,7 @@ IMAGE_COLUMNS = (
     *("filepath", "file", "path", "img", "img_path", "img_name", "photo", "picture"),
     *("image_url", "url", "image_id", "img_id"),
 )
-"""Names by which a column of images is recognised, best first; case, spaces and hyphens aside."""
+"""Names of image columns, best first; case, spaces and hyphens do not matter."""
 
 CAPTION_COLUMNS = (
     *("caption", "captions", "comment", "comments", "sentence", "sentences", "description"),

@@ -42,67 +42,73 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "bad-request": Kind(400, "Bad request", "The request is not valid HTTP, JSON or multipart."),
-    "unauthorized": Kind(401, "API key needed", "The request names no API key that is known here."),
-    "host-refused": Kind(403, "Host refused", "The Host header names no host that is served here."),
+    "unauthorized": Kind(401, "API key required", "The request has no valid API key."),
+    "host-refused": Kind(
+        403, "Host refused", "This service does not serve the host in the Host header."
+    ),
     "url-refused": Kind(
         403,
         "URL refused",
-        "The URL, or one it redirects to, leads to an address that is not public.",
+        "The URL, or a URL it redirects to, resolves to an address that is not public.",
     ),
-    "not-found": Kind(404, "Not found", "Nothing is served at this path."),
+    "not-found": Kind(404, "Not found", "This path does not exist."),
     "method-not-allowed": Kind(
-        405, "Method not allowed", "This path is served, but not with this method; see Allow."
+        405, "Method not allowed", "This path does not support this method; see the Allow header."
     ),
     "upload-too-slow": Kind(408, "Upload too slow", "The body did not arrive in time."),
-    "body-too-large": Kind(413, "Body too large", "The body is larger than is accepted here."),
+    "body-too-large": Kind(413, "Body too large", "The request body exceeds the limit."),
     "image-too-large": Kind(
         413,
         "Image too large",
-        "The picture has more bytes, or by its header more pixels, than allowed.",
+        "The image exceeds the limit in bytes, or in pixels by its header.",
     ),
-    "too-many-images": Kind(413, "Too many images", "One request names more images than allowed."),
+    "too-many-images": Kind(413, "Too many images", "The request has more images than allowed."),
     "image-format": Kind(
-        415, "Not a picture read here", "The bytes are no picture, or of a format without a reader."
+        415, "Unsupported image format", "The file is not an image, or its format is not supported."
     ),
     "media-type": Kind(
-        415, "Media type not read here", "The body is neither multipart/form-data nor JSON."
+        415, "Unsupported media type", "The body is neither multipart/form-data nor JSON."
     ),
     "invalid-request": Kind(
         422, "Invalid request", "A field is missing, unknown, or out of its range; see `errors`."
     ),
-    "url-invalid": Kind(422, "No URL", "The URL is none, or names no valid host."),
-    "image-corrupt": Kind(422, "Damaged picture", "The picture is empty, cut short or damaged."),
+    "url-invalid": Kind(422, "Invalid URL", "The URL is malformed, or its host is not valid."),
+    "image-corrupt": Kind(422, "Damaged image", "The image is empty, truncated or damaged."),
     "content-refused": Kind(
         422, "Content refused", "The model, or its server's filter, declines to describe the image."
     ),
-    "rate-limited": Kind(429, "Too many requests", "This client asked too often; see Retry-After."),
+    "rate-limited": Kind(
+        429, "Too many requests", "This client exceeded the rate limit; see Retry-After."
+    ),
     "headers-too-large": Kind(431, "Headers too large", "The request's headers are too large."),
-    "internal": Kind(500, "Internal error", "Something failed here; the log has the request's id."),
+    "internal": Kind(
+        500, "Internal error", "The service failed; its log contains the request's id."
+    ),
     "fetch-failed": Kind(
-        502, "Fetch failed", "The URL could not be fetched, or answered an error."
+        502, "Fetch failed", "The URL could not be fetched, or its server returned an error."
     ),
     "model-failed": Kind(
-        502, "Model failed", "The server that runs the model answered an error; see `detail`."
+        502, "Model failed", "The server that runs the model returned an error; see `detail`."
     ),
     "model-unavailable": Kind(
         503,
         "Model unavailable",
-        "The server that runs the model is busy, limits the rate or does not answer; see "
+        "The server that runs the model is busy, limits the rate or does not respond; see "
         "Retry-After.",
     ),
-    "busy": Kind(503, "Busy", "As much is waiting as is accepted; see Retry-After."),
+    "busy": Kind(503, "Busy", "The queue is full; see Retry-After."),
     "not-ready": Kind(503, "Not ready", "No model is loaded yet, or the service is shutting down."),
     "video-too-large": Kind(
         413, "Video too large", "The video has more bytes, pixels or seconds than allowed."
     ),
     "video-format": Kind(
-        415, "Not a video read here", "The bytes are no video, or its codec has no decoder."
+        415, "Unsupported video format", "The file is not a video, or its codec is not supported."
     ),
-    "video-corrupt": Kind(422, "Damaged video", "The video is empty, cut short or damaged."),
-    "no-video": Kind(501, "Videos not supported", "cutline[video] is not installed here."),
-    "fetch-timeout": Kind(504, "Fetch took too long", "The URL's server did not answer in time."),
+    "video-corrupt": Kind(422, "Damaged video", "The video is empty, truncated or damaged."),
+    "no-video": Kind(501, "Videos not supported", "cutline[video] is not installed."),
+    "fetch-timeout": Kind(504, "Fetch timed out", "The URL's server did not respond in time."),
 }
-"""Every code there is."""
+"""All problem codes."""
 
 MODEL_SERVER = frozenset({"content-refused", "model-failed", "model-unavailable"})
 """The codes of a model behind another server."""
@@ -177,4 +183,4 @@ def problem_of(error: CutlineError) -> ProblemError:
             headers = {"Retry-After": str(wait_s)}
             return ProblemError("model-unavailable", str(error), headers=headers)
         return ProblemError("model-failed", str(error))
-    return ProblemError("internal", "The model failed on this picture.")
+    return ProblemError("internal", "The model failed on this image.")

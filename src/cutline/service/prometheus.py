@@ -24,7 +24,7 @@ class Metrics:
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
         self.errors = Counter(
-            "cutline_errors", "Problems told, of requests and of single images.", ["code"],
+            "cutline_errors", "Problems of requests and of single images.", ["code"],
             registry=self.registry,
         )  # fmt: skip
         self.images = Counter(

@@ -172,7 +172,9 @@ class PageContext(_Model):
     link_text: Annotated[
         str, Field(max_length=MAX_CONTEXT, description="The link's or button's other text.")
     ] = ""
-    button: Annotated[Flag, Field(description="Whether it stands in a button, or is one.")] = False
+    button: Annotated[Flag, Field(description="Whether the image is in a button, or is one.")] = (
+        False
+    )
     caption: Annotated[str, Field(max_length=MAX_CONTEXT, description="Its figcaption's text.")] = (
         ""
     )

@@ -1,4 +1,4 @@
-"""A trained run -> a bundle; nothing is written unless torch and the exported graphs agree."""
+"""Export of a run as a bundle, which is written only if torch and the graphs agree."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def compress(graph: Path, *, int8: bool, least: int = 4096) -> None:
 
 
 def check_parity(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]) -> None:
-    """Refuse graphs that do not say what torch says: features, one step, whole captions.
+    """Check that graphs give the same as torch: features, one step, complete captions.
 
     Args:
         trained: the model in torch.
@@ -239,7 +239,7 @@ def check_parity(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]
         pixels: (B,3,S,S), images to compare on; for a detector, a single image (1,3,H,W).
 
     Raises:
-        ParityError: they differ by more than rounding.
+        ParityError: they differ by more than rounding error.
     """
     if isinstance(trained.encoder, DetectorEncoder):
         check_detector(trained, runtime, pixels)
@@ -289,26 +289,26 @@ def check_detector(trained: Trained, runtime: Runtime, pixels: NDArray[np.float3
 
 
 def check_decoder(
-    decoder: Decoder, runtime: Runtime, features: Tensor, seen: NDArray[np.float32]
+    decoder: Decoder, runtime: Runtime, features: Tensor, exported: NDArray[np.float32]
 ) -> None:
-    """The part of `check_parity` that begins with features (B,N,D), torch's and those `seen`."""
+    """The part of `check_parity` after the encoder: features (B,N,D) of torch and of the graphs."""
     bos = np.full((len(features), 1), Vocabulary.bos)
     with torch.no_grad():
         stepper = TorchStepper(decoder)
         state = stepper.start(features)
         logprobs, attention, _ = stepper.step(state, bos)
-        said = _captions(stepper, state, len(features))
-    start = runtime.start(seen)
-    ran, looked, _ = runtime.step(start, bos)
-    _agree("logprobs", logprobs, ran)
-    _agree("attention", attention, looked)
-    for mine, exported in zip(said, _captions(runtime, start, len(features)), strict=True):
-        if mine != exported:
-            raise ParityError(f"got the caption {exported}; torch says {mine}")
+        expected = _captions(stepper, state, len(features))
+    start = runtime.start(exported)
+    exported_logprobs, exported_attention, _ = runtime.step(start, bos)
+    _agree("logprobs", logprobs, exported_logprobs)
+    _agree("attention", attention, exported_attention)
+    for ours, theirs in zip(expected, _captions(runtime, start, len(features)), strict=True):
+        if ours != theirs:
+            raise ParityError(f"got the caption {theirs}; torch gives {ours}")
 
 
 def _agree(what: str, ours: Any, theirs: NDArray[np.float32] | None) -> None:
-    """Refuse what torch and an engine say of the same thing, if it differs."""
+    """Check that outputs of torch and of an engine agree."""
     if (ours is None) != (theirs is None):
         raise ParityError(f"got {what} from one of torch and ONNX; expected both or neither")
     if ours is None or theirs is None:
@@ -332,7 +332,7 @@ def log_prior(
 ) -> NDArray[np.float32]:
     """(V,) log-frequencies of words in captions, in nats, centred on their mean in running text.
 
-    Special ids stand at 0, and so do words or pieces that do not occur.
+    Special ids have 0, and so do words or pieces that do not occur.
     """
     captions = (clean_up.words(caption) for example in examples for caption in example.captions)
     counts = Counter(token for words in captions for token in vocabulary.encode(words))
@@ -421,19 +421,19 @@ def _pixels(
     transform: Transform | DetectorTransform, examples: Sequence[Example], most: int = 16
 ) -> list[NDArray[np.float32]]:
     """The first images that can be read, each (3,H,W)."""
-    seen: list[NDArray[np.float32]] = []
+    found: list[NDArray[np.float32]] = []
     for example in examples:
-        if len(seen) == most:
+        if len(found) == most:
             break
         with contextlib.suppress(ImageError):
-            seen.append(transform(load_image(example.image)))
-    if not seen:
+            found.append(transform(load_image(example.image)))
+    if not found:
         raise DataError(f"got {len(examples)} pictures of which none can be read; expected some")
-    return seen
+    return found
 
 
 def _stages(run: Path) -> list[dict[str, Any]]:
-    """The recipes of a run and of what it started from, first things first."""
+    """The recipes of a run and of the runs before it, oldest first."""
     recipe = json.loads((run / "recipe.json").read_text())
     name = recipe["fit"]["start_from"]
     start = Path(name).parent if name.endswith(".ckpt") else Path(name)
@@ -460,7 +460,7 @@ def export(
     checkpoint: str = "best.ckpt",
     doing: Callable[[str], object] = lambda _: None,
 ) -> Bundle:
-    """Turn a training run into a bundle, measured on the dev split on the way.
+    """Export a training run as a bundle and measure it on the dev split.
 
     Args:
         run: what `train` wrote.
@@ -468,17 +468,17 @@ def export(
         output: the bundle's folder; its last part is the bundle's name.
         summary: one sentence for a list of models.
         options: the search that suits the model.
-        card: the model card in Markdown; the measured scores are put below it.
-        word_bias: how strongly common words are held back.
+        card: the model card in Markdown; the measured scores are appended.
+        word_bias: how strongly frequent words are penalised.
         checkpoint: which of the run's checkpoints.
-        doing: told of each step as it begins.
+        doing: called with the name of each step as it begins.
 
     Raises:
-        ParityError: torch and the exported graphs disagree.
-        OutputError: the folder is there already, or cannot be written.
+        ParityError: torch and the exported graphs differ.
+        OutputError: the folder exists, or cannot be written.
         RecipeError: there is no such run, or its region features were read from files.
         WeightsError: the weights of its detector are missing.
-        DataError: the dev split is not there, or none of its pictures can be read.
+        DataError: there is no dev split, or none of its images can be read.
     """
     refuse_taken(output)
     doing("reading the run")

@@ -133,6 +133,7 @@ def train(
             write_json(run / DETECTOR_FILE, {"sha256": file_checksum(recipe.encoder)})
         if resumed:
             rewind(run, epochs_done)
+    lightning.seed_everything(recipe.fit.seed, verbose=False)  # whatever was cached or computed
     learner = _learner(recipe, vocabulary, prepared, start)
     trainer = _trainer(recipe, run, prepared.texts.dev, devices)
     with warnings.catch_warnings():

@@ -216,7 +216,7 @@ def parse_answer(text: str) -> ChatAlt | str:
 
 
 def find_object(text: str) -> dict[str, Any] | None:
-    """The first JSON object in a text, wherever it stands; None if there is none."""
+    """The first JSON object anywhere in a text; None if there is none."""
     decoder = json.JSONDecoder(strict=False)
     for place in [found.start() for found in re.finditer(r"\{", text)][:20]:
         for candidate in (text[place:], re.sub(r",\s*([}\]])", r"\1", text[place:])):

@@ -77,7 +77,7 @@ def page_data(
         decision: what it is for.
         others: other occurrences of the same image, whose alts describe it.
         glossary: what the site calls things.
-        shared: whether the image stands on many pages, as part of their layout; the title, heading
+        shared: whether the image is on many pages, as part of their layout; the title, heading
             and text of one of them then say nothing of it.
     """
     alts = dict.fromkeys(
