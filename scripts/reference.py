@@ -177,11 +177,14 @@ def settings() -> str:
 
 
 def rules() -> str:
-    """The rules of the decision tree, in their order."""
+    """The rules of the decision tree, in their order, and the lint rules."""
     from cutline.site.decide.decision_tree import RULES
+    from cutline.site.decide.lint_rules import LINT_RULES
 
     lines = [
-        "# Decision rules",
+        "# Rules",
+        "",
+        "## Decision rules",
         "",
         "Cutline applies these rules in order; the first that matches decides.",
         "See [how Cutline decides](../explanation/decision-tree.md).",
@@ -193,6 +196,21 @@ def rules() -> str:
         source = f"[source]({rule.reference})" if rule.reference.startswith("http") else ""
         lines.append(f"| `{rule.name}` | {_cell(rule.condition)} | {source or rule.reference} |")
     lines += ["| `informative` | None of the above. | |", ""]
+    lines += [
+        "## Lint rules",
+        "",
+        "`cutline site lint` and drafts use these rules. An error fails WCAG, a warning is probably "
+        "a problem, and a note is about style.",
+        "",
+        "| Rule | Severity | Reported if | WCAG |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{rule.name}` | {rule.severity.value} | {_cell(rule.condition)} "
+        f"| {rule.reference.removeprefix('WCAG ')} |"
+        for rule in LINT_RULES.values()
+    ]
+    lines.append("")
     return "\n".join(lines)
 
 

@@ -52,9 +52,9 @@ def is_run(words: list[str]) -> bool:
 def home(tmp_path: Path) -> Path:
     """A reader's folder: a photograph, a folder of photographs, and a small website."""
     samples = ROOT / "samples"
-    shutil.copy(samples / "cat.jpg", tmp_path / "dog.jpg")
-    (tmp_path / "holiday").mkdir()
-    shutil.copy(samples / "sheep.jpg", tmp_path / "holiday" / "1.jpg")
+    (tmp_path / "samples").mkdir()
+    for name in ("cat.jpg", "sheep.jpg"):
+        shutil.copy(samples / name, tmp_path / "samples" / name)
     shutil.copy(samples / "cat.jpg", tmp_path / "2.png")
     shutil.copy(samples / "sheep.jpg", tmp_path / "street.jpg")
     (tmp_path / "photos").mkdir()

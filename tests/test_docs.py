@@ -14,6 +14,7 @@ from cutline.cli import app
 from cutline.service.schema import AltOptions, PageContext
 from cutline.service.settings import Settings
 from cutline.site.decide.decision_tree import RULES
+from cutline.site.decide.lint_rules import LINT_RULES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,6 +72,8 @@ def test_the_reference_has_every_setting_rule_and_field(reference: Path) -> None
     rules = (reference / "rules.md").read_text(encoding="utf-8")
     positions = [rules.index(f"| `{rule.name}` |") for rule in RULES]
     assert positions == sorted(positions)
+    for name in LINT_RULES:
+        assert f"| `{name}` |" in rules
     rest = (reference / "rest.md").read_text(encoding="utf-8")
     for model in (PageContext, AltOptions):
         for name in model.model_fields:

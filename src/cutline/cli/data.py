@@ -33,6 +33,7 @@ DATA = typer.Argument(
     "with a .txt each.",
     show_default=False,
 )
+DATASETS = typer.Argument(metavar="DATA...", help=DATA.help, show_default=False)
 IMAGES = typer.Option(metavar="DIR", help="The folder of the images, if not near the captions.")
 SPLIT_FILE = typer.Option(
     metavar="FILE", help="File that assigns images to splits: JSON or a table."
@@ -185,7 +186,7 @@ def show(
     )
 )
 def check(
-    paths: Annotated[list[Path], DATA],
+    paths: Annotated[list[Path], DATASETS],
     images: Annotated[Path | None, IMAGES] = None,
     image_column: Annotated[str | None, IMAGE_COLUMN] = None,
     caption_column: Annotated[str | None, CAPTION_COLUMN] = None,

@@ -24,6 +24,7 @@ from cutline.site.decide.bad_alts import (
     spoken,
     words_of,
 )
+from cutline.site.decide.lint_rules import LINT_RULES
 from cutline.site.model import Alt, Finding, ImageOccurrence, Kind, Severity
 from cutline.site.url_words import is_picture, name_words, split
 
@@ -101,6 +102,17 @@ def says_nothing(text: str) -> bool:
     )
 
 
+def _finding(
+    name: str,
+    message: str,
+    severity: Severity | None = None,
+    occurrence: ImageOccurrence | None = None,
+) -> Finding:
+    """A finding of a rule, with the rule's severity unless another is given."""
+    rule = LINT_RULES[name]
+    return Finding(name, severity or rule.severity, message, rule.reference, occurrence)
+
+
 # Missing names.
 
 
@@ -108,11 +120,9 @@ def _unnamed(occurrence: ImageOccurrence) -> Iterator[Finding]:
     decorative = occurrence.role.lower().split()[:1] in (["presentation"], ["none"])
     exposing = "" if occurrence.hidden else _exposing_attribute(occurrence.markup)
     if exposing and (decorative or (occurrence.kind is Kind.IMG and occurrence.alt == "")):
-        yield Finding(
+        yield _finding(
             "presentation-role-conflict",
-            Severity.WARNING,
             f"it is marked as decorative, but {exposing} makes browsers show it; drop one of them",
-            "WCAG 1.1.1, F39",
         )
     if (
         occurrence.alt == ""
@@ -120,100 +130,67 @@ def _unnamed(occurrence: ImageOccurrence) -> Iterator[Finding]:
         and occurrence.kind is Kind.IMG
         and not decorative
     ):
-        yield Finding(
+        yield _finding(
             "decorative-title",
-            Severity.WARNING,
             f'alt="" says that it is decorative, its title "{occurrence.title.strip()}" '
             "that it is not",
-            "WCAG 1.1.1, H67",
         )
     if occurrence.hidden or occurrence.noscript or occurrence.kind in (Kind.CSS, Kind.ROW):
         return
     if occurrence.name_or_title or occurrence.alt_state is Alt.PRESENT:
         return
     if occurrence.alt_state is Alt.WHITESPACE and not decorative:
-        yield Finding(
+        yield _finding(
             "whitespace",
-            Severity.ERROR,
             'its alt has only spaces; describe it, or write alt="" if it is decorative',
-            "WCAG 1.1.1, F65, H67",
         )
     elif not decorative or exposing:
         yield from _without_alt(occurrence)
     if occurrence.link and not occurrence.link_text.strip() and occurrence.kind is not Kind.AREA:
-        yield Finding(
-            "link-name",
-            Severity.ERROR,
-            "the link around it has no text; say in the alt where it leads",
-            "WCAG 2.4.4 and 4.1.2, F89, H30",
-        )
+        yield _finding("link-name", "the link around it has no text; say in the alt where it leads")
 
 
 def _without_alt(occurrence: ImageOccurrence) -> Iterator[Finding]:
     if occurrence.kind in (Kind.IMG, Kind.MARKDOWN) and occurrence.alt is None:
-        yield Finding(
-            "image-alt",
-            Severity.ERROR,
-            'it has no alt; describe it, or write alt="" if it is decorative',
-            "WCAG 1.1.1, F65, H37",
+        yield _finding(
+            "image-alt", 'it has no alt; describe it, or write alt="" if it is decorative'
         )
     elif occurrence.kind in (Kind.PICTURE, Kind.CHART) and occurrence.alt is None:
-        yield Finding(
+        yield _finding(
             "document-alt",
-            Severity.ERROR,
             f"the {occurrence.kind} has no alt text; describe it, or mark it as decorative",
-            "WCAG 1.1.1, F65",
         )
     elif occurrence.kind is Kind.INPUT:
-        yield Finding(
-            "input-image-alt",
-            Severity.ERROR,
-            "an image button without a name; say in its alt what it does",
-            "WCAG 1.1.1 and 4.1.2, F65, H36",
+        yield _finding(
+            "input-image-alt", "an image button without a name; say in its alt what it does"
         )
     elif occurrence.kind is Kind.AREA and occurrence.link:
-        yield Finding(
-            "area-alt",
-            Severity.ERROR,
-            "an area of an image map without a name; say in its alt where it leads",
-            "WCAG 1.1.1, 2.4.4 and 4.1.2, F65, H24",
+        yield _finding(
+            "area-alt", "an area of an image map without a name; say in its alt where it leads"
         )
     elif occurrence.kind is Kind.ROLE_IMG:
-        yield Finding(
-            "role-img-alt",
-            Severity.ERROR,
-            "role=img without a name; give it an aria-label",
-            "WCAG 1.1.1, ARIA6",
-        )
+        yield _finding("role-img-alt", "role=img without a name; give it an aria-label")
     elif occurrence.kind is Kind.SVG and _ALT_ATTRIBUTE.search(occurrence.markup):
-        yield Finding(
+        yield _finding(
             "svg-img-alt",
-            Severity.ERROR,
             "an SVG has no alt attribute, so nothing reads this one; give it role=img and an "
             "aria-label",
-            "WCAG 1.1.1, ARIA6",
         )
     elif occurrence.kind is Kind.SVG and occurrence.role.strip():
-        yield Finding(
+        yield _finding(
             "svg-img-alt",
-            Severity.ERROR,
             "an SVG that is one image and has no name; give it a title or an aria-label",
-            "WCAG 1.1.1, ARIA6",
         )
     elif occurrence.kind is Kind.SVG and occurrence.source:
-        yield Finding(
+        yield _finding(
             "svg-image",
-            Severity.ERROR,
             "an SVG that shows a picture and has no name; give it role=img and an aria-label",
-            "WCAG 1.1.1, ARIA6",
         )
     elif occurrence.kind is Kind.OBJECT:
-        yield Finding(
+        yield _finding(
             "object-alt",
-            Severity.ERROR,
-            "an object without a name; give it an aria-label or a title, for what stands within it "
+            "an object without a name; give it an aria-label or a title, because its content "
             "is shown only where it fails",
-            "WCAG 1.1.1, ARIA6",
         )
 
 
@@ -223,33 +200,21 @@ def _without_alt(occurrence: ImageOccurrence) -> Iterator[Finding]:
 def _worded(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
     yield from _no_words(alt, occurrence)
     if where := _text_repeating(alt, occurrence):
-        yield Finding(
-            "image-redundant-alt",
-            Severity.WARNING,
-            f'the {where} says the same, so it is read twice; write alt=""',
-            "WCAG 1.1.1, H2",
+        yield _finding(
+            "image-redundant-alt", f'the {where} says the same, so it is read twice; write alt=""'
         )
     if lists_keywords(alt):
-        yield Finding(
+        yield _finding(
             "keyword-stuffing",
-            Severity.WARNING,
             "it lists keywords; write one sentence for somebody who does not see the picture",
-            "WCAG 1.1.1, G94",
         )
     if len(alt.strip()) > MAX_CHARS:
-        yield Finding(
+        yield _finding(
             "too-long",
-            Severity.NOTE,
             f"{len(alt.strip())} characters; aim under {MAX_CHARS} and describe the rest beside it",
-            "WCAG 1.1.1, G95",
         )
     if alt != " ".join(alt.split()):
-        yield Finding(
-            "stray-space",
-            Severity.NOTE,
-            "it has line breaks or extra spaces; remove them",
-            "WCAG 1.1.1",
-        )
+        yield _finding("stray-space", "it has line breaks or extra spaces; remove them")
 
 
 def _no_words(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
@@ -262,56 +227,38 @@ def _no_words(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
     if template and split(occurrence.page).scheme not in ("http", "https"):
         return  # a template expression, replaced when the page is served
     if template or is_placeholder(alt, url):
-        yield Finding(
-            "placeholder",
-            Severity.ERROR,
-            f'"{shown}" is a placeholder; say what the picture shows',
-            "WCAG 1.1.1, F30",
-        )
+        yield _finding("placeholder", f'"{shown}" is a placeholder; say what the picture shows')
     elif is_generated(alt):
-        yield Finding(
-            "generated",
-            Severity.WARNING,
-            "a program wrote this alt and nobody has checked it; check or replace it",
-            "WCAG 1.1.1, F30",
+        yield _finding(
+            "generated", "a program wrote this alt and nobody has checked it; check or replace it"
         )
     elif severity := names_file(alt, url):
         seems = "is" if severity is Severity.ERROR else "looks like"
-        yield Finding(
+        yield _finding(
             "filename",
-            severity,
             f'"{shown}" {seems} the name of a file; say what the picture shows',
-            "WCAG 1.1.1, F30",
+            severity,
         )
     elif plain in _DECORATION or (plain in _MAYBE_DECORATION and _is_small(occurrence)):
-        yield Finding(
+        yield _finding(
             "decorative-alt",
-            Severity.ERROR if plain in _DECORATION else Severity.WARNING,
             f'"{shown}" is of no use when it is read out; write alt=""',
-            "WCAG 1.1.1, F38, F39",
+            Severity.ERROR if plain in _DECORATION else Severity.WARNING,
         )
     elif is_vague(alt) and not (functional and plain in _ACTIONS):
-        yield Finding(
-            "vague",
-            Severity.WARNING,
-            f'"{shown}" could be any picture; say what is in this one',
-            "WCAG 1.1.1, F30",
-        )
+        yield _finding("vague", f'"{shown}" could be any picture; say what is in this one')
     elif functional and icon_shown(alt, occurrence.link, occurrence.page):
-        yield Finding(
+        yield _finding(
             "icon-not-action",
-            Severity.WARNING,
             f'"{shown}" says what the icon shows; say what the '
             f"{'button does' if _is_button(occurrence) else 'link leads to'}",
-            "WCAG 1.1.1 and 2.4.4, H30, H36",
         )
     elif prefix := redundant_prefix(alt):
         photo = "photo" in prefix.lower()
-        yield Finding(
+        yield _finding(
             "redundant-prefix",
-            Severity.NOTE if photo else Severity.WARNING,
             f'screen readers say that it is an image; leave out "{prefix.strip()}"',
-            "WCAG 1.1.1, H37",
+            Severity.NOTE if photo else Severity.WARNING,
         )
 
 
@@ -365,12 +312,10 @@ def _repeated(occurrences: Sequence[ImageOccurrence]) -> Iterator[Finding]:
         pictures = {_picture_key(occurrence) for occurrence in same}
         if len(pictures) > 1 and len({occurrence.link for occurrence in same} | {""}) != 2:
             for occurrence in same:
-                yield Finding(
+                yield _finding(
                     "repeated",
-                    Severity.WARNING,
                     f"{len(pictures)} different pictures of this page have this alt",
-                    "WCAG 1.1.1, F30",
-                    occurrence,
+                    occurrence=occurrence,
                 )
 
 
