@@ -211,9 +211,12 @@ class CaptionJob:
         sidecars = Sidecars(force=self.options.force) if self.options.sidecar else None
         groups, self._todo = self._todo or iter(()), None
         reads = getattr(captioner, "reads_references", False)
+
+        def inputs(images: Iterable[Source]) -> Iterable[Any]:
+            return images if reads else read_ahead(images, options.limits)
+
         captions = chain.from_iterable(
-            captioner.stream(images if reads else read_ahead(images, options.limits), options)
-            for images in groups
+            captioner.stream(inputs(images), options) for images in groups
         )
         deliver(
             captions,
