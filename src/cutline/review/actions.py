@@ -169,9 +169,7 @@ class ReviewActions:
         known = {name: _visible(name, getattr(occurrence, name)) for name in _CONTEXT}
         known["link"] = printable(self.store.named(occurrence.link))
         known["stands"] = current_alt(occurrence)
-        if occurrence.place:
-            title = occurrence.page_title or _page_name(occurrence)
-            known["page_title"] = printable(f"{title}, {occurrence.place}")
+        known["page_title"] = printable(occurrence.title_and_place)
         decision = draft.decision if draft else None
         alt = _alt(stored)
         same, candidates = self._candidates(stored)

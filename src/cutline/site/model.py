@@ -112,6 +112,12 @@ class ImageOccurrence:
     place: str = ""
 
     @property
+    def title_and_place(self) -> str:
+        """The page's title, in a document with the place: "Sales, slide 3"; "" without both."""
+        different = self.place if self.place != self.page_title else ""
+        return ", ".join(filter(None, (self.page_title, different)))
+
+    @property
     def name_or_title(self) -> str:
         """What names it besides its alt; an Office program does not read a title to anybody."""
         has_title = self.kind not in (Kind.PICTURE, Kind.CHART)

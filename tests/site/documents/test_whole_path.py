@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import made_documents as made
@@ -142,3 +143,14 @@ def test_findings_for_continuous_integration_name_the_slide(folder: Path) -> Non
     findings = list(site.lint_files([folder / "d.pptx"]))
     assert '"slide 1: ppt/media/image1.png: the picture has no alt text' in to_sarif(findings)
     assert any("::slide 1: ppt/media/image1.png" in line for line in to_github(findings))
+
+
+def test_reviewers_see_the_place_and_the_name_of_the_picture(folder: Path, tmp_path: Path) -> None:
+    store, sheet = tmp_path / "site.cutline", io.StringIO()
+    site.scan(store, folder)
+    site.draft(store, standin.StandIn())
+    site.write_reviews(store, sheet)
+    assert "slide 1 / [picture]" in sheet.getvalue()
+    assert "Chapter 1 / [picture]" in sheet.getvalue()
+    names = {card.name for card in site.report(store).cards}
+    assert names <= {"a.png", "image1.png", "image2.png"}

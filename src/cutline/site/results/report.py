@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from cutline.errors import CutlineError, OutputError
 from cutline.image import load_image
@@ -36,6 +36,7 @@ from cutline.site.model import (
 from cutline.site.pages.alt_markup import with_alt
 from cutline.site.pages.write_rules import WriteOptions
 from cutline.site.store.store import Counts, Store, StoredOccurrence, now
+from cutline.site.url_words import tail
 from cutline.templating import data_uri, render
 
 JSON_VERSION = 1
@@ -512,7 +513,6 @@ def _collect(cards: dict[tuple[object, ...], Card], stored: StoredOccurrence, st
     if known := cards.get((status, *key)):
         cards[status, *key] = replace(known, uses=known.uses + 1)
         return
-    path = unquote(urlsplit(occurrence.url).path) if occurrence.url else ""
     cards[status, *key] = Card(
         status,
         text,
@@ -520,7 +520,7 @@ def _collect(cards: dict[tuple[object, ...], Card], stored: StoredOccurrence, st
         draft.alternatives if draft else (),
         draft.confidence if draft else None,
         store.named(_why(draft)),
-        path.rsplit("/", 1)[-1] or occurrence.kind,
+        tail(occurrence.url) or occurrence.kind,
         occurrence.page,
         1,
         image.path if image else None,

@@ -131,7 +131,7 @@ def answer_export(store: Store, rows: Path, target: Path) -> None:
 def _cells(stored: StoredOccurrence, named: Callable[[str], str]) -> list[Any]:
     occurrence, draft, review = stored.occurrence, stored.draft, stored.review
     context = (
-        occurrence.page_title,
+        occurrence.title_and_place,
         occurrence.heading,
         occurrence.before,
         "[picture]",
