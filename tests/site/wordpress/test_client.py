@@ -36,6 +36,20 @@ def test_api_is_found_without_link_header_and_in_a_folder() -> None:
         assert api.site == "https://example.org/blog/"
 
 
+def test_api_that_is_hidden_from_visitors() -> None:
+    def hide(request: httpx.Request) -> httpx.Response | None:
+        if "wp-json" in request.url.path and "authorization" not in request.headers:
+            return httpx.Response(401, json={"code": "rest_login_required"})
+        return None
+
+    with FakeWordPress(before=hide).api() as api:
+        assert api.get("/wp/v2/users/me")["id"] == 1
+    with pytest.raises(FetchError, match="switched off or only for members"):
+        FakeWordPress(
+            before=lambda request: httpx.Response(403 if "wp-json" in request.url.path else 200)
+        ).api()
+
+
 def test_password_is_not_sent_before_the_api_is_known_nor_shown() -> None:
     fake = FakeWordPress()
     with fake.api() as api:

@@ -270,7 +270,7 @@ class Api:
     def _discover(self) -> tuple[str, dict[str, Any]]:
         """The address of the API, and its index; the home page is kept.
 
-        The password is not sent: nothing is known about the server yet.
+        The password is sent only if the API asks for it.
         """
         response, address = self._anonymous(self.site)
         if origin(address) != origin(self.site):
@@ -291,10 +291,12 @@ class Api:
                 continue
             try:
                 answer, there = self._anonymous(root)
+                if origin(there) != origin(self.site):
+                    continue
+                if answer.status_code in (401, 403):  # a plugin hides the API from visitors
+                    answer = self._send("GET", there, self._credentials.header, None)
                 index = answer.json() if answer.status_code == 200 else None
             except (FetchError, ValueError):
-                continue
-            if origin(there) != origin(self.site):
                 continue
             if isinstance(index, dict) and "namespaces" in index:
                 return there, index
