@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 
-from cutline.site.wordpress.client import Api, Credentials, RetryOptions
+from cutline.site.wordpress.client import Api, RetryOptions
+from cutline.site.wordpress.credentials import Credentials
 from cutline.site.wordpress.destination import ReadOptions, WordPress
 
 SITE = "https://example.org/"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cutline.site.wordpress.client import Api, Credentials
+from cutline.site.wordpress.client import Api
+from cutline.site.wordpress.credentials import Credentials
 from cutline.site.wordpress.destination import ReadOptions, WordPress
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "wordpress-demo"

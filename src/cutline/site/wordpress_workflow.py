@@ -19,7 +19,8 @@ from cutline.site.store.store import Store, now
 from cutline.site.wordpress.opening import USER_SETTING
 
 if TYPE_CHECKING:
-    from cutline.site.wordpress.client import Api, Credentials
+    from cutline.site.wordpress.client import Api
+    from cutline.site.wordpress.credentials import Credentials
     from cutline.site.wordpress.destination import WordPress
 
 _PROGRESS = "wordpress_progress"  # what an interrupted reading has read
@@ -60,7 +61,8 @@ def read_wordpress(
         DataError: the site is a network of sites, is translated, or is empty.
         FetchError: it cannot be read; the message says why.
     """
-    from cutline.site.wordpress.client import Api, Credentials, site_address
+    from cutline.site.wordpress.client import Api
+    from cutline.site.wordpress.credentials import Credentials, site_address
     from cutline.site.wordpress.destination import ReadOptions, WordPress
 
     address = site_address(url)

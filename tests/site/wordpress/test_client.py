@@ -7,7 +7,7 @@ import pytest
 from fake_wordpress import SITE, FakeWordPress
 
 from cutline.errors import FetchError, OptionError
-from cutline.site.wordpress.client import Credentials, origin, site_address
+from cutline.site.wordpress.credentials import Credentials, origin, site_address
 
 
 @pytest.mark.parametrize("pretty", [True, False])

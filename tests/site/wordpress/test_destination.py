@@ -19,8 +19,9 @@ from cutline.errors import DataError, FetchError, OptionError, OutputError
 from cutline.progress import Progress
 from cutline.site.destination import AltChange, ChangedByStoreError, inverted
 from cutline.site.store.store import Store
-from cutline.site.wordpress.client import Api, Credentials, RetryOptions
+from cutline.site.wordpress.client import Api, RetryOptions
 from cutline.site.wordpress.content import PostContent
+from cutline.site.wordpress.credentials import Credentials
 
 IMAGE = '<!-- wp:image {"id":3} --><img src="/a.jpg" alt=""/><!-- /wp:image -->'
 

@@ -45,7 +45,6 @@ class Attachment:
         files: the names of all its files in lower case: sizes, and the file as it was uploaded.
         parent: the number of the post that it was uploaded to; 0 if there is none.
         modified: when it was changed, ISO 8601 in UTC.
-        may_edit: whether this user may change it, as far as the API says.
     """
 
     id: int
@@ -86,13 +85,6 @@ class Attachment:
         """The SHA-256 of the texts that saving could change."""
         texts = [self.alt, self.title, self.caption, self.description]
         return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
-
-    def has_file(self, url: str) -> bool:
-        """Whether a URL is one of its files, by name: other sizes and scaled copies count."""
-        name = file_name(url)
-        return bool(name) and (
-            name in self.files or without_size(name) in {without_size(each) for each in self.files}
-        )
 
     def read(
         self, url: str, usage: Usage = Usage(), language: str = ""

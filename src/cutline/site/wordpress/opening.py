@@ -40,7 +40,8 @@ def open_wordpress(
     reader = store.setting(USER_SETTING)
 
     def connect() -> Api:
-        from cutline.site.wordpress.client import USER_VARIABLE, Api, Credentials
+        from cutline.site.wordpress.client import Api
+        from cutline.site.wordpress.credentials import USER_VARIABLE, Credentials
 
         name = user or os.environ.get(USER_VARIABLE) or reader
         return Api(address, Credentials.find(name, password_file))
