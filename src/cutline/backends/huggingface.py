@@ -153,7 +153,7 @@ class HubCaptioner(RegionCaptioner):
         options = options or CaptionOptions()
         length = 1
         work = partial(self._encode, options=options)
-        encoded = map_in_order(work, images, threads=_READERS, ahead=lambda: 2 * length)
+        encoded = map_in_order(work, images, threads=_READERS, ahead=lambda: length + 1)
         with closing(encoded):
             while batch := list(islice(encoded, length)):
                 for failed, run in groupby(batch, lambda each: isinstance(each, Caption)):

@@ -374,7 +374,7 @@ def _decoded_batches(
         except ImageError as error:
             return error
 
-    with closing(map_in_order(attempt, examples, ahead=2 * BATCH)) as results:
+    with closing(map_in_order(attempt, examples, ahead=BATCH + 1)) as results:
         while batch := list(islice(results, BATCH)):
             yield batch
 
