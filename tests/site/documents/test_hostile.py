@@ -100,6 +100,8 @@ DEEP = 500
         (declared("word/document.xml", 1 << 30), "a.docx", "expected at most"),
         (made.archive({"a": "b"}), "a.docx", "it names no main part"),
         (made.archive({"a": "b"}), "a.epub", "it has no META-INF/container.xml"),
+        (made.slides(), "a.docx", "its main part is of another format"),
+        (WORD, "a.pptx", "its main part is of another format"),
         (made.archive({"a": "b"}), "a.odt", "it has no content.xml"),
         (
             made.open_document("", parts={"META-INF/manifest.xml": ODF_ENCRYPTED}),

@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import made_documents as made
 import pytest
@@ -167,6 +168,30 @@ def test_the_name_of_an_svg_cover(version: str, expected: str) -> None:
     content = made.book(made.chapter(svg), version=version)
     after = write(content, "a.epub", {0: "A <dog>"})
     assert expected in part(after, "OEBPS/text/c 1.xhtml")
+
+
+class Stream(io.RawIOBase):
+    """A file that cannot be rewound, as in a pipe: zipfile then writes data descriptors."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def write(self, content: Any) -> int:
+        self.content += bytes(content)
+        return len(content)
+
+
+@pytest.mark.parametrize("zip64", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_archives_with_descriptors_and_zip64_fields(zip64: bool, streamed: bool) -> None:
+    members = made.members_of(made.word(made.paragraph(made.drawing("rId1"))))
+    target: Any = Stream() if streamed else io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            with file.open(zipfile.ZipInfo(name), "w", force_zip64=zip64) as member:
+                member.write(content)
+    content = target.content if streamed else target.getvalue()
+    write(content, "a.docx", {0: "A dog"})
 
 
 # OpenDocument

@@ -128,7 +128,7 @@ class Archive:
         data_end = end = data_start + packed
         if flags & _HAS_DESCRIPTOR:
             signed = self.content.startswith(_DESCRIPTOR, data_end)
-            end += 16 if signed else 12
+            end += (20 if _LIMIT32 in local[-4:-2] else 12) + (4 if signed else 0)
         if end > self._central:
             raise DataError(f"its member {name!r} is cut short; copy the file again")
         encrypted = bool(flags & _ENCRYPTED)
@@ -276,8 +276,10 @@ class Archive:
             struct.pack_into("<3L", header, 14, *sizes)
         descriptor = b""
         if member.flags & _HAS_DESCRIPTOR:
-            signed = member.end - member.data_end == 16
-            descriptor = (_DESCRIPTOR if signed else b"") + struct.pack("<3L", *sizes)
+            length = member.end - member.data_end
+            form = "<3L" if length < 20 else "<L2Q"
+            signed = length > struct.calcsize(form)
+            descriptor = (_DESCRIPTOR if signed else b"") + struct.pack(form, *sizes)
         return bytes(header) + data + descriptor, sizes
 
     def _directory(

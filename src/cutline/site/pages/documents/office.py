@@ -369,12 +369,19 @@ def _one_line(node: Node | None) -> str:
     return " ".join(node.text.split()) if node else ""
 
 
-def require_main(package: Package, what: str) -> str:
+def require_main(package: Package, what: str, root: str) -> str:
     """The main part of a package.
 
+    Args:
+        package: the document.
+        what: the program that writes such files.
+        root: the root element of the main part.
+
     Raises:
-        DataError: it has none.
+        DataError: it has none, or one of another format.
     """
     if package.main not in package.archive:
         raise DataError(f"it names no main part; expected a {what} file")
+    if package.part(package.main).root.tag != root:
+        raise DataError(f"its main part is of another format; expected a {what} file")
     return package.main

@@ -36,7 +36,7 @@ def read_slides(archive: Archive, page: ImageOccurrence) -> Document:
         DataError: it is damaged or no presentation.
     """
     package = Package(archive)
-    main = require_main(package, "PowerPoint")
+    main = require_main(package, "PowerPoint", "p:presentation")
     title, language = package.title_and_language()
     images: list[DocumentImage] = []
     unread: Counter[str] = Counter()

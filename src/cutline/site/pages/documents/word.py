@@ -50,7 +50,7 @@ def read_word(archive: Archive, page: ImageOccurrence) -> Document:
         DataError: it is damaged or no Word document.
     """
     package = Package(archive)
-    main = require_main(package, "Word")
+    main = require_main(package, "Word", "w:document")
     title, language = package.title_and_language()
     styles = _read_styles(package, main)
     parts = [(main, "")]
