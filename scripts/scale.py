@@ -324,30 +324,32 @@ def serve(options: argparse.Namespace) -> dict[str, Any]:
                     async with waiting:
                         await ask(client, number)
 
-                assert (
-                    await client.post("/v1/captions", files={"image": image})
-                ).status_code == 200
+                first = await client.post("/v1/captions", files={"image": image})
+                if first.status_code != 200:
+                    raise SystemExit(f"got {first.status_code}: {first.text}")
                 await asyncio.gather(*(one(number) for number in range(options.requests)))
 
         began = time.monotonic()
-        asyncio.run(load_it())
-        seconds = time.monotonic() - began
-        ray_serve.shutdown()
-        ray.shutdown()
+        try:
+            asyncio.run(load_it())
+            seconds = time.monotonic() - began
+            ray_serve.shutdown()
+        finally:
+            ray.shutdown()
     return {"requests": options.requests, "statuses": dict(statuses), "repeated": retried,
             "seconds": round(seconds, 1)}  # fmt: skip
 
 
 def _kill_replica() -> None:
     """Kill the process of one replica."""
-    from ray.util.state import list_actors
+    import psutil
 
-    [actor, *_] = [
-        each for each in list_actors(filters=[("state", "=", "ALIVE")])
-        if each.class_name.startswith("ServeReplica")
-    ]  # fmt: skip
-    print("killing replica", actor.pid, flush=True)
-    os.kill(actor.pid, signal.SIGKILL)
+    for process in psutil.Process().children(recursive=True):
+        if "ray::ServeReplica" in " ".join(process.cmdline()):
+            print("killing replica", process.pid, flush=True)
+            process.kill()
+            return
+    raise SystemExit("got no replica to kill")
 
 
 def main() -> None:

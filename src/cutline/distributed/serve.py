@@ -16,6 +16,7 @@ from cutline.service.settings import Settings
 
 if TYPE_CHECKING:
     from ray.serve import Application
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 def build_deployment(
@@ -47,7 +48,7 @@ def build_deployment(
     def application() -> Any:
         from cutline.service.app import create_app
 
-        return create_app(chosen)
+        return StatefulApp(create_app(chosen))
 
     deployment: Any = serve.deployment(
         serve.ingress(application)(),
@@ -63,6 +64,24 @@ def build_deployment(
     )
     bound: Application = deployment.bind()
     return bound
+
+
+class StatefulApp:
+    """An ASGI application with lifespan state (ASGI 3, "state"), which Ray Serve does not keep.
+
+    Args:
+        app: the application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._state: dict[str, Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application with the state that its start-up has left."""
+        lifespan = scope["type"] == "lifespan"
+        state = self._state if lifespan else dict(self._state)
+        await self._app({**scope, "state": state}, receive, send)
 
 
 def app(arguments: dict[str, str]) -> Application:
