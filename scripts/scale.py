@@ -4,6 +4,7 @@
     python scripts/scale.py faults [--rows 5000]
     python scripts/scale.py memory [--rows 2000 20000]
     python scripts/scale.py serve [--requests 500]
+    python scripts/scale.py train
 
 overhead  plain `cutline caption` and `--ray` with as many cores caption the same images, in turns.
           Images per second in steady state count from the first result to the last; start-up is
@@ -13,6 +14,8 @@ faults    a Ray cluster of three nodes captions images in an S3 bucket (moto), 3
           driver after a half; a second driver resumes. Every row must be there exactly once and
           equal to the single machine's.
 memory    the resident memory of the driver and of its largest worker, for each number of rows.
+train     two processes train on a cluster of three nodes; one is killed after the first checkpoint,
+          and the run must finish.
 serve     the Ray Serve deployment answers requests while a replica is killed; needs "ray[serve]".
 
 Images are drawn; --size is their side in pixels. --model names another model.
@@ -225,7 +228,9 @@ def faults(options: argparse.Namespace) -> dict[str, Any]:
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:
     """Peak resident memory of the driver and of the largest worker."""
-    import psutil
+    import ray  # noqa: F401, brings psutil
+
+    import psutil  # isort: skip
 
     figures = {}
     for rows in options.rows_list:
@@ -340,6 +345,57 @@ def serve(options: argparse.Namespace) -> dict[str, Any]:
             "seconds": round(seconds, 1)}  # fmt: skip
 
 
+def train(options: argparse.Namespace) -> dict[str, Any]:
+    """Kill one of two training processes."""
+    import ray
+
+    import psutil  # isort: skip, Ray brings it
+    from drawn import draw as draw_set
+
+    from cutline.distributed.training import train_on_ray
+    from cutline.training.decoders import DecoderOptions
+    from cutline.training.recipe import DataOptions, EncoderOptions, FitOptions, Recipe
+
+    recipe = Recipe(
+        name="colours",
+        data=DataOptions(train=("train",), dev="dev", min_count=1, max_tokens=18),
+        encoder=EncoderOptions(backbone="efficientnet_lite0", cut=7, features="pooled"),
+        decoder=DecoderOptions(kind="show-and-tell", width=16, embedding=16),
+        fit=FitOptions(epochs=6, batch_images=8, captions_per_image=2, warmup_steps=2,
+                       encoder_learning_rate=0.0, dev_beam=1),
+    )  # fmt: skip
+    killed: list[int] = []
+    with TemporaryDirectory() as name, cluster(3) as nodes:
+        folder = Path(name)
+        ray.init(address=nodes.address, log_to_driver=False)
+
+        def kill() -> None:
+            while not (folder / "run" / "last.ckpt").exists():
+                time.sleep(0.1)
+            busy = [
+                process for process in psutil.Process().children(recursive=True)
+                if "RayTrainWorker" in " ".join(process.cmdline())
+            ]  # fmt: skip
+            killed.append(len(busy))
+            print("killing one of", len(busy), "training processes", flush=True)
+            busy[-1].kill()
+
+        threading.Thread(target=kill, daemon=True).start()
+        began = time.monotonic()
+        try:
+            done = train_on_ray(
+                recipe, draw_set(folder), folder / "run", features=folder / "features", devices=2
+            )
+        finally:
+            ray.shutdown()
+        return {
+            "processes_when_one_was_killed": killed,
+            "epochs": done.epochs,
+            "dev_loss": done.dev_loss,
+            "seconds": round(time.monotonic() - began),
+        }
+
+
 def _kill_replica() -> None:
     """Kill the process of one replica."""
     import psutil
@@ -357,7 +413,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["overhead", "faults", "memory", "serve"])
+    parser.add_argument("what", choices=["overhead", "faults", "memory", "serve", "train"])
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--rows", type=int, nargs="+", default=None)
     parser.add_argument("--rounds", type=int, default=2)
@@ -370,7 +426,13 @@ def main() -> None:
     options = parser.parse_args()
     options.rows_list = options.rows or [2000, 20_000]
     options.rows = (options.rows or [5000])[0]
-    measure = {"overhead": overhead, "faults": faults, "memory": memory, "serve": serve}
+    measure = {
+        "overhead": overhead,
+        "faults": faults,
+        "memory": memory,
+        "serve": serve,
+        "train": train,
+    }
     result = measure[options.what](options)
     result["machine"] = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     result["load_average"] = os.getloadavg()[0]

@@ -214,6 +214,7 @@ class ShardFolder:
     def _shards(self) -> Iterator[str]:
         """Paths of the shards, in order."""
         try:
+            self._files.invalidate_cache()  # another process may have written since
             entries = self._files.ls(self._root, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +48,13 @@ MAX_SECONDS = typer.Option(
 )
 
 
+RAY_ADDRESS = typer.Option(
+    metavar="ADDRESS",
+    help="A running Ray cluster, as for `cutline caption`. Implies --ray.",
+    show_default=False,
+)
+
+
 @app.command(
     epilog=examples(
         "cutline train smoke",
@@ -75,6 +84,15 @@ def train(
     devices: Annotated[
         int, typer.Option(min=1, help="Number of GPUs, or of CPU processes, that share each batch.")
     ] = 1,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Experimental: train in --devices processes of a Ray cluster; lost ones are "
+            "started again.",
+        ),
+    ] = False,
+    ray_address: Annotated[str | None, RAY_ADDRESS] = None,
     named: Annotated[
         str | None,
         typer.Option("--recipe", metavar="RECIPE", help="Deprecated: RECIPE.", hidden=True),
@@ -93,16 +111,19 @@ def train(
         needing("train", "training"),
         interruptible("To continue, run the same command with --resume."),
     ):
+        from cutline.training import trainer
         from cutline.training.recipe import Recipe
         from cutline.training.sources import load_collection
-        from cutline.training.trainer import train as train_run
 
+        train_run: Callable[..., Any] = trainer.train
         chosen = Recipe.find(name)
         chosen = chosen.with_fit(**given(start_from=start_from, max_seconds=max_seconds))
         folder = run or Path("runs") / chosen.name
         collection, sources = load_collection(
             chosen, folder, data or (), weight or (), report=_report
         )
+        if ray or ray_address is not None:
+            train_run = _on_ray(ray_address)
         done = train_run(
             chosen,
             collection,
@@ -205,6 +226,13 @@ def export(
     scores: dict[str, Any] = next(iter(bundle.manifest.scores.values()), {})
     figures = ", ".join(f"{n} {scores[n]:.3f}" for n in ("cider", "bleu4", "meteor") if n in scores)
     print(f"{bundle.folder}\n{figures}\nnext: cutline caption PICTURE --model {bundle.folder}")
+
+
+def _on_ray(address: str | None) -> Callable[..., Any]:
+    """What trains on a Ray cluster."""
+    with needing("ray", "--ray"):
+        from cutline.distributed.training import train_on_ray
+    return partial(train_on_ray, address=address)
 
 
 def _recipe_name(recipe: str | None, named: str | None) -> str:
