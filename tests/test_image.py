@@ -897,3 +897,28 @@ def test_normalise_is_exact() -> None:
         assert pixels.flags.c_contiguous
         assert (pixels == expected).all()
         assert (transform(scene(50, 70)) == pixels).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1"])
+def test_a_png_that_lacks_few_rows_is_decoded_with_a_note(mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (100, 80, 3), np.uint8)
+    whole = Image.fromarray(noise).convert(mode)
+    file = io.BytesIO()
+    whole.save(file, "PNG")
+    content = file.getvalue()
+    decoded = decode_image(content[: len(content) * 9 // 10])
+    assert re.fullmatch(
+        r"the file is cut short; the last \d+% of the image are missing", decoded.note
+    )
+    top = np.asarray(decoded.image)[:60]
+    assert np.array_equal(top, np.asarray(decode_image(content).image)[:60])
+    with pytest.raises(ImageCorruptError, match="cut short"):
+        decode_image(content[: len(content) // 2])
+
+
+def test_a_webp_that_lacks_its_end_is_said_to_be_cut_short() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (100, 80, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "WEBP")
+    with pytest.raises(ImageCorruptError, match="this WebP is cut short"):
+        decode_image(file.getvalue()[:-500])

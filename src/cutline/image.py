@@ -286,6 +286,8 @@ def _decode_file(
             decoded = _decode_repaired(repaired, kind.name, name, around_px, limits)
             if decoded is not None:
                 return decoded
+            if repaired.cut_short:
+                raise ImageCorruptError(name, f"this {kind.name} is cut short") from None
         raise
 
 
@@ -334,7 +336,11 @@ def _decode_repaired(
         except (ImageCorruptError, ImageFormatError):
             return None
     note = ""
-    if repaired.cut_short:
+    if repaired.missing > _MAX_MISSING:
+        return None
+    if repaired.missing:
+        note = f"the file is cut short; the last {repaired.missing:.0%} of the image are missing"
+    elif repaired.cut_short and kind == "JPEG":
         other = decode(repaired.content.removesuffix(END_OF_IMAGE) + _NOISE + END_OF_IMAGE)
         missing = _missing_share(image, other)
         if repaired.coarse_scans and (missing or not repaired.all_scans):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TRNS_BYTES = {0: 2, 2: 6}  # by colour type; a palette has up to one byte an entry
 _MAX_EXIF_BYTES = 1 << 16
+_MAX_PIXEL_BYTES = 1 << 29
 END_OF_IMAGE = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 
@@ -25,7 +26,8 @@ class Repaired:
     Attributes:
         content: the file.
         exif: its undamaged EXIF data, from the TIFF header on; may be empty.
-        cut_short: whether the end marker is missing.
+        cut_short: whether the end marker is missing, or a chunk is longer than the file.
+        missing: the share of the rows of a PNG that the file lacks and that are blank here.
         all_scans: whether each scan has at least begun; in a baseline JPEG there is one.
         coarse_scans: whether the first scans of a progressive JPEG, which show its whole area
             coarsely, are complete.
@@ -34,6 +36,7 @@ class Repaired:
     content: bytes
     exif: bytes = b""
     cut_short: bool = False
+    missing: float = 0.0
     all_scans: bool = True
     coarse_scans: bool = False
 
@@ -148,6 +151,7 @@ def _components(header: bytes) -> frozenset[int]:
 def _repair_png(content: bytes) -> Repaired:
     """Keep header, palette, pixels and a possible transparency; with checksums that fit."""
     kept, exif, at = [_PNG_SIGNATURE], b"", len(_PNG_SIGNATURE)
+    header, pixels = b"", []
     colour_type, palette_entries, ended = 0, 0, False
     while at + 8 <= len(content) and not ended:
         length, name = struct.unpack_from(">I4s", content, at)
@@ -155,7 +159,9 @@ def _repair_png(content: bytes) -> Repaired:
         checksum = content[at + 8 + length : at + 12 + length]
         intact = checksum == struct.pack(">I", zlib.crc32(name + data))
         if name == b"IHDR":
-            colour_type = data[9]
+            header, colour_type = data, data[9]
+        elif name == b"IDAT":
+            pixels.append(data)
         elif name == b"PLTE":
             palette_entries = len(data) // 3
         elif name == b"eXIf" and intact and len(data) < _MAX_EXIF_BYTES:
@@ -164,13 +170,39 @@ def _repair_png(content: bytes) -> Repaired:
             most = palette_entries if colour_type == 3 else _TRNS_BYTES.get(colour_type, 0)
             if not intact or not 0 < len(data) <= most or (colour_type != 3 and len(data) < most):
                 name = b"skip"
-        if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+        if name in (b"IHDR", b"PLTE", b"tRNS"):
             kept.append(_png_chunk(name, data))
         ended = name == b"IEND"
         at += 12 + length
-    if not ended:
-        kept.append(_png_chunk(b"IEND", b""))
-    return Repaired(b"".join(kept), exif)
+    stream, missing = b"".join(pixels), 0.0
+    if not ended and (filled := _filled_png_rows(header, stream)):
+        stream, missing = filled
+    kept += [_png_chunk(b"IDAT", stream), _png_chunk(b"IEND", b"")]
+    return Repaired(b"".join(kept), exif, cut_short=not ended, missing=missing)
+
+
+def _filled_png_rows(header: bytes, stream: bytes) -> tuple[bytes, float] | None:
+    """The pixels of a PNG without its end, with blank rows for those that are missing.
+
+    Returns:
+        The compressed pixels and the share of missing rows; None if no row is missing, or if the
+        image is interlaced or damaged.
+    """
+    width, height, depth, colour_type = struct.unpack_from(">IIBB", header)
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour_type, 0)
+    row_bytes = 1 + (width * samples * depth + 7) // 8
+    if header[12] or not samples or not 0 < row_bytes * height <= _MAX_PIXEL_BYTES:
+        return None
+    inflate = zlib.decompressobj()
+    try:
+        rows = inflate.decompress(stream, row_bytes * height)
+    except zlib.error:
+        return None
+    complete = len(rows) // row_bytes
+    if complete == height or not complete:
+        return None
+    rows = rows[: complete * row_bytes] + bytes((height - complete) * row_bytes)
+    return zlib.compress(rows, 1), 1 - complete / height
 
 
 def _png_chunk(name: bytes, data: bytes) -> bytes:
@@ -179,10 +211,11 @@ def _png_chunk(name: bytes, data: bytes) -> bytes:
 
 def _repair_webp(content: bytes) -> Repaired:
     """Keep pixels, transparency and animation; with lengths that the file has."""
-    chunks, exif, at = [], b"", 12
+    chunks, exif, at, cut_short = [], b"", 12, False
     while at + 8 <= len(content):
         name, length = content[at : at + 4], int.from_bytes(content[at + 4 : at + 8], "little")
         data = content[at + 8 : at + 8 + length]
+        cut_short = cut_short or len(data) < length
         if name == b"EXIF" and len(data) < _MAX_EXIF_BYTES:
             exif = data.removeprefix(b"Exif\0\0")
         elif name == b"VP8X" and data:
@@ -192,4 +225,4 @@ def _repair_webp(content: bytes) -> Repaired:
             chunks.append(name + len(data).to_bytes(4, "little") + data + b"\0" * (len(data) % 2))
         at += 8 + length + length % 2
     body = b"WEBP" + b"".join(chunks)
-    return Repaired(b"RIFF" + len(body).to_bytes(4, "little") + body, exif)
+    return Repaired(b"RIFF" + len(body).to_bytes(4, "little") + body, exif, cut_short)
