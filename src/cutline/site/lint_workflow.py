@@ -15,6 +15,7 @@ from cutline.errors import DataError
 from cutline.site.decide.lint import lint as lint_page
 from cutline.site.model import Finding, Severity
 from cutline.site.pages.formats import document_suffixes
+from cutline.site.pages.restructured_text import RST_SUFFIXES
 from cutline.site.pages.scan import HTML_SUFFIXES, MARKDOWN_SUFFIXES, read_file, scan
 
 
@@ -154,7 +155,9 @@ def _files(path: Path, root: Path | str | None) -> Iterator[tuple[Path, Path]]:
         top = Path(root or path).resolve()
         for page, _ in scan(path):
             yield (path.resolve() / page.url), top
-    elif path.suffix.lower() in HTML_SUFFIXES | MARKDOWN_SUFFIXES | document_suffixes():
+    elif path.suffix.lower() in (
+        HTML_SUFFIXES | MARKDOWN_SUFFIXES | RST_SUFFIXES | document_suffixes()
+    ):
         file = path.resolve()
         top = Path(root or Path.cwd()).resolve()
         yield file, top if file.is_relative_to(top) else file.parent

@@ -24,6 +24,8 @@ class Kind(StrEnum):
     ROLE_IMG = "role-img"  # any other element with role=img
     OBJECT = "object"
     MARKDOWN = "markdown"
+    RST = "rst"  # a directive of reStructuredText
+    EMBED = "embed"  # a shortcode or wiki link in Markdown, in which no alt is written
     CSS = "css"  # a background, which cannot have an alt
     ROW = "row"  # a row of a crawler's export, whose page was not read
     PICTURE = "picture"  # in an Office, OpenDocument or PDF file

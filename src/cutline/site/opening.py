@@ -90,9 +90,11 @@ def url_of(source: str | Path) -> str:
 def is_page(file: Path) -> bool:
     """Whether a file's name says that it is HTML, Markdown or a document that can be read."""
     from cutline.site.pages.formats import document_suffixes
+    from cutline.site.pages.restructured_text import RST_SUFFIXES
     from cutline.site.pages.scan import HTML_SUFFIXES, MARKDOWN_SUFFIXES
 
-    return file.suffix.lower() in HTML_SUFFIXES | MARKDOWN_SUFFIXES | document_suffixes()
+    known = HTML_SUFFIXES | MARKDOWN_SUFFIXES | RST_SUFFIXES | document_suffixes()
+    return file.suffix.lower() in known
 
 
 def claim(store: Store, source: str) -> None:

@@ -176,7 +176,10 @@ def scan(
     destination = FolderDestination(folder, include=include, exclude=exclude)
     found = _read_destination(store, destination, not (include or exclude), what, progress)
     unread = Counter(found.unread)
-    unread.update(scan_unread(folder, include=include, exclude=exclude))
+    files = scan_unread(folder, include=include, exclude=exclude)
+    with open_store(store) as opened:
+        opened.put_unread_files(files)
+    unread.update(files)
     return replace(found, unread=dict(unread.most_common()))
 
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cutline.errors import DataError
+from cutline.errors import DataError, OutputError
 from cutline.site.model import Alt, ImageOccurrence, Kind
+from cutline.site.pages.alt_markup import with_alt
 from cutline.site.pages.scan import (
     decode,
     normalise_url,
@@ -590,7 +591,7 @@ def test_a_picture_of_a_page_that_is_published_as_a_folder(tmp_path: Path) -> No
 
 def test_what_looks_like_an_image_and_is_not_read_is_counted(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text(
-        '{{< figure src="a.jpg" >}}\n\n{% include figure.html src="b.jpg" %}\n\n![[c.png]]\n\n'
+        '{{< gallery src="a.jpg" >}}\n\n{% include figure.html src="b.jpg" %}\n\n![[c.png]]\n\n'
         "`![[code.png]]`\n\n```{figure} d.png\n```\n\n<Hero image='e.png' />\n\n![](own.png)\n"
     )
     (tmp_path / "b.html").write_text(
@@ -598,13 +599,12 @@ def test_what_looks_like_an_image_and_is_not_read_is_counted(tmp_path: Path) -> 
         "<?php echo '<img src=c>' ?>"
     )
     (tmp_path / "m.md").write_text("<div>\n![](a.png)\n</div>\n\n<pre>\n![](b.png)\n</pre>\n")
-    (tmp_path / "c.rst").write_text(".. image:: a.png\n\n.. |x| image:: b.png\n")
+    (tmp_path / "c.adoc").write_text("image::a.png[]\n\nimage:b.png[]\n")
     (tmp_path / "d.njk").write_text("<img src=a>")
     pages = {page.url: dict(page.unread) for page, _ in scan(tmp_path)}
     assert pages == {
         "a.md": {
             "shortcode or template tag": 2,
-            "wiki link": 1,
             "directive": 1,
             "component": 1,
         },
@@ -615,5 +615,32 @@ def test_what_looks_like_an_image_and_is_not_read_is_counted(tmp_path: Path) -> 
         },
         "m.md": {"Markdown within HTML": 1},
     }
-    assert scan_unread(tmp_path) == {"image in a .rst file": 2, "image in a .njk file": 1}
-    assert scan_unread(tmp_path, exclude=["*.rst"]) == {"image in a .njk file": 1}
+    assert scan_unread(tmp_path) == {"image in a .adoc file": 2, "image in a .njk file": 1}
+    assert scan_unread(tmp_path, exclude=["*.adoc"]) == {"image in a .njk file": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "alt"),
+    [
+        ("Text ![[b.png]] more", "b.png", None),
+        ("![[x/b.png|A dog|300x200]]", "x/b.png", "A dog"),
+        ("![[b.png|300]]", "b.png", None),
+        ('Text {{< figure src="b.png" alt="A dog" >}} more', "b.png", "A dog"),
+        ('{{<figure src="b.png" caption="A \\"big\\" dog" />}}', "b.png", 'A "big" dog'),
+        ('{{% figure\n  src="b.png"\n  alt="A\n  dog"\n%}}', "b.png", "A dog"),
+    ],
+)
+def test_wiki_links_and_figure_shortcodes_are_read(
+    tmp_path: Path, text: str, source: str, alt: str | None
+) -> None:
+    (tmp_path / "img").mkdir()
+    (tmp_path / "img" / "b.png").write_bytes(b"x")
+    (tmp_path / "a.md").write_text(f"# Title\n\n{text}\n\n`{text}`\n\n![own](own.png)\n")
+    [(page, [embed, own])] = scan(tmp_path)
+    assert (embed.kind, embed.source, embed.alt) == (Kind.EMBED, source, alt)
+    assert embed.markup == text.removeprefix("Text ").removesuffix(" more")
+    assert embed.heading == "Title"
+    assert embed.url == (tmp_path.resolve() / "img" / "b.png").as_uri()
+    assert (own.alt, page.unread) == ("own", ())
+    with pytest.raises(OutputError, match="change its alt by hand"):
+        with_alt(embed.markup, embed.kind, "A cat")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cutline.site import workflow
 from cutline.site.model import Decision, Draft, Origin, Page, Pixels, Purpose, Review, Verdict
 from cutline.site.pages.scan import occurrences_in_html, scan
 from cutline.site.results import report as reports
@@ -152,7 +153,7 @@ def test_json_says_it_all(store: Store) -> None:
     record = json.loads(reports.report(store).to_json())
     assert list(record) == (
         "version made_at site model counts left_out coverage purposes problems pages verdicts"
-        " judged failures images".split()
+        " judged failures unread images".split()
     )
     assert record["version"] == 1
     assert record["coverage"]["after"]["share"] == 2 / 6
@@ -277,3 +278,16 @@ def luminance(colour: str) -> float:
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
     ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_what_was_not_read_is_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "a.md").write_text('{{< gallery src="a.jpg" >}}\n\n![x](b.png)\n')
+    (folder / "b.adoc").write_text("image::a.png[]\n\nimage::b.png[]\n")
+    workflow.scan(tmp_path / "x.cutline", folder)
+    with Store(tmp_path / "x.cutline") as store:
+        made = reports.report(store)
+    assert made.unread == {"image in a .adoc file": 2, "shortcode or template tag": 1}
+    assert json.loads(made.to_json())["unread"] == made.unread
+    assert "<td>image in a .adoc file</td><td>2</td>" in made.to_html()

@@ -151,7 +151,7 @@ def _unnamed(occurrence: ImageOccurrence) -> Iterator[Finding]:
 
 
 def _without_alt(occurrence: ImageOccurrence) -> Iterator[Finding]:
-    if occurrence.kind in (Kind.IMG, Kind.MARKDOWN) and occurrence.alt is None:
+    if occurrence.kind in _WITH_ALT and occurrence.alt is None:
         yield _finding(
             "image-alt", 'it has no alt; describe it, or write alt="" if it is decorative'
         )
@@ -348,6 +348,7 @@ def _exposing_attribute(markup: str) -> str:
 
 
 _ARTICLE = re.compile(r"\b(?:an?|the|this|these|your) $")  # then the alt is part of a sentence
+_WITH_ALT = (Kind.IMG, Kind.MARKDOWN, Kind.RST, Kind.EMBED)
 _ORNAMENT_PX = 16  # bullets and rules of old pages are 3 to 16 px high
 _ACTIONS = frozenset("enlarge zoom more".split())
 _DECORATION = frozenset("""spacer divider separator transparent 1x1 blank""".split()) | {

@@ -20,6 +20,10 @@ from cutline.site.pages.markdown_dialects import (
     with_alt_in_list,
     without_alt_in_list,
 )
+from cutline.site.pages.restructured_text import (
+    with_alt_in_directive,
+    without_alt_in_directive,
+)
 
 NAMED = (Kind.SVG, Kind.ROLE_IMG, Kind.OBJECT)
 """The kinds that take an aria-label: HTML gives them no alt attribute."""
@@ -114,7 +118,8 @@ def with_alt(
     accessibility API mappings 1.0), or hidden by aria-hidden for an alt of "".
 
     Args:
-        markup: a whole start tag, or a whole Markdown image with its attribute list.
+        markup: a whole start tag, a whole Markdown image with its attribute list, or a whole
+            directive with its options.
         kind: which element it is.
         alt: on one line; "" for a decorative image.
         ascii_only: write other characters as numeric references, where the file's encoding is
@@ -125,6 +130,11 @@ def with_alt(
     Raises:
         OutputError: the markup cannot be changed safely; the message gives the reason.
     """
+    if kind is Kind.EMBED:
+        what = "a wiki link" if markup.startswith("![[") else "a shortcode"
+        raise OutputError(f"{what} shows it; change its alt by hand")
+    if kind is Kind.RST:
+        return with_alt_in_directive(markup, alt)
     if kind is Kind.MARKDOWN:
         return _markdown_with_alt(markup, alt, ascii_only, in_quarto)
     text = re.sub(r"[{}]", _numeric, html.escape(alt, quote=False))
@@ -228,6 +238,8 @@ def differs_in_alt_only(one: str, other: str) -> bool:
     try:
         if one.startswith("![") and other.startswith("!["):
             return _images_but_for_alt(one, other)
+        if one.lstrip().startswith("..") and other.lstrip().startswith(".."):
+            return without_alt_in_directive(one) == without_alt_in_directive(other)
         return _tag_but_for_alt(one) == _tag_but_for_alt(other)
     except OutputError:
         return False

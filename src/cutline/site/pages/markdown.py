@@ -26,6 +26,7 @@ from cutline.site.pages.markdown_dialects import (
     dialect_parser,
     is_mdx,
 )
+from cutline.site.pages.markdown_embeds import add_embeds
 from cutline.site.pages.templates import (
     Protected,
     SpanKind,
@@ -43,7 +44,8 @@ def occurrences_in_markdown(
     """Every image occurrence in a Markdown page, in order.
 
     CommonMark with tables, admonitions and tabs of MkDocs, HTML elements with a `markdown`
-    attribute, attribute lists behind images, and MDX where the page's name ends in ".mdx". Code,
+    attribute, attribute lists behind images, wiki links to images, Hugo's `figure` shortcode, and
+    MDX where the page's name ends in ".mdx". Code,
     comments and front matter hold no images; of front matter only title and language are read.
     Pieces of HTML are read as HTML. Markdown cannot leave an alt out, so `![](x.png)` counts as
     missing: whether it was a decision is unknown.
@@ -93,6 +95,7 @@ class _Body:
         while self._mark in text:
             self._mark += "x"
         self._pieces: list[list[int]] = []  # of each: where its characters are in the text
+        self._embeds: set[int] = set()  # the numbers of shortcodes and wiki links
         source = protected.text
         lines = [begin, *(found.end() for found in _LINE_END.finditer(source, begin))]
         self._lines = [
@@ -104,6 +107,7 @@ class _Body:
         parser.validateLink = bool  # type: ignore[assignment,method-assign]
         parser.inline.ruler.at("image", _placing(image if mdx else _image_with_attributes))
         parser.inline.ruler.at("html_inline", _placing(html_inline))
+        add_embeds(parser, protected, _placing)
         tokens = parser.parse(source[begin:])
         self._number(tokens)
         renderer = _Renderer(parser)
@@ -130,7 +134,8 @@ class _Body:
                 if f"{self._mark}-alt=" in occurrence.markup
                 else occurrence.alt or None
             )
-            return replace(occurrence, kind=Kind.MARKDOWN, alt=alt, offset=offset, markup=markup)
+            kind = Kind.EMBED if int(own[1]) in self._embeds else Kind.MARKDOWN
+            return replace(occurrence, kind=kind, alt=alt, offset=offset, markup=markup)
         mark = bisect_right(self._mark_ends, occurrence.offset) - 1
         if mark < 0:
             return replace(occurrence, offset=-1)
@@ -162,6 +167,8 @@ class _Body:
             for piece in pieces:
                 begin, end = piece.meta["place"]
                 piece.meta["number"] = len(self._pieces)
+                if piece.meta.get("embed"):
+                    self._embeds.add(len(self._pieces))
                 self._pieces.append(places[begin:end])
 
     def _places(self, content: str, first: int, reached: dict[int, int]) -> list[int]:

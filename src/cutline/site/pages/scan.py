@@ -1,6 +1,7 @@
-"""Reading a folder of HTML and Markdown files and documents, or one of them.
+"""Reading a folder of HTML, Markdown and reStructuredText files and documents, or one of them.
 
-`occurrences_in_html` and `occurrences_in_markdown` read the text of a page.
+`occurrences_in_html`, `occurrences_in_markdown` and `occurrences_in_restructured_text` read the
+text of a page.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from cutline.atomic import read_regular
+from cutline.discover import EXTENSIONS
 from cutline.errors import DataError
-from cutline.site.model import ImageOccurrence, Page
+from cutline.site.model import ImageOccurrence, Kind, Page
 from cutline.site.pages.encoding import decode
 from cutline.site.pages.formats import document_format, document_suffixes
 from cutline.site.pages.html import occurrences_in_html
 from cutline.site.pages.markdown import occurrences_in_markdown
 from cutline.site.pages.markdown_dialects import MARKDOWN_SUFFIXES
+from cutline.site.pages.restructured_text import (
+    RST_SUFFIXES,
+    occurrences_in_restructured_text,
+)
 from cutline.site.pages.unread import OTHER_SUFFIXES, in_other_format
 from cutline.site.urls import normalise_url
 
@@ -38,6 +44,7 @@ __all__ = [
 ]
 
 HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml"})
+_SPHINX_SUFFIXES = (".png", ".jpg", ".jpeg", ".svg", ".gif", ".webp")
 _LARGEST_FILE_BYTES = 64 << 20
 _LARGEST_DOCUMENT_BYTES = 1 << 30
 _STATIC = (
@@ -68,7 +75,7 @@ def scan(
     if not folder.is_dir():
         raise DataError(f"got {folder}; expected a folder with pages or documents")
     top = folder.resolve()
-    suffixes = HTML_SUFFIXES | MARKDOWN_SUFFIXES | document_suffixes()
+    suffixes = HTML_SUFFIXES | MARKDOWN_SUFFIXES | RST_SUFFIXES | document_suffixes()
     for path, page in _files(top, suffixes, include, exclude):
         found, occurrences, _ = read_file(path, top, page=page)
         yield found, occurrences
@@ -121,12 +128,17 @@ def read_file(
         found, occurrences = document.read(content, path, page)
         return replace(found, sha256="" if found.error else sha256), occurrences, ""
     markdown = path.suffix.lower() in MARKDOWN_SUFFIXES
-    text, _ = decode(content, "utf-8" if markdown else "")
+    restructured = path.suffix.lower() in RST_SUFFIXES
+    text, _ = decode(content, "utf-8" if markdown or restructured else "")
     read = occurrences_in_markdown if markdown else occurrences_in_html
+    read = occurrences_in_restructured_text if restructured else read
     found, occurrences = read(text, page=page, base=path.as_uri(), root=f"{top.as_uri()}/")
     static = StaticFolders(path, top, markdown)
     occurrences = [
-        replace(occurrence, url=static.locate(occurrence.url)) for occurrence in occurrences
+        replace(
+            occurrence, url=static.locate(occurrence.url, anywhere=occurrence.kind is Kind.EMBED)
+        )
+        for occurrence in occurrences
     ]
     return replace(found, sha256=sha256), occurrences, text
 
@@ -143,13 +155,23 @@ class StaticFolders:
     def __init__(self, path: Path, top: Path, markdown: bool) -> None:
         self._path, self._top, self._markdown = path, top, markdown
 
-    def locate(self, url: str) -> str:
-        """The URL of the file that a file URL means: itself, unless only another one exists."""
+    def locate(self, url: str, *, anywhere: bool = False) -> str:
+        """The URL of the file that a file URL means: itself, unless only another one exists.
+
+        Args:
+            url: of any scheme.
+            anywhere: whether a file of the same name in another folder is meant, too, as in
+                Obsidian's wiki links.
+        """
         if not url.startswith("file:"):
             return url
         target = _path_of(url)
         if target is None or _exists(target):
             return url
+        if target.name.endswith(".*"):  # Sphinx takes the format that the output needs
+            for suffix in _SPHINX_SUFFIXES:
+                if _exists(file := target.with_suffix(suffix)):
+                    return file.as_uri()
         if target.is_relative_to(self._top):
             for folder in _static_folders(self._path.parent, self._top):
                 if _exists(file := folder / target.relative_to(self._top)):
@@ -159,6 +181,8 @@ class StaticFolders:
             file = Path(os.path.normpath(self._path.with_suffix("") / rest))
             if file.is_relative_to(self._top) and _exists(file):
                 return file.as_uri()
+        if anywhere and (known := _files_by_name(self._top).get(target.name)):
+            return known.as_uri()
         return url
 
 
@@ -172,6 +196,15 @@ def _exists(file: Path) -> bool:
         return file.is_file()
     except (OSError, ValueError):
         return False
+
+
+@lru_cache(maxsize=4)
+def _files_by_name(top: Path) -> dict[str, Path]:
+    """The first image file of each name in a folder and its subfolders."""
+    found: dict[str, Path] = {}
+    for path, _ in _files(top, frozenset(EXTENSIONS), (), ()):
+        found.setdefault(path.name, path)
+    return found
 
 
 @lru_cache(maxsize=4096)

@@ -381,7 +381,7 @@ class Protected:
         for span in spans:
             part = source[span.start : span.end]
             if span.kind is SpanKind.CODE:
-                inner = part[2:-2]
+                inner = part[3:-3] if part.startswith("{{<") else part[2:-2]
                 if base is None or _HAS_IMAGE.search(inner):
                     continue
                 part = self._opaque(part)
@@ -402,6 +402,16 @@ class Protected:
         if not self._codes or not self._rest.search(text):
             return text
         return self._rest.sub("", self._code.sub(self._original, text))
+
+    def code_at(self, text: str, position: int) -> tuple[str, int] | None:
+        """The template code at a position of a part of `text`, and where it ends there."""
+        found = self._code.match(text, position) if self._codes else None
+        return (self._original(found), found.end()) if found else None
+
+    @property
+    def code_mark(self) -> str:
+        """The character with which replaced template code begins."""
+        return chr(self._base)
 
     def _opaque(self, code: str) -> str:
         filler = chr(self._base + _DIGITS + 1)

@@ -33,14 +33,11 @@ _MARKDOWN_IMAGE = re.compile(
 _RAW_TEXT = re.compile(r"<(/?)(?:pre|script|style|textarea)\b", re.IGNORECASE)
 _IMG = re.compile(r"<img[\s/>]", re.IGNORECASE)
 _OTHER_FORMATS = {
-    "rst": re.compile(
-        r"^[ \t]*\.\.[ \t]+(?:\|[^|\n]+\|[ \t]+)?(?:image|figure)::[ \t]*\S", re.MULTILINE
-    ),
     "adoc": re.compile(r"(?<![:\w])image::?[^\s:\[][^\[\n]{0,300}\["),
     "org": re.compile(rf"\[\[[^\]\n]{{1,300}}{_EXTENSION}", re.IGNORECASE),
     "textile": re.compile(rf"![^\s!]{{1,300}}{_EXTENSION}[^\s!]{{0,100}}!", re.IGNORECASE),
 }
-_ALIASES = {"asciidoc": "adoc", "asc": "adoc", "rest": "rst"}
+_ALIASES = {"asciidoc": "adoc", "asc": "adoc"}
 _TEMPLATES = (
     "astro cshtml ejs erb ftl gohtml haml handlebars hbs j2 jinja jinja2 jsp jsx latte liquid"
     " mustache njk phtml php pug svelte tmpl tpl tsx twig vue"

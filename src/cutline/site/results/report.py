@@ -184,6 +184,7 @@ class Report:
         verdicts: how many alts in the pages are judged good, to change, or to be decorative.
         judged: those that are not good.
         failures: images and pages that could not be fetched or read.
+        unread: how many things look like images and were not read, by what they are.
         cards: images with their words: asked, unsure, waiting and approved ones.
     """
 
@@ -201,6 +202,7 @@ class Report:
     verdicts: dict[AltVerdict, int] = field(default_factory=dict)
     judged: list[JudgedAlt] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    unread: dict[str, int] = field(default_factory=dict)
     cards: list[Card] = field(default_factory=list)
 
     def to_json(self) -> str:
@@ -209,7 +211,8 @@ class Report:
         Keys: `version` (of this form, 1), `made_at`, `site`, `model`; `counts` as `Counts`;
         `left_out`; `coverage` with `before`, `after`, `possible`, each as `Coverage` with its
         `share`; `purposes` by name; `problems`, `pages`, `judged` and `failures` as the classes
-        of these names; `verdicts` by name; and `images`, as `Card`, those without words first.
+        of these names; `verdicts` and `unread` by name; and `images`, as `Card`, those without
+        words first.
         """
         stages = {"before": self.before, "after": self.after, "possible": self.possible}
         images = []
@@ -233,6 +236,7 @@ class Report:
             "verdicts": self.verdicts,
             "judged": [asdict(each) for each in self.judged],
             "failures": [asdict(each) for each in self.failures],
+            "unread": self.unread,
             "images": images,
         }
         return json.dumps(record, indent=1) + "\n"
@@ -307,6 +311,7 @@ def report(store: Store, *, progress: Callable[[int, int], None] | None = None) 
     failed: dict[str, tuple[str, dict[str, None]]] = {}
     verdicts: Counter[AltVerdict] = Counter()
     judged: list[JudgedAlt] = []
+    unread: Counter[str] = Counter(store.unread_files())
     done = left_out = 0
     for page, group in groupby(store.occurrences(), key=lambda each: each.occurrence.page):
         occurrences = list(group)
@@ -336,9 +341,11 @@ def report(store: Store, *, progress: Callable[[int, int], None] | None = None) 
         done += len(occurrences)
         if progress:
             progress(done, counts.uses)
-    failures = [
-        Failure("page", page.url, store.named(page.error)) for page in store.pages() if page.error
-    ]
+    failures = []
+    for page_read in store.pages():
+        unread.update(dict(page_read.unread))
+        if page_read.error:
+            failures.append(Failure("page", page_read.url, store.named(page_read.error)))
     failures += [
         Failure("image", store.named(url), why, tuple(on)) for url, (why, on) in failed.items()
     ]
@@ -358,6 +365,7 @@ def report(store: Store, *, progress: Callable[[int, int], None] | None = None) 
         verdicts=dict(verdicts),
         judged=judged,
         failures=failures,
+        unread=dict(unread.most_common()),
         cards=sorted(cards.values(), key=lambda card: _ORDER.index(card.status)),
     )
 
@@ -485,8 +493,8 @@ def _approved(stored: StoredOccurrence, refused: bool) -> ImageOccurrence:
     occurrence, (alt, _) = stored.occurrence, _alts(stored, refused)
     if alt is None or occurrence.kind is Kind.CSS:
         return occurrence
-    parsed = occurrence.kind not in (Kind.MARKDOWN, Kind.ROW, Kind.PICTURE, Kind.CHART)
-    if not parsed or not occurrence.markup:
+    unparsed = (Kind.MARKDOWN, Kind.RST, Kind.EMBED, Kind.ROW, Kind.PICTURE, Kind.CHART)
+    if occurrence.kind in unparsed or not occurrence.markup:
         return replace(occurrence, alt=alt)
     try:
         markup = with_alt(occurrence.markup, occurrence.kind, alt)

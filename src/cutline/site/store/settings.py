@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from cutline.site.store.rows import plain
 from cutline.site.store.tables import Tables
 
+_UNREAD = "unread_files"
 _IMPORTED = "imported:"  # settings: where an imported file was
 
 
@@ -77,6 +80,22 @@ class Settings(Tables):
             (len(_IMPORTED), _IMPORTED),
         )
         return known | {row["name"].removeprefix(_IMPORTED): row["value"] for row in paths}
+
+    def put_unread_files(self, counts: Mapping[str, int]) -> None:
+        """Keep how many images files of unsupported formats seem to hold, by format."""
+        self.put_setting(_UNREAD, json.dumps(dict(counts)))
+
+    def unread_files(self) -> dict[str, int]:
+        """What `put_unread_files` kept; nothing for a site that was crawled.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        counts = self.setting(_UNREAD)
+        if counts is None:
+            return {}
+        with self._reading("setting unread_files"):
+            return {str(what): int(number) for what, number in dict(json.loads(counts)).items()}
 
     @property
     def empty_is_missing(self) -> bool:

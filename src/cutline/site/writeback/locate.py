@@ -17,6 +17,10 @@ from cutline.site.destination import AltChange, Edit, Known, find_again, identit
 from cutline.site.model import ImageOccurrence, Kind, Page
 from cutline.site.pages.alt_markup import clean, has_alt, with_alt
 from cutline.site.pages.markdown_dialects import attribute_list_at, is_mdx, is_quarto
+from cutline.site.pages.restructured_text import (
+    RST_SUFFIXES,
+    occurrences_in_restructured_text,
+)
 from cutline.site.pages.scan import (
     MARKDOWN_SUFFIXES,
     decode,
@@ -146,7 +150,9 @@ class PageText:
 
     def __init__(self, content: bytes, file: Path) -> None:
         self.is_markdown = file.suffix.lower() in MARKDOWN_SUFFIXES
-        self.text, self.encoding = decode(content, "utf-8" if self.is_markdown else "")
+        self._is_restructured = file.suffix.lower() in RST_SUFFIXES
+        text_format = self.is_markdown or self._is_restructured
+        self.text, self.encoding = decode(content, "utf-8" if text_format else "")
         if self.text.encode(self.encoding, "surrogateescape") != content:
             raise OutputError(f"its encoding ({self.encoding}) cannot be written back unchanged")
         known_by = (content, self.text.encode("utf-8", "surrogateescape"))
@@ -167,7 +173,7 @@ class PageText:
             self.text.encode()
         except UnicodeEncodeError:
             return False
-        if self.is_markdown or file.suffix.lower() == ".xhtml":
+        if self.is_markdown or self._is_restructured or file.suffix.lower() == ".xhtml":
             return True
         head = self.text[:1024].lower()
         declared = head.startswith(("\ufeff", "<?xml")) or "charset" in head
@@ -175,6 +181,8 @@ class PageText:
 
     def occurrences(self, text: str, page: str) -> list[ImageOccurrence]:
         """The occurrences in a text of this file's format."""
+        if self._is_restructured:
+            return occurrences_in_restructured_text(text, page=page)[1]
         if not self.is_markdown:
             return occurrences_in_html(text, page=page)[1]
         return occurrences_in_markdown(text, page=page if not is_url(page) else self._name)[1]
@@ -326,7 +334,7 @@ class PageText:
             raise OutputError(
                 f"its encoding ({self.encoding}) lacks a character of the alt"
             ) from error
-        if self.is_markdown and edits:
+        if (self.is_markdown or self._is_restructured) and edits:
             self._check(text + self.text[position:], changes)
         return tuple(edits)
 
@@ -354,4 +362,5 @@ class PageText:
             for each, was, alt in zip(after, before, expected, strict=False)
         ]
         if len(after) != len(before) or not all(ours):
-            raise OutputError("its Markdown would not read as approved; change it by hand")
+            what = "Markdown" if self.is_markdown else "markup"
+            raise OutputError(f"its {what} would not read as approved; change it by hand")
