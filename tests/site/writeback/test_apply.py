@@ -499,6 +499,7 @@ def test_within_template_code_nothing_is_touched(site: Site) -> None:
         ("https://a.example/page.html?x=1", "page.html"),
         ("https://a.example/page.html?x=1", "page.html?x=1"),
         ("https://a.example:8000/x.html", "a.example:8000/x.html"),
+        ("https://a.example:8000/x.html", "a.example_8000/x.html"),
         ("https://a.example/docs/manual/x.html", "x.html"),
         ("https://a.example/docs/manual/x.html", "manual/x.html"),
     ],

@@ -99,13 +99,19 @@ class PageFiles:
             if not path.startswith(f"{left_out}/"):
                 return []
             path = path[len(f"{left_out}/") :]
-        if with_host:
-            path = f"{parts.netloc}/{path}"
-        names = list(_names_with_query(path, parts.query)) if parts.query else []
-        if path and not path.endswith("/"):
-            names += [path, f"{path}.html"]
-        folder = f"{path.rstrip('/')}/" if path else ""
-        return names + [folder + index for index in _INDEXES]
+        if not with_host:
+            return _names_of(path, parts.query)
+        hosts = dict.fromkeys((parts.netloc, parts.netloc.replace(":", "_")))  # HTTrack's is last
+        return [name for host in hosts for name in _names_of(f"{host}/{path}", parts.query)]
+
+
+def _names_of(path: str, query: str) -> list[str]:
+    """The candidate names of a page with this path, most likely first."""
+    names = list(_names_with_query(path, query)) if query else []
+    if path and not path.endswith("/"):
+        names += [path, f"{path}.html"]
+    folder = f"{path.rstrip('/')}/" if path else ""
+    return names + [folder + index for index in _INDEXES]
 
 
 def _names_with_query(path: str, query: str) -> Iterator[str]:
