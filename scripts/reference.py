@@ -199,8 +199,8 @@ def rules() -> str:
     lines += [
         "## Lint rules",
         "",
-        "`cutline site lint` and drafts use these rules. An error fails WCAG, a warning is probably "
-        "a problem, and a note is about style.",
+        "`cutline site lint` and drafts use these rules. An error fails WCAG, a warning is "
+        "probably a problem, and a note is about style.",
         "",
         "| Rule | Severity | Reported if | WCAG |",
         "| --- | --- | --- | --- |",

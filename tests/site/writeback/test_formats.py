@@ -244,9 +244,20 @@ def test_backticks_of_an_alt_do_not_end_a_code_span_before_the_image(root: Path)
     assert occurrence.alt == "a`b"
 
 
+def test_an_alt_ends_no_comment_before_the_image(root: Path) -> None:
+    content = "    <!--\n\n<div markdown>\n![](p.png)\n</div>\n"
+    before = markdown.markdown(content, extensions=["extra"])
+    assert written(root, "a.md", content, "a --> b") == []
+    html = markdown.markdown(text(root, "a.md"), extensions=["extra"])
+    assert html == before.replace('alt=""', 'alt="a --&gt; b"')
+
+
 @pytest.mark.parametrize("alt", ["A cat", "Tea | Coffee"])
-def test_character_references_behind_the_end_of_a_block_are_refused(root: Path, alt: str) -> None:
-    content = "Text\n<figure>\n\nx </figure> and ![](p.png)\n"
+@pytest.mark.parametrize("block", ["Text\n<figure>\n\nx </figure>", "Text\n\n<?php x ?>"])
+def test_character_references_behind_the_end_of_a_block_are_refused(
+    root: Path, alt: str, block: str
+) -> None:
+    content = f"{block} and ![](p.png)\n"
     reasons = written(root, "a.md", content, alt)
     html = markdown.markdown(text(root, "a.md"), extensions=["extra"])
     assert "&#124;" not in html.replace("&amp;", "&")
@@ -254,7 +265,7 @@ def test_character_references_behind_the_end_of_a_block_are_refused(root: Path, 
         assert not reasons
         assert 'alt="A cat"' in html
     else:
-        assert [each for each in reasons if "end tag is in front of it" in each]
+        assert [each for each in reasons if "end of a block is in front of it" in each]
         assert text(root, "a.md") == content
 
 

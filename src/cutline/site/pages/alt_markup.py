@@ -289,9 +289,10 @@ def _escape_markdown(alt: str) -> str:
 
     Backslashes only where Python-Markdown knows them, too; numeric references for what extensions
     (tables, strikethrough, superscript, math), MDX and template engines would read, and for
-    backticks, which could close a code span that begins before the image.
+    backticks and "-->", which could close a code span or a comment that begins before the image.
     """
     text = re.sub(r"&(?=#?\w+;)", "&amp;", alt).replace("<", "&lt;")
+    text = re.sub(r"(?<=[-?%*/\]])>", "&gt;", text)
     text = re.sub(r"([\\*_\[\]])", r"\\\1", text)
     text = re.sub(r"[`|~{}^]|(?<!\w)@(?=\w)", _numeric, text)
     text = re.sub(r"==|\+\+|::|(?<!\w):(?=[\w+-]+:)", lambda found: _numeric(found), text)

@@ -33,10 +33,11 @@ from cutline.site.store.store import Store
 _INDEXES = ("index.html", "index.htm", "index.xhtml", "index.md")
 _SAMPLE = 100  # pages used to detect the layout of a mirror
 _BLOCK_END = re.compile(
-    r"</(?:address|article|aside|blockquote|body|center|dd|details|dialog|dir|div|dl|dt|fieldset"
+    r"(?:\?>|%>|-->|\]\]>|<hr[ \t/]*>"
+    r"|</(?:address|article|aside|blockquote|body|center|dd|details|dialog|dir|div|dl|dt|fieldset"
     r"|figcaption|figure|footer|form|h[1-6]|header|hgroup|html|legend|li|main|map|math|menu|nav"
     r"|noscript|object|ol|p|pre|section|summary|table|tbody|td|template|tfoot|th|thead|tr|ul|video)"
-    r"[ \t]*>[^\r\n]*\Z",
+    r"[ \t]*>)[^\r\n]*\Z",
     re.IGNORECASE,
 )
 _REFERENCE = re.compile(r"&#?\w+;")
@@ -345,7 +346,7 @@ class PageText:
         return tuple(edits)
 
     def _refuse_references(self, offset: int, after: str) -> None:
-        """Refuse a character reference in a label in a line that has the end tag of a block.
+        """Refuse a character reference in a label in a line in which a block of HTML ends.
 
         Python-Markdown moves the reference out of its paragraph.
         """
@@ -353,8 +354,8 @@ class PageText:
             return
         if _BLOCK_END.search(self.text[max(0, offset - 5000) : offset]):
             raise OutputError(
-                "an end tag is in front of it in its line, where Python-Markdown would misplace a "
-                "character reference; move the image to a line of its own"
+                "the end of a block is in front of it in its line, where Python-Markdown would "
+                "misplace a character reference; move the image to a line of its own"
             )
 
     def _check(self, text: str, changes: Sequence[AltChange]) -> None:
