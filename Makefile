@@ -1,4 +1,4 @@
-# `make` lists the targets. Everything is made inside this folder: .venv for the demo, .venv-test for the rest.
+# `make` lists the targets. All files are created in this folder: .venv for the demo, .venv-test for the rest.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
@@ -36,23 +36,23 @@ bench: $(TEST)/.cutline-test ## Measure speed and memory here with the photograp
 	$(TEST)/bin/python scripts/bench.py $(PHOTOS)
 
 .PHONY: bench-site
-bench-site: $(TEST)/.cutline-test ## Measure crawling, drafting and resuming on a made-up site, into bench/site.json
+bench-site: $(TEST)/.cutline-test ## Measure crawling, drafting and resuming on a synthetic site, into bench/site.json
 	$(TEST)/bin/python scripts/bench_site.py --kill
 
 .PHONY: bench-service
-bench-service: $(TEST)/.cutline-test ## Measure the service beside the command line, into bench/service.json
+bench-service: $(TEST)/.cutline-test ## Compare the service with the command line, into bench/service.json
 	$(TEST)/bin/python scripts/bench_service.py
 
 .PHONY: clean
 clean: ## Remove .venv-test, the demo's install mark and the tools' caches
 	rm -rf $(TEST) $(DEMO)/.cutline-demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-# Installed anew unless what lies there still is this folder itself, not a copy or nothing.
+# Install again unless .venv contains an editable install of this folder.
 linked := $(shell grep -s '"editable": true' $(DEMO)/lib/python*/site-packages/cutline-*.dist-info/direct_url.json)
 
 .PHONY: not-linked
 $(DEMO)/.cutline-demo: pyproject.toml $(if $(linked),,not-linked)
-	@echo "Installing Cutline and what it needs into $(DEMO): once, a minute or two, and pip says nothing meanwhile"
+	@echo "Installing Cutline and its dependencies into $(DEMO). This takes a minute or two, without output."
 	$(call make-venv,$(DEMO))
 	$(DEMO)/bin/python -m pip install --quiet --editable .
 	@touch $@

@@ -345,9 +345,9 @@ class ChatClient:
         """Leave out these parameters from now on, and report those that somebody set."""
         new = [name for name in names if name not in self.refused]
         self.refused.update(new)
-        told = [name for name in new if name in ("temperature", "top_p", "seed", "max_tokens")]
-        if told:
-            log.warning("%s does not accept %s; sent without", self._label, " and ".join(told))
+        chosen = [name for name in new if name in ("temperature", "top_p", "seed", "max_tokens")]
+        if chosen:
+            log.warning("%s does not accept %s; sent without", self._label, " and ".join(chosen))
 
     def _after_busy(self, error: ErrorResponse) -> None:
         """Pause all requests as long as the server asks.
@@ -408,12 +408,12 @@ class ChatClient:
             )
 
     def _error(self, failure: Failure, error: ErrorResponse) -> ServerError:
-        told, status = self._described(error), error.status
+        message, status = self._described(error), error.status
         if failure is Failure.REFUSED:
-            return RefusalError(told, status)
+            return RefusalError(message, status)
         if failure is Failure.NO_VISION:
             return ServerAccessError(
-                f"{told}; this model accepts no images: name a vision model", status
+                f"{message}; this model accepts no images: name a vision model", status
             )
         if failure is Failure.ACCESS:
             hint = "; check the account"
@@ -421,18 +421,18 @@ class ChatClient:
                 hint = f"; check the key in {self.server.key_variable}"
                 if not self.server.key:
                     hint = f"; no key was sent: set {self.server.key_variable}"
-            return ServerAccessError(told + hint, status)
+            return ServerAccessError(message + hint, status)
         if failure is Failure.NO_MODEL:
             prefix = self.server.provider + ":" if self.server.provider else self._roots[0]
             return ServerAccessError(
-                f"{told}; for its models run: cutline models --server {prefix}", status
+                f"{message}; for its models run: cutline models --server {prefix}", status
             )
         if failure is Failure.NO_PATH:
             tried = " and ".join(f"{root}/chat/completions" for root in self.server.roots)
-            return ServerAccessError(f"{told}; expected a chat API at {tried}", status)
+            return ServerAccessError(f"{message}; expected a chat API at {tried}", status)
         if failure is Failure.QUOTA:
-            return ServerBusyError(told, status, error.retry_after_s)
-        return ServerError(told, status, error.retry_after_s)
+            return ServerBusyError(message, status, error.retry_after_s)
+        return ServerError(message, status, error.retry_after_s)
 
     def _described(self, error: ErrorResponse) -> str:
         status = "" if error.status in (0, 200) else f"HTTP {error.status}: "

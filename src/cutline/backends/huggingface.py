@@ -1,9 +1,9 @@
 """A model from Hugging Face's hub, or a folder in its form, run by transformers, as a captioner.
 
-Two kinds are known: captioners that are shown a picture and nothing else (BLIP, BLIP-2, GIT, a
-vision encoder with a text decoder), and chat models whose template takes pictures. A model is
-fetched once, into that library's cache; pictures stay on the machine, and code that comes with a
-model is not run.
+Two kinds are supported: captioners whose only input is an image (BLIP, BLIP-2, GIT, a vision
+encoder with a text decoder), and chat models whose template accepts images. A model is downloaded
+once, into the cache of transformers. Images stay on the machine, and code in a model's repository
+is not run.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ _CHECKED_BYTES = 65_536
 
 @dataclass(frozen=True)
 class Ready:
-    """One picture as its model takes it.
+    """One image as the input of its model.
 
     Attributes:
         source: as in `Caption.source`.
-        inputs: tensors by name; those of several pictures follow each other on the first axis.
+        inputs: tensors by name; the first axis is the image.
         shapes: of each of these; images with the same shapes are decoded together.
-        checksum: of the pixels; with the seed it decides every draw.
+        checksum: of the pixels; with the seed it determines sampling.
     """
 
     source: str
@@ -73,10 +73,10 @@ class Ready:
 class HubCaptioner(RegionCaptioner):
     """A model that transformers can run.
 
-    Of the options it heeds the search, in the model's own tokens, which may be less than words; a
-    chat model is told `max_tokens` as words, as a server's is. It has no labels, attention or
-    embedding. Its score is the mean log-probability per token, the end's included. The words of an
-    `InContext` are told to a chat model; others could only begin with them, so they never see them.
+    It uses the search options, in tokens of the model, which may be shorter than words; the prompt
+    of a chat model contains `max_tokens` as a number of words. It has no labels, attention or
+    embedding. Its score is the mean log-probability per token, with the end. The prompt of a chat
+    model contains the words of an `InContext`; other models ignore them.
 
     Args:
         model: a name on the hub, as in "Salesforce/blip-image-captioning-base", or a folder.
@@ -264,13 +264,15 @@ class HubCaptioner(RegionCaptioner):
             )
             tokens, scores = _scored(found, self._ends.to(network.device))
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        said = [
+        alternatives = [
             Alternative(to_sentence(t) if self._chats else one_line(t), s)
             for t, s in zip(texts, scores, strict=True)
         ]
         captions, width = [], search.n_best
         for number, each in enumerate(encoded):
-            group = [other for other in said[number * width : (number + 1) * width] if other.text]
+            group = [
+                other for other in alternatives[number * width : (number + 1) * width] if other.text
+            ]
             if search.temperature is not None:
                 group.sort(key=lambda drawn: -drawn.score)
             if group:

@@ -176,8 +176,10 @@ def parse_model(
     provider = PROVIDERS.get(prefix.lower())
     if provider is not None:
         url, model = provider.url, rest.strip()
-        if provider.address_variable and (told := environment.get(provider.address_variable, "")):
-            url = _with_default_port(told.strip(), provider.url)
+        if provider.address_variable and (
+            address := environment.get(provider.address_variable, "")
+        ):
+            url = _with_default_port(address.strip(), provider.url)
     else:
         url, _, model = name.partition("#")
         model = model.strip()

@@ -166,23 +166,23 @@ def _contender(spec: str, engine: str, threads: int | None, yes: bool) -> _Conte
     from cutline.evaluation.evaluate import Report
 
     model, run = model_and_run(spec)
-    told = history(Path(run)) if run else History()
+    curves = history(Path(run)) if run else History()
     if model.endswith(".json"):
         try:
             report = Report.from_json(Path(model).read_text(encoding="utf-8"))
         except OSError as error:
             raise DataError(f"got no report {model}: {error.strerror}") from error
-        return _Contender(report.captioner.name, told, report)
+        return _Contender(report.captioner.name, curves, report)
     if model in NAMES:
 
         def rival(train: Sequence[Example]) -> Captioner:
-            eyes = load(engine=engine, threads=threads)
+            encoder = load(engine=engine, threads=threads)
             images, captions = [each.image for each in train], [each.captions for each in train]
             with ProgressBar() as bar:
-                return baseline(model, eyes, captions, lambda: embed(eyes, images, bar))
+                return baseline(model, encoder, captions, lambda: embed(encoder, images, bar))
 
-        return _Contender(model, told, rival)
+        return _Contender(model, curves, rival)
     loaded = load(model, engine=engine, threads=threads)
     confirm_upload(loaded, None, yes=yes)
     known = loaded.runtime.bundle.manifest if isinstance(loaded, BundleCaptioner) else None
-    return _Contender(loaded.name, told, lambda _: loaded, known)
+    return _Contender(loaded.name, curves, lambda _: loaded, known)

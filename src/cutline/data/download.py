@@ -234,9 +234,9 @@ def _verified(archive: Archive, file: Path, before: str) -> str:
     sha256 = sums["sha256"].hexdigest()
     wrong = kind and sums[kind].hexdigest() != expected
     if wrong or (before and before != sha256):
-        aside = file.replace(file.with_suffix(".wrong"))
+        moved = file.replace(file.with_suffix(".wrong"))
         raise DataError(
-            f"got {aside}, fetched from {archive.url}, with "
+            f"got {moved}, fetched from {archive.url}, with "
             f"{kind or 'sha256'} {sums[kind or 'sha256'].hexdigest()}; expected "
             f"{expected or before}: fetch it again"
         )
@@ -262,5 +262,5 @@ def _unpack(file: Path, archive: Archive, folder: Path) -> None:
                     shutil.copyfileobj(source, sink)
                 temporary.replace(target)
     except zipfile.BadZipFile as error:
-        aside = file.replace(file.with_suffix(".wrong"))
-        raise DataError(f"got {aside}, which is no .zip: {error}; fetch it again") from error
+        moved = file.replace(file.with_suffix(".wrong"))
+        raise DataError(f"got {moved}, which is no .zip: {error}; fetch it again") from error

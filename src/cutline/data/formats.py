@@ -134,13 +134,13 @@ def _join(folder: Path, listings: dict[Path, Listing]) -> Listing:
     official = all(_COCO_FILE.fullmatch(file.stem) for file in listings)
     joined = Listing("coco" if official else folder.resolve().name)
     joined.licence = LICENCES["coco"] if official else ""
-    told = {file: split_in_name(file.stem) for file in listings}
-    by_split = all(told.values()) and len(set(told.values())) > 1
+    file_splits = {file: split_in_name(file.stem) for file in listings}
+    by_split = all(file_splits.values()) and len(set(file_splits.values())) > 1
     first_file: dict[tuple[str, str], Path] = {}
     for file, listing in listings.items():
         joined.notes += [f"{file.name}: {note}" for note in listing.notes]
         for entry in listing.entries.values():
-            entry.source = told[file] if by_split else entry.source
+            entry.source = file_splits[file] if by_split else entry.source
             entry.split = entry.split or entry.source
             key = entry.source, entry.name
             if first_file.setdefault(key, file) != file:
@@ -224,7 +224,7 @@ def _read_coco(content: dict[str, Any], path: Path, listing: Listing) -> None:
 
     Ids are compared as text, so that 1, "1" and 1.0 are the same.
     """
-    told = re.search(r"(train|val|test)\d{4}", path.stem)
+    in_name = re.search(r"(train|val|test)\d{4}", path.stem)
     names: dict[str, str] = {}
     stray: list[str] = []
     try:
@@ -240,7 +240,7 @@ def _read_coco(content: dict[str, Any], path: Path, listing: Listing) -> None:
                     "expected an id for each image"
                 )
             entry = listing.entry(name)
-            entry.split = split_name(each.get("split") or (told[1] if told else ""))
+            entry.split = split_name(each.get("split") or (in_name[1] if in_name else ""))
         incomplete = 0
         for each in content["annotations"]:
             if "image_id" not in each or "caption" not in each:

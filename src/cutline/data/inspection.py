@@ -119,16 +119,16 @@ def inspect(
     members = [(split, each) for split, some in collection.splits.items() for each in some]
     present = [(split, each) for split, each in members if each.image.is_file()]
     progress(len(members) - len(present))
-    looked = fingerprints([each.image for _, each in present], progress)
+    prints = fingerprints([each.image for _, each in present], progress)
     good = [
-        (split, each.name, seen)
-        for (split, each), seen in zip(present, looked, strict=True)
-        if isinstance(seen, Fingerprint)
+        (split, each.name, found)
+        for (split, each), found in zip(present, prints, strict=True)
+        if isinstance(found, Fingerprint)
     ]
     pairs = []
-    for i, j, distance in duplicates([seen for _, _, seen in good], max_distance):
-        (split, name, seen), (other_split, other_name, other) = good[i], good[j]
-        identical = seen.sha256 == other.sha256
+    for i, j, distance in duplicates([found for _, _, found in good], max_distance):
+        (split, name, found), (other_split, other_name, other) = good[i], good[j]
+        identical = found.sha256 == other.sha256
         pairs.append(Pair(name, other_name, (split, other_split), identical, distance))
     across = [len({_TRAINING.get(split, split) for split in pair.splits}) == 2 for pair in pairs]
     return Inspection(
@@ -136,9 +136,9 @@ def inspect(
         captions=sum(len(each.captions) for _, each in members),
         missing=tuple(each.name for _, each in members if not each.image.is_file()),
         corrupt={
-            each.name: seen.reason
-            for (_, each), seen in zip(present, looked, strict=True)
-            if isinstance(seen, ImageError)
+            each.name: found.reason
+            for (_, each), found in zip(present, prints, strict=True)
+            if isinstance(found, ImageError)
         },
         uncaptioned=tuple(
             each.name for _, each in members if not each.captions or not all(each.captions)

@@ -131,11 +131,11 @@ def obeys_the_page(text: str, occurrence: ImageOccurrence) -> str:
         occurrence.heading,
         occurrence.page_title,
     )
-    for planted in filter(INSTRUCTION.search, near):
-        told = " ".join(re.findall(r"\w+", planted.lower()))
+    for text_near in filter(INSTRUCTION.search, near):
+        instruction = " ".join(re.findall(r"\w+", text_near.lower()))
         size = min(3, len(words))
         runs = (" ".join(words[at : at + size]) for at in range(len(words) - size + 1))
-        if words and any(re.search(rf"\b{re.escape(run)}\b", told) for run in runs):
+        if words and any(re.search(rf"\b{re.escape(run)}\b", instruction) for run in runs):
             return "it repeats a text of the page that gives instructions"
     return ""
 
