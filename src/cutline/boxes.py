@@ -166,6 +166,25 @@ def cell_shares(boxes: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np
     return scaled
 
 
+def place_vector(box: Box | None, size: tuple[int, int], width: int) -> NDArray[np.float32]:
+    """The place of a box as a feature: left, top, right, bottom and area, as in Mao et al. (2016).
+
+    Args:
+        box: within the image, px; None is the whole image.
+        size: width and height of the image, px.
+        width: of the feature, at least 5; further entries are 0.
+
+    Returns:
+        (width,), fractions of the image times 10, the scale of an encoder's strong features.
+    """
+    vector = np.zeros(width, np.float32)
+    left, top, across, down = (0.0, 0.0, *size) if box is None else box.xywh
+    share = across * down / (size[0] * size[1])
+    vector[:5] = (left / size[0], top / size[1], (left + across) / size[0], (top + down) / size[1],
+                  share)  # fmt: skip
+    return 10 * vector
+
+
 def suppress(
     boxes: NDArray[np.float64], scores: Sequence[float] | NDArray[np.float64], threshold: float
 ) -> list[int]:

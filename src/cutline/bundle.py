@@ -96,7 +96,7 @@ class Manifest:
         files: SHA-256 of every file, by name; `write_bundle` fills it in.
         input: the features that the decoder takes. "image": the cells of an image; "detector":
             the boxes that the encoder, a detector, finds in one; "box": the cells of a box, then
-            the embedding of the whole image.
+            the embedding of the whole image and `cutline.boxes.place_vector` of the box.
     """
 
     name: str

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from cutline.boxes import cell_shares
+from cutline.boxes import Box, cell_shares, place_vector
 from cutline.bundle import find
 from cutline.caption import (
     Alternative,
@@ -201,26 +202,33 @@ class BundleCaptioner(RegionCaptioner):
                 f"the manifest's grid of {self._grid[0]} x {self._grid[1]}"
             )
         if self._input == "box":  # a whole image is the box of itself
-            return np.concatenate([output.features, output.embedding[:, None]], axis=1)
+            place = place_vector(None, (1, 1), output.features.shape[2])
+            rows = [output.features, output.embedding[:, None], place[None, None]]
+            return np.concatenate(rows, axis=1)
         return output.features
 
     @property
     def _needs_whole(self) -> bool:
         return self._input == "box"
 
-    def _caption_crops(
-        self, crops: Iterable[Picture], whole: EncodedImage | None, options: CaptionOptions
+    def _caption_boxes(
+        self,
+        image: Image.Image,
+        boxes: Sequence[Box],
+        margin: float,
+        whole: EncodedImage | None,
+        options: CaptionOptions,
     ) -> Iterator[Caption]:
         if self._input != "box" or whole is None:
-            yield from self.stream(crops, options)
+            yield from super()._caption_boxes(image, boxes, margin, whole, options)
             return
-        waiting = iter(crops)
-        while batch := list(islice(waiting, options.batch_size)):
+        for first in range(0, len(boxes), options.batch_size):
             encoded = []
-            for crop in batch:
-                one = self.encode(crop, options)
-                features = np.concatenate([one.features[:, :-1], whole.features[:, -1:]], axis=1)
-                encoded.append(replace(one, features=features))
+            for box in boxes[first : first + options.batch_size]:
+                one = self.encode(image.crop(box.crop(margin, image.size)), options)
+                place = place_vector(box, image.size, one.features.shape[2])
+                rows = [one.features[:, :-2], whole.features[:, -2:-1], place[None, None]]
+                encoded.append(replace(one, features=np.concatenate(rows, axis=1)))
             yield from self.decode(encoded, options)
 
     def _on_grid(self, encoded: EncodedImage, weights: Floats) -> Floats:
@@ -229,7 +237,7 @@ class BundleCaptioner(RegionCaptioner):
             cells: Floats = weights @ cell_shares(encoded.boxes, self._grid)
             return cells
         if self._input == "box":
-            cells = weights[:, :-1]
+            cells = weights[:, :-2]
             cells = cells / np.maximum(cells.sum(axis=1, keepdims=True), np.float32(1e-12))
             return cells
         return weights

@@ -77,14 +77,20 @@ def test_regions_become_examples_and_no_image_is_in_two_splits(folder: Path) -> 
     assert len(set.union(*images)) == sum(map(len, images)) == 12
 
 
-def test_the_last_row_is_the_whole_image(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
+def test_the_image_and_the_place_follow_the_cells(
+    folder: Path, recipe: Recipe, tmp_path: Path
+) -> None:
     collection = region_collection(folder / "scenes" / "region_descriptions.json")
     first = collection.split("train")[0]
     others = [each for each in collection.split("train") if each.image == first.image]
     rows = box_features(recipe.encoder, others, tmp_path)
-    assert rows.shape[:2] == (len(others), 5)  # 2 x 2 cells and the image
-    assert (rows[0, -1] == rows[1, -1]).all()
-    assert (rows[0, :-1] != rows[1, :-1]).any()
+    assert rows.shape[:2] == (len(others), 6)  # 2 x 2 cells, the image and the place
+    assert (rows[0, -2] == rows[1, -2]).all()
+    assert (rows[0, :-2] != rows[1, :-2]).any()
+    assert others[0].box is not None
+    x, y, width, height = np.array(others[0].box.xywh) / [160, 128, 160, 128]
+    expected = [10 * x, 10 * y, 10 * (x + width), 10 * (y + height), 10 * width * height]
+    np.testing.assert_allclose(rows[0, -1, :5], expected, rtol=1e-2)
     moved = replace(others[0], box=others[1].box)
     again = box_features(recipe.encoder, [moved], tmp_path)
     np.testing.assert_allclose(again[0], rows[1], atol=1e-2)
@@ -96,8 +102,9 @@ def test_the_bundle_describes_boxes_by_their_features_and_the_images(folder: Pat
     captioner = load(bundle.folder, threads=1)
     options = CaptionOptions(labels=0)
     whole = captioner.encode(folder / "scenes" / "1.jpg", options)
-    assert whole.features.shape[1] == 5
-    np.testing.assert_allclose(whole.features[0, -1], whole.features[0, :-1].mean(0), atol=1e-3)
+    assert whole.features.shape[1] == 6
+    np.testing.assert_allclose(whole.features[0, -2], whole.features[0, :-2].mean(0), atol=1e-3)
+    np.testing.assert_allclose(whole.features[0, -1, :5], [0, 0, 10, 10, 10])
     found = captioner.regions(folder / "scenes" / "1.jpg", [(0, 0, 80, 128)])
     elsewhere = load_image(folder / "scenes" / "1.jpg")
     elsewhere.paste((0, 0, 0), (100, 0, 160, 128))

@@ -37,6 +37,7 @@ from cutline.video.decode import VideoReader
 from cutline.video.describe import VideoRun, agreed, describe_video
 from cutline.video.formats import clock, subrip, webvtt
 from cutline.video.model import Shot, VideoDescription, VideoLimits, VideoOptions
+from cutline.video.shots import cut_shots
 from cutline.video.storyboard import storyboard
 from cutline.video.tone_mapping import to_srgb
 
@@ -121,6 +122,30 @@ def test_a_variable_frame_rate_keeps_times(captioner: BundleCaptioner, tmp_path:
     pictures = [clips.scene(1 + int(stamp // 2)) for stamp in stamps]
     path = clips.write(tmp_path / "a.mkv", pictures, times=stamps, rate=25)
     assert close(describe_video(captioner, path, UNMERGED), THREE)
+
+
+class StubFrame:
+    """A frame at a time that the detector's time base cannot represent."""
+
+    duration = 0.04
+
+    def __init__(self, time: float, seed: int) -> None:
+        self.time, self.pixels = time, clips.scene(seed)
+
+    def thumbnail_bgr(self, _: int) -> np.ndarray:
+        return self.pixels[..., ::-1].copy()
+
+    def picture(self, _: int) -> Image.Image:
+        return Image.fromarray(self.pixels)
+
+
+def test_no_frame_of_the_next_shot_describes_the_one_before() -> None:
+    late = 19.919999999999998  # the detector says 19.92
+    frames = [StubFrame(0.04 * n, 1) for n in range(50)]
+    frames += [StubFrame(late + 0.04 * n, 2) for n in range(50)]
+    first, second = cut_shots(iter(frames), VideoOptions())  # type: ignore[arg-type]
+    assert first.end == second.start == late
+    assert max(sample.time for sample in first.samples) < 2
 
 
 def test_black_between_shots_belongs_to_none(captioner: BundleCaptioner, tmp_path: Path) -> None:

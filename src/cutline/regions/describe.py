@@ -36,16 +36,24 @@ class RegionCaptioner(BaseCaptioner):
 
     name: str
 
-    def _caption_crops(
-        self, crops: Iterable[Picture], whole: Any, options: CaptionOptions
+    def _caption_boxes(
+        self,
+        image: Image.Image,
+        boxes: Sequence[Box],
+        margin: float,
+        whole: Any,
+        options: CaptionOptions,
     ) -> Iterator[Caption]:
         """Caption parts of an image.
 
         Args:
-            crops: the parts.
+            image: RGB.
+            boxes: of the parts, px.
+            margin: as in `RegionOptions`.
             whole: the image after `encode`; None if it was not encoded.
             options: how.
         """
+        crops = [image.crop(box.crop(margin, image.size)) for box in boxes]
         return self.stream(crops, options)
 
     @property
@@ -135,8 +143,7 @@ class RegionCaptioner(BaseCaptioner):
         else:
             found = _proposals(encoded, rgb.size, options)
             labels = [None] * len(found)
-        crops = [rgb.crop(box.crop(options.margin, rgb.size)) for box in found]
-        captions = self._caption_crops(crops, encoded, chosen)
+        captions = self._caption_boxes(rgb, found, options.margin, encoded, chosen)
         regions = [_region(*each) for each in zip(found, captions, labels, strict=True)]
         if boxes is None:
             regions = best(regions, options)
@@ -215,9 +222,9 @@ def _proposals(encoded: Any, size: tuple[int, int], options: RegionOptions) -> l
         found = np.stack([left, top, right - left, bottom - top], 1) * [*size, *size]
         solid = found[(found[:, 2:] >= 1).all(1)][: options.proposals]
         return [Box.of(row) for row in solid]
-    if isinstance(encoded, EncodedImage):  # a vector for the whole image may follow the cells
+    if isinstance(encoded, EncodedImage):  # two vectors for the whole image may follow the cells
         side = math.isqrt(encoded.features.shape[1])
-    if side > 2 and encoded.features.shape[1] - side * side in (0, 1):
+    if side > 2 and encoded.features.shape[1] - side * side in (0, 2):
         cells = encoded.features[0, : side * side]
         fractions = propose(cells.reshape(side, side, -1), options.proposals)
     else:

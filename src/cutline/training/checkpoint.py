@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cutline.boxes import place_vector
 from cutline.errors import RecipeError
 from cutline.preprocess import DetectorTransform, Transform
 from cutline.run_log import BEST, DETECTOR_FILE, read_json
@@ -117,7 +118,7 @@ class Trained:
     def features(self, pixels: Tensor) -> Tensor:
         """Pixels (B,3,S,S) -> what the decoder takes (B,N,D); an image is the box of itself."""
         features, embedding, *_ = self.encoder(pixels)
-        return torch.cat([features, embedding[:, None]], 1) if self.input == "box" else features
+        return with_place(features, embedding) if self.input == "box" else features
 
     @property
     def probe(self) -> Tensor:
@@ -219,6 +220,12 @@ class Trained:
         return cls(
             recipe, vocabulary, encoder.eval(), labels, decoder.eval(), transform, grid, inputs
         )
+
+
+def with_place(features: Tensor, embedding: Tensor) -> Tensor:
+    """Features (B,N,D) of whole images -> those of a box that covers the image, (B,N+2,D)."""
+    place = torch.from_numpy(place_vector(None, (1, 1), features.shape[2]))
+    return torch.cat([features, embedding[:, None], place.expand(len(features), 1, -1)], 1)
 
 
 def _load(module: nn.Module, weights: Weights, what: str) -> None:

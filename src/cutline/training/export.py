@@ -59,7 +59,7 @@ from cutline.preprocess import DetectorTransform, Transform
 from cutline.runtime import Runtime, cores
 from cutline.search import search
 from cutline.text import SPECIALS, CleanUp, Vocabulary
-from cutline.training.checkpoint import Trained
+from cutline.training.checkpoint import Trained, with_place
 from cutline.training.decoders import Decoder, TorchStepper
 from cutline.training.decoders.core import spread
 from cutline.training.detectors import DetectorEncoder, write_onnx
@@ -251,9 +251,9 @@ def check_parity(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]
     _agree("embedding", embedding, encoded.embedding)
     _agree("labels", logits[0] if logits else None, encoded.logits)
     if trained.input == "box":
-        beside = np.concatenate([encoded.features, encoded.embedding[:, None]], 1)
-        features = torch.cat([features, embedding[:, None]], 1)
-        check_decoder(trained.decoder, runtime, features, beside)
+        theirs = map(torch.from_numpy, (encoded.features, encoded.embedding))
+        mine, exported = with_place(features, embedding), with_place(*theirs).numpy()
+        check_decoder(trained.decoder, runtime, mine, exported)
     else:
         check_decoder(trained.decoder, runtime, features, encoded.features)
 

@@ -1,6 +1,6 @@
-"""Features of described boxes: the cells of a box, and a vector for the whole image beside them.
+"""Features of described boxes: the cells of a box, its image's mean feature, and its place.
 
-As in Mao et al. (2016), section 5, the words of a region depend on the region and on its image.
+As in Mao et al. (2016), section 5, the words depend on the region, its image, and its place there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cutline.boxes import place_vector
 from cutline.data import Example
 from cutline.errors import DataError, ImageError, OptionError
 from cutline.image import load_image
@@ -39,7 +40,7 @@ def box_features(
     progress: Progress | None = None,
     unreadable: Unreadable | None = None,
 ) -> NDArray[np.float16]:
-    """The features of the box of every example, with the mean feature of its image as the last row.
+    """The features of every example's box, then its image's mean feature and `place_vector`.
 
     Args:
         options: the backbone, which stays frozen.
@@ -50,7 +51,7 @@ def box_features(
             it; without it the first one raises.
 
     Returns:
-        (len(examples), N + 1, D) float16; NaN for an unreadable image.
+        (len(examples), N + 2, D) float16; NaN for an unreadable image.
 
     Raises:
         DataError: an example has no box.
@@ -72,17 +73,23 @@ def box_features(
         "margin": MARGIN,
     }
 
-    def decode(example: Example) -> Pixels:
+    def decode(example: Example) -> tuple[Pixels, Pixels]:
         image = load_image(example.image)
         assert example.box is not None
         try:
             box = example.box.within(image.size, str(example.image))
         except OptionError as error:
             raise ImageError(str(example.image), str(error)) from error
-        return encoder.transform(image.crop(box.crop(MARGIN, image.size)))
+        pixels = encoder.transform(image.crop(box.crop(MARGIN, image.size)))
+        return pixels, place_vector(box, image.size, encoder.width)
 
-    store = FeatureStore(folder, what, examples, (rows * columns, encoder.width))
-    forward = forward_features(encoder.to(DEVICE))
+    def forward(batch: list[tuple[Pixels, Pixels]]) -> Pixels:
+        places = np.stack([place for _, place in batch])
+        features = encode([pixels for pixels, _ in batch])
+        return np.concatenate([features, places[:, None]], axis=1)
+
+    store = FeatureStore(folder, what, examples, (rows * columns + 1, encoder.width))
+    encode = forward_features(encoder.to(DEVICE))
     cells = store.fill(decode, forward, progress, unreadable)
     images = {each.image: replace(each, key="", box=None) for each in examples}
     wholes = extract_features(
@@ -92,4 +99,4 @@ def box_features(
     means = np.stack([each.astype(np.float32).mean(0) for each in wholes]).astype(np.float16)
     place = {image: i for i, image in enumerate(images)}
     beside = means[[place[each.image] for each in examples]]
-    return np.concatenate([cells, beside[:, None]], axis=1)
+    return np.concatenate([cells[:, :-1], beside[:, None], cells[:, -1:]], axis=1)

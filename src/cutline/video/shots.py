@@ -106,12 +106,14 @@ class _Cutter:
         self.last_end = 0.0
         self._samples = _Samples(options.frames)
         self._recent: deque[Sample] = deque(maxlen=4)
+        self._times: deque[float] = deque(maxlen=16)
 
     def add(self, frame: Frame) -> None:
         """A frame with content that belongs to the present shot."""
         if self._start is None:
             self._start = frame.time
         self.last_end = frame.time + frame.duration
+        self._times.append(frame.time)
         taken = self._samples.offer(frame)
         if taken is None and self._samples.interval > 0.2:
             # a cut is reported some frames late; the first frames of the next shot are needed then
@@ -120,7 +122,8 @@ class _Cutter:
             self._recent.append(taken)
 
     def cut(self, time: float) -> Iterator[CutShot]:
-        """A cut at a time that may lie a few frames back."""
+        """A cut at a time that may lie a few frames back, rounded to the detector's time base."""
+        time = next((t for t in self._times if abs(t - time) <= float(_TIME_BASE)), time)
         if self._start is None or time <= self._start:
             return
         after = [each for each in [*self._samples.kept, *self._recent] if each.time >= time]
