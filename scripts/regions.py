@@ -1,15 +1,18 @@
 """Measure region descriptions on images with boxes in COCO's format.
 
-    python scripts/regions.py FOLDER [--model MODEL] [--margin 0.1] [--proposals]
+    python scripts/regions.py FOLDER [--model MODEL] [--margins 0.1 0.25] [--docs docs/regions.md]
 
 FOLDER holds `Images/` and `instances.json`. Prints Markdown: how often the words for a given box
 name its class, beside the words of the whole image, with paired bootstrap intervals over images;
-then the recall of proposals.
+then the recall of proposals. Of several margins, the one with the most named classes on one half
+of the images is reported on the other half. `--docs` writes the first part into that file,
+between `<!-- region words -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections import defaultdict
@@ -35,16 +38,26 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model")
-    parser.add_argument("--margin", type=float, default=0.1)
+    parser.add_argument("--margins", type=float, nargs="+", default=[0.1, 0.25])
+    parser.add_argument("--docs", type=Path)
+    parser.add_argument("--no-proposals", action="store_true")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--limit", type=int, help="images whose regions are also described")
     parser.add_argument("--least", type=float, default=0.03, help="least area of a box")
     arguments = parser.parse_args()
     captioner: Any = load(arguments.model, threads=arguments.threads)
     boxes = read_boxes(arguments.folder, arguments.least)
-    print(f"{sum(map(len, boxes.values()))} boxes of {len(boxes)} images, {captioner.name}\n")
-    naming(captioner, boxes, arguments.margin)
-    proposing(captioner, boxes, arguments.limit)
+    text = naming(captioner, boxes, arguments.margins)
+    print(text)
+    if arguments.docs:
+        page = arguments.docs.read_text(encoding="utf-8")
+        first, found, rest = page.partition("<!-- region words -->\n")
+        if not found:
+            parser.error(f"got no <!-- region words --> in {arguments.docs}")
+        last = rest[rest.index("<!-- end -->") :]
+        arguments.docs.write_text(f"{first}{found}\n{text}\n{last}", encoding="utf-8")
+    if not arguments.no_proposals:
+        proposing(captioner, boxes, arguments.limit)
 
 
 def read_boxes(folder: Path, least: float) -> dict[Path, list[tuple[list[float], str]]]:
@@ -62,51 +75,91 @@ def read_boxes(folder: Path, least: float) -> dict[Path, list[tuple[list[float],
     return boxes
 
 
-def naming(captioner: Any, boxes: dict[Path, list[tuple[list[float], str]]], margin: float) -> None:
-    """Print how often each kind of words names the class of a box."""
-    options = RegionOptions(margin=margin)
-    hits: dict[str, list[bool]] = defaultdict(list)
-    images: list[int] = []
-    began = time.perf_counter()
-    for number, (path, given) in enumerate(boxes.items()):
-        whole = captioner.caption(path, CaptionOptions(labels=1))
-        label = whole.labels[0].name if whole.labels else ""
-        found = captioner.regions(path, [box for box, _ in given], options)
-        for region, (_, name) in zip(found.regions, given, strict=True):
-            row = {
-                "region: phrase": names_class(region.phrase, name),
-                "region: label": names_class(region.label, name),
-                "whole image: caption": names_class(whole.text, name),
-                "whole image: label": names_class(label, name),
-            }
-            row["region: phrase or label"] = row["region: phrase"] or row["region: label"]
-            row["whole image: caption or label"] = (
-                row["whole image: caption"] or row["whole image: label"]
-            )
-            for words, hit in row.items():
-                hits[words].append(hit)
-            images.append(number)
-    took = time.perf_counter() - began
-    print("| Words | Name the class |\n| --- | --: |")
-    for words in sorted(hits):
-        print(f"| {words} | {100 * np.mean(hits[words]):.1f} % |")
-    print()
-    for ours, theirs in (
-        ("region: phrase", "whole image: caption"),
-        ("region: phrase or label", "whole image: caption"),
-        ("region: phrase or label", "whole image: caption or label"),
-    ):
-        apart = np.array(hits[ours], float) - np.array(hits[theirs], float)
-        low, high = interval(apart, images)
-        print(
-            f"- {ours} minus {theirs}: {100 * apart.mean():+.1f} [{low:+.1f}, {high:+.1f}] points"
+Hits = dict[str, np.ndarray]
+"""For each kind of words (B,) whether they name the class of a box."""
+
+
+def naming(
+    captioner: Any, boxes: dict[Path, list[tuple[list[float], str]]], margins: Sequence[float]
+) -> str:
+    """How often each kind of words names the class of a box, as Markdown."""
+    images = np.repeat(np.arange(len(boxes)), [len(given) for given in boxes.values()])
+    second = np.repeat([in_second_half(path) for path in boxes], np.bincount(images))
+    wholes = [captioner.caption(path, CaptionOptions(labels=1)) for path in boxes]
+    whole = hits(
+        [wholes[image].text for image in images],
+        [wholes[image].labels[0].name if wholes[image].labels else "" for image in images],
+        boxes,
+    )
+    found: dict[float, Hits] = {}
+    for margin in margins:
+        regions = [
+            region
+            for path, given in boxes.items()
+            for region in captioner.regions(
+                path, [box for box, _ in given], RegionOptions(margin=margin)
+            ).regions
+        ]
+        found[margin] = hits(
+            [region.phrase for region in regions], [region.label for region in regions], boxes
         )
-    print(f"\n{len(images) / took:.1f} boxes/s\n")
+    chosen = max(margins, key=lambda margin: found[margin]["both"][~second].sum())
+    everything = np.ones(len(images), bool)
+    lines = [
+        f"{len(images)} boxes of {len(boxes)} images, {captioner.name}:\n",
+        "| Words | phrase or caption | label | either |\n| --- | --: | --: | --: |",
+        row_of("of the whole image", whole),
+        *(row_of(f"of the region, margin {100 * m:g} %", found[m]) for m in margins),
+        "",
+        "Phrase or label of the region, compared with the words of the whole image (points, paired "
+        "95 % bootstrap intervals over images):\n",
+        "| Margin | Images | minus caption | minus caption or label |\n| --- | --- | --: | --: |",
+    ]
+    for margin, name, part in (
+        *((margin, "all", everything) for margin in margins),
+        (chosen, "half that did not choose it", second),
+    ):
+        cells = " | ".join(
+            points(found[margin]["both"][part], whole[which][part], images[part])
+            for which in ("text", "both")
+        )
+        lines.append(f"| {100 * margin:g} % | {name} | {cells} |")
+    return "\n".join(lines)
+
+
+def hits(
+    texts: Sequence[str],
+    labels: Sequence[str],
+    boxes: dict[Path, list[tuple[list[float], str]]],
+) -> Hits:
+    """Which of the texts and labels, one for each box, name the box's class."""
+    names = [name for given in boxes.values() for _, name in given]
+    text = np.array([names_class(each, name) for each, name in zip(texts, names, strict=True)])
+    label = np.array([names_class(each, name) for each, name in zip(labels, names, strict=True)])
+    return {"text": text, "label": label, "both": text | label}
+
+
+def in_second_half(path: Path) -> bool:
+    """Whether an image belongs to the half on which nothing is chosen."""
+    return hashlib.sha256(path.name.encode()).digest()[0] % 2 == 1
+
+
+def row_of(name: str, found: Hits) -> str:
+    """A line of the table of shares."""
+    shares = " | ".join(f"{100 * each.mean():.1f} %" for each in found.values())
+    return f"| {name} | {shares} |"
+
+
+def points(ours: np.ndarray, theirs: np.ndarray, images: np.ndarray) -> str:
+    """The mean difference in points with its interval."""
+    apart = ours.astype(float) - theirs
+    low, high = interval(apart, list(images))
+    return f"{100 * apart.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def interval(apart: np.ndarray, images: Sequence[int], draws: int = 2000) -> tuple[float, float]:
     """A 95 % bootstrap interval over images of a mean of paired differences, in points."""
-    numbers = np.array(images)
+    _, numbers = np.unique(images, return_inverse=True)
     count = numbers.max() + 1
     sums = np.bincount(numbers, apart, count)
     sizes = np.bincount(numbers, minlength=count)
