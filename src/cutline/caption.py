@@ -306,7 +306,12 @@ class BaseCaptioner:
     """Implements `caption`, `encode` and `decode` on top of `stream`.
 
     Captioners with two real steps override `encode` and `decode`.
+
+    Attributes:
+        language: the only language in which it writes, such as "en"; "" if that is not known.
     """
+
+    language: str = ""
 
     @abstractmethod
     def stream(

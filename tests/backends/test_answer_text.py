@@ -245,3 +245,22 @@ def test_a_note_on_the_language_only_where_it_is_clear() -> None:
 def test_long_hostile_answers_take_little_time() -> None:
     for part in ("**a ", "<think>", '"', "[a](", "1. x\n", "((", "here is the alt "):
         to_sentence(part * (20_000 // len(part)))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<s>[INST]Describe the image[/INST] A dog runs over grass.",
+        "A dog runs over grass.\n\n(Character count: 22)",
+        "A dog runs over grass. [words: 5]",
+    ],
+)
+def test_prompts_and_counts_are_removed(answer: str) -> None:
+    assert to_sentence(answer) == "A dog runs over grass."
+
+
+@pytest.mark.parametrize(
+    "answer", ["我看不到图片。", "画像が見えません。", "이미지를 볼 수 없습니다."]
+)
+def test_models_that_see_no_image_say_so_in_other_scripts(answer: str) -> None:
+    assert refusal_in(answer) == "blind"

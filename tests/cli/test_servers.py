@@ -166,9 +166,10 @@ def test_a_bundle_writes_english_and_takes_no_prompt(pictures: Path, tmp_path: P
     (pictures / "page.html").write_text('<img src="0.png">')
     store = tmp_path / "site.cutline"
     run("site", "scan", pictures, "--store", store)
-    done = run("site", "draft", "--store", store, "--language", "de")
-    assert done.exit_code == 2
-    assert "writes English" in done.stderr
+    for model in ((), ("--model", "hub:example/model")):
+        done = run("site", "draft", "--store", store, "--language", "de", *model)
+        assert done.exit_code == 2
+        assert "writes English" in done.stderr
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("{{ task }}")
     assert run("site", "draft", "--store", store, "--prompt", prompt).exit_code == 2

@@ -90,6 +90,8 @@ class HubCaptioner(RegionCaptioner):
         OptionError: less than one thread.
     """
 
+    language = "en"  # its prompts ask for English
+
     def __init__(self, model: str, *, side_px: int = 1024, threads: int | None = None) -> None:
         try:
             import torch

@@ -23,10 +23,12 @@ class LazyCaptioner(BaseCaptioner):
     Args:
         name: the name that the loaded captioner is expected to have.
         load: loads it; called once, from the thread that uses it first.
+        language: the only language in which it writes; "" if that is not known.
     """
 
-    def __init__(self, name: str, load: Callable[[], Captioner]) -> None:
+    def __init__(self, name: str, load: Callable[[], Captioner], language: str = "") -> None:
         self._name = name
+        self.language = language
         self._load = load
         self._loaded: Captioner | None = None
         self._lock = threading.Lock()
@@ -90,6 +92,6 @@ def load_lazily(
         name = str(model).removeprefix("hub:")
         on_hub = name != model and not Path(name).expanduser().is_absolute()
         if on_hub and not name.startswith(".") and not Path(name).is_dir():
-            return cast(Captioner, LazyCaptioner(name, load))
+            return cast(Captioner, LazyCaptioner(name, load, "en"))
         return load()
     return cast(Captioner, LazyCaptioner(find(model).manifest.name, load))

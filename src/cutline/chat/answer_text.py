@@ -121,7 +121,9 @@ _CHATTER = re.compile(
     re.IGNORECASE,
 )
 _COUNT = re.compile(
-    r"\s*[(\[]\s*~?\d+\s*(?:words?|characters?|chars|w|wörter|zeichen)\s*[)\]]\s*$", re.I
+    r"\s*[(\[]\s*(?:~?\d+\s*(?:words?|characters?|chars|w|wörter|zeichen)"
+    r"|(?:word|character|char)s?(?:\ count)?\s*[:=]\s*~?\d+)\s*[)\]]\s*$",
+    re.I,
 )
 _ITEM = re.compile(
     r"^\s*(?:\*{0,2}(?:option|alternative|caption|version|suggestion)\s*\w{1,2}\*{0,2}\s*[:.)-]"
@@ -232,6 +234,8 @@ def to_sentence(text: str) -> str:
 
 def _without_tokens(text: str) -> str:
     text = _ANSI.sub("", text)
+    _, prompted, answer = text.rpartition("[/INST]")
+    text = answer if prompted and answer.strip() else text
     text = _ROLE.sub("", _SPECIAL.sub(lambda m: m[0] if _END.fullmatch(m[0]) else "", text))
     for part in _END.split(text):
         part = _ROLE.sub("", _SPECIAL.sub("", part))

@@ -95,6 +95,7 @@ _NO_PICTURE = re.compile(
     |i\s(?:need|have)\sto\ssee\sthe\s(?:image|picture|photo)\b.*
     |(?:ich\ssehe\skein|es\swurde\skein\sbild|je\sne\svois\s(?:pas|aucune)|no\sveo\sninguna
     |non\svedo)\w*\b.*
+    |(?:我看不到|看不到|无法查看|無法查看|没有看到|画像が見え|画像を見る|이미지를\s볼).*
     |you\s(?:haven['’]?t|have\snot|did\snot|didn['’]?t)\s(?:provided?|attached?|uploaded?
     |shared?|included?)\b.*
     |the\s(?:image|picture|photo)\s(?:you\s\w+\s)?(?:is|was|did|does|could|cannot

@@ -457,7 +457,8 @@ def _for_chat(
         return replace(options, language=language or "", prompt=read("alt", prompt))
     if prompt is not None:
         raise OptionError(f"got --prompt for {captioner.name}; expected a chat model")
-    if language and primary(language) != "en" and captioner.name in models():
+    english = captioner.name in models() or getattr(captioner, "language", "") == "en"
+    if language and primary(language) != "en" and english:
         raise OptionError(
             f"got --language {language} for {captioner.name}, which writes English; expected a "
             "chat model, such as --model ollama:NAME"
