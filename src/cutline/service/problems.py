@@ -23,9 +23,9 @@ from cutline.errors import (
     VideoFormatError,
     VideoTooLargeError,
 )
-from cutline.http_retry import BUSY, GATEWAY
+from cutline.http_retry import BUSY
 
-_UNAVAILABLE = BUSY | GATEWAY
+_UNAVAILABLE = BUSY | {504}
 _RETRY_S = 10.0
 _LONGEST_RETRY_S = 86_400.0
 MEDIA_TYPE = "application/problem+json"
