@@ -282,3 +282,9 @@ def test_attribute_lists_over_two_lines_are_written(root: Path) -> None:
     content = '> ![c](f.png){.x\n> alt="a \\"b\\""}\n'
     assert written(root, "a.qmd", content, 'A "dog"', overwrite=True) == []
     assert text(root, "a.qmd") == '> ![c](f.png){.x\n> alt="A &#34;dog&#34;"}\n'
+
+
+def test_an_image_below_an_empty_link_definition_is_refused(root: Path) -> None:
+    content = "[x]:\n![a b](p.png)\n"
+    assert len(written(root, "a.md", content, "(", overwrite=True)) == 1
+    assert text(root, "a.md") == content

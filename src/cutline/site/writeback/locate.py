@@ -40,6 +40,7 @@ _BLOCK_END = re.compile(
     r"[ \t]*>)[^\r\n]*\Z",
     re.IGNORECASE,
 )
+_EMPTY_DEFINITION = re.compile(r"^[ \t>]*\[[^\[\]\n]+\]:[ \t]*\r?\n[ \t>]*\Z", re.MULTILINE)
 _REFERENCE = re.compile(r"&#?\w+;")
 
 
@@ -350,7 +351,15 @@ class PageText:
 
         Python-Markdown moves the reference out of its paragraph.
         """
-        if not after.startswith("![") or not _REFERENCE.search(after):
+        if not after.startswith("!["):
+            return
+        if not re.search(r"\s", after) and _EMPTY_DEFINITION.search(
+            self.text[max(0, offset - 500) : offset]
+        ):
+            raise OutputError(
+                "the line above would read it as the target of a link; move the image"
+            )
+        if not _REFERENCE.search(after):
             return
         if _BLOCK_END.search(self.text[max(0, offset - 5000) : offset]):
             raise OutputError(
