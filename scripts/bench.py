@@ -15,6 +15,9 @@ stages        ms for each image on one core, one stage after the other: decode (
               normalise), encode, labels (only if asked for, so not in the other figures), search.
               Search is start, steps and reorder, which are the decoder's, and the rest, which is
               choosing words. `steps` is how many steps an image takes part in.
+0.1           the same two measurements of version 0.1: end to end with its code and its model as
+              they were at commit b3c601b, stages with its model and the code of today. `git
+              archive` extracts it; without that commit, as in a shallow clone, it is left out.
 torch eager   the same architecture in PyTorch, 16 images at a time, with the same decoding,
               transform and search. The encoder has its batch norms folded. The decoder's weights
               are random, so only the speed is compared; every caption has as many words as
@@ -47,6 +50,8 @@ import platform
 import statistics
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -62,6 +67,8 @@ CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "am
 BATCH = 16
 FIRST_LINE_RUNS = 5
 MATRIX_SIDE = 2048
+EARLIER_COMMIT, EARLIER_MODEL = "b3c601b", "src/cutline/_models/flickr8k-lite2-v1"
+EARLIER = {"version": "0.1", "engine": "onnxruntime"}
 SKIPPED = 3
 """The exit code of a measurement that lacks a package."""
 
@@ -99,7 +106,7 @@ def stages(spec: Spec, photos: list[str]) -> Figures:
         for some in _batches(sources):
             features = []
             for source in some:
-                rgb = load_image(source, around_px=transform.via_px)
+                rgb = load_image(source, around_px=transform.enough_px)
                 pixels = transform(rgb)[None]
                 clock.lap("decode")
                 encoded = runtime.encode(pixels)
@@ -151,7 +158,9 @@ def torch_eager(spec: Spec, photos: list[str]) -> Figures:
     def run(sources: Sequence[str]) -> dict[str, float]:
         clock = Clock()
         for some in _batches(sources):
-            pixels = np.stack([transform(load_image(s, around_px=transform.via_px)) for s in some])
+            pixels = np.stack(
+                [transform(load_image(s, around_px=transform.enough_px)) for s in some]
+            )
             clock.lap("decode")
             features = encode(torch.from_numpy(pixels))
             clock.lap("encode")
@@ -462,6 +471,29 @@ def count_macs(model: Any) -> int:
     return total
 
 
+def earlier_version(folder: Path) -> Path | None:
+    """The source tree of version 0.1 with its model, extracted into a folder; None if git fails."""
+    packed = folder / "earlier.tar"
+    command = ["git", "-C", str(ROOT), "archive", "-o", str(packed), EARLIER_COMMIT, "src"]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    with tarfile.open(packed) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def plan_earlier(cores: int, images: int, tree: Path) -> list[Spec]:
+    """The measurements of version 0.1 in a round."""
+    model = {**EARLIER, "model": str(tree / EARLIER_MODEL)}
+    common = {**model, "source": str(tree / "src"), "images": images, "warm_up": True}
+    return [
+        *({"name": "end to end", "cores": c, **common} for c in sorted({1, cores}, reverse=True)),
+        {"name": "stages", "cores": 1, "images": 4 * BATCH, **model},
+    ]
+
+
 def plan(engines: Sequence[str], cores: int, images: int) -> list[Spec]:
     """Every measurement of a round, in order; `images` is for end to end."""
     counts = sorted({1, cores})
@@ -498,6 +530,8 @@ def measure(spec: Spec, photos: list[str]) -> Figures | str:
     threads = str(spec["cores"])
     limits = {f"{kind}_NUM_THREADS": threads for kind in ("OMP", "MKL", "OPENBLAS")}
     environment = {**os.environ, **limits, "HF_HUB_OFFLINE": "1"}
+    if "source" in spec:
+        environment["PYTHONPATH"] = spec["source"]
     ran = subprocess.run(
         [sys.executable, str(Path(__file__).resolve()), "--measure", json.dumps(spec)],
         input="\n".join(sources), capture_output=True, text=True, env=environment,
@@ -547,7 +581,7 @@ def ratios(measurements: Sequence[Results], macs: int) -> dict[str, dict[str, fl
             for m in measurements
             if m["name"] == name
             and figure in m["figures"]
-            and all(m.get(key) == value for key, value in where.items())
+            and all(m.get(key) == value for key, value in {"version": None, **where}.items())
         ]
         return max(found, key=lambda f: f["median"]) if found else None
 
@@ -570,6 +604,8 @@ def ratios(measurements: Sequence[Results], macs: int) -> dict[str, dict[str, fl
         bound = rate and {key: value * 1e9 / (2 * macs) for key, value in rate.items()}
         mine = one("images_per_s", "end to end", cores=count, **best)
         pairs[f"fp32 bound of the encoder, {_cores(count)}"] = (mine, bound)
+        before = one("images_per_s", "end to end", cores=count, **EARLIER)
+        pairs[f"version 0.1, {_cores(count)}"] = (mine, before)
     for other in engines[1:]:
         theirs = one("images_per_s", "end to end", cores=cores, engine=other)
         pairs[f"{engines[0]} to {other}"] = (ours, theirs)
@@ -614,7 +650,8 @@ def render(results: Results) -> str:
             extra += f", {m['images']:,} images"
         for figure, unit in units.items():
             if figure in m["figures"]:
-                what = ", ".join(filter(None, (m["name"], extra)))
+                version = f"version {m['version']}" if "version" in m else ""
+                what = ", ".join(filter(None, (m["name"], version, extra)))
                 rows.append((what, _cores(m["cores"]), f"{_spread(m['figures'][figure])} {unit}"))
     lines = [
         "# Speed and memory",
@@ -652,7 +689,7 @@ def render(results: Results) -> str:
         ("ms an image on 1 core", *parts, "steps"),
         [
             (
-                m["engine"],
+                f"model of {m['version']}, {m['engine']}" if "version" in m else m["engine"],
                 *(f"{m['figures'][f'{part}_ms']['median']:.2f}" for part in parts),
                 f"{m['figures']['steps']['median']:.1f}",
             )
@@ -702,7 +739,9 @@ def machine(cores: int) -> Results:
     }
 
 
-def bench(photos: list[str], model: str | None, rounds: int, images: int) -> Results:
+def bench(
+    photos: list[str], model: str | None, rounds: int, images: int, tree: Path | None
+) -> Results:
     """Measure everything, with progress on standard error."""
     import onnx
     from PIL import Image
@@ -714,6 +753,8 @@ def bench(photos: list[str], model: str | None, rounds: int, images: int) -> Res
 
     bundle, available = find(model), cores()
     specs = [{**spec, "model": model} for spec in plan(engines(), available, images)]
+    if tree is not None:
+        specs += plan_earlier(available, images, tree)
     taken: list[list[Figures]] = [[] for _ in specs]
     left_out: dict[str, str] = {}
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
@@ -731,7 +772,10 @@ def bench(photos: list[str], model: str | None, rounds: int, images: int) -> Res
                         figures.append(got)
                 progress.advance(task)
     measurements = [
-        {**{k: v for k, v in spec.items() if k != "model"}, "figures": summarise(figures)}
+        {
+            **{k: v for k, v in spec.items() if k not in ("model", "source")},
+            "figures": summarise(figures),
+        }
         for spec, figures in zip(specs, taken, strict=True)
         if figures
     ]
@@ -770,7 +814,11 @@ def main() -> None:
     ]
     if not photos:
         parser.error(f"got no JPEG photograph in {arguments.photos}; expected a folder of them")
-    results = bench(photos, arguments.model, arguments.rounds, arguments.images)
+    with tempfile.TemporaryDirectory() as folder:
+        tree = earlier_version(Path(folder))
+        results = bench(photos, arguments.model, arguments.rounds, arguments.images, tree)
+    if tree is None:
+        results["left_out"]["version 0.1"] = f"git has no commit {EARLIER_COMMIT} here"
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     table = render(results)
