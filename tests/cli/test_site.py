@@ -560,10 +560,10 @@ def library_export(output: Path | None) -> None:
 
 
 def test_a_scan_says_what_looks_like_an_image_and_was_not_read(home: Path) -> None:
-    (home / "pages/post.md").write_text('{{< figure src="a.jpg" >}}\n\n![[b.png]]\n')
-    (home / "pages/post.rst").write_text(".. image:: a.png\n\n.. image:: b.png\n")
+    (home / "pages/post.md").write_text('{{< gallery src="a.jpg" >}}\n\n<Hero image="b.png" />\n')
+    (home / "pages/post.adoc").write_text("image::a.png[]\n\nimage::b.png[]\n")
     done = site("scan", "pages")
     assert (
-        "4 more things look like images and were not read: 2 images in a .rst file, "
-        "1 shortcode or template tag, 1 wiki link."
+        "4 more things look like images and were not read: 2 images in a .adoc file, "
+        "1 component, 1 shortcode or template tag."
     ) in done.stderr
