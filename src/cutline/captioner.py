@@ -159,8 +159,7 @@ class BundleCaptioner(RegionCaptioner):
             BundleError: the encoder returns other regions than the manifest says.
         """
         bare = _bare(image)
-        enough_px = self._transform.enough_px
-        decoded = decode_image(bare, around_px=enough_px, limits=options.limits)
+        decoded = decode_image(bare, around_px=self._transform.via_px, limits=options.limits)
         square = self._transform.squash(decoded.image)
         output = self.runtime.encode(self._transform.normalise(square)[None])
         features = self._checked(output)

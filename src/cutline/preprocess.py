@@ -46,14 +46,6 @@ class Transform:
                 f"got mean {self.mean} and scale {self.scale}; expected finite ones, scale above 0"
             )
 
-    @property
-    def enough_px(self) -> int:
-        """The side that a reduced JPEG must have; a little less than `via_px` changes nothing.
-
-        So a photograph of 640 x 428 is decoded at half its size.
-        """
-        return max(1, round(0.9 * self.via_px))
-
     def squash(self, image: Image.Image) -> Image.Image:
         """Resize to a square without keeping the aspect ratio.
 
