@@ -65,7 +65,11 @@ class SearchOptions:
     top_p: float = _option(
         1.0, "When sampling, use only the most likely words with this total probability."
     )
-    seed: int = _option(0, "When sampling, the same seed gives the same captions.")
+    seed: int | None = _option(
+        None,
+        "When sampling, the same seed gives the same captions; without one, Cutline uses 0, and a "
+        "server chooses its own.",
+    )
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
@@ -78,6 +82,8 @@ class SearchOptions:
             ("seed", 0, math.inf),
         ):
             value = getattr(self, name)
+            if name == "seed" and value is None:
+                continue
             fits = isinstance(value, Integral) and least <= int(value) <= most
             to = "up" if most == math.inf else f"to {most}"
             self._need(name, fits, f"a whole number from {least} {to}")

@@ -243,7 +243,7 @@ def _draws(options: SearchOptions, keys: Sequence[int]) -> Doubles | None:
     if options.temperature is None:
         return None
     shape = (options.n_best, options.max_tokens)
-    seeded = [np.random.default_rng((options.seed, key)).random(shape) for key in keys]
+    seeded = [np.random.default_rng((options.seed or 0, key)).random(shape) for key in keys]
     return np.array(seeded).reshape(len(keys), *shape)
 
 

@@ -65,6 +65,15 @@ def test_options_that_were_set_are_sent_and_no_others(server: ChatServer, connec
     assert "The farm" in server.asked[0].prompt
 
 
+@pytest.mark.parametrize(("seed", "sent"), [(None, None), (0, 0), (3, 3)])
+def test_a_seed_is_sent_if_it_was_set_even_if_it_is_0(
+    seed: int | None, sent: int | None, server: ChatServer, connect: Any
+) -> None:
+    model = connect(server("params", chat()))
+    model.caption(scene(), CaptionOptions(SearchOptions(temperature=0.5, seed=seed)))
+    assert server.asked[0].body.get("seed") == sent
+
+
 def test_many_come_in_order_and_a_bad_one_is_an_item(server: ChatServer, connect: Any) -> None:
     model = connect(
         server("widths", lambda asked: chat(f"A picture {asked.picture.width} wide.")),

@@ -307,7 +307,7 @@ class _Draw:
 
     def __init__(self, search: SearchOptions, keys: Iterable[int]) -> None:
         ranks = range(search.n_best)
-        seeds = [(search.seed, key, rank) for key in keys for rank in ranks]
+        seeds = [(search.seed or 0, key, rank) for key in keys for rank in ranks]
         self._rows = [np.random.default_rng(seed) for seed in seeds]
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:

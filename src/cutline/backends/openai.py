@@ -251,7 +251,7 @@ class RemoteCaptioner(RegionCaptioner):
             parameters["temperature"] = search.temperature
         if search.top_p != default.top_p:
             parameters["top_p"] = search.top_p
-        if search.seed != default.seed:
+        if search.seed is not None:
             parameters["seed"] = search.seed
         if search.max_tokens != default.max_tokens:
             parameters["max_tokens"] = _TOKENS_PER_WORD * search.max_tokens
@@ -276,7 +276,7 @@ class RemoteCaptioner(RegionCaptioner):
             missing = search.n_best - len(found)
             if missing > 1 and turn == 0:
                 parameters["n"] = missing
-            if turn and "seed" in parameters:
+            if turn and search.seed is not None:
                 parameters["seed"] = search.seed + turn
             try:
                 for choice in await self._choices(picture, request, parameters):
