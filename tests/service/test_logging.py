@@ -37,6 +37,17 @@ def test_our_errors_at_the_start_are_a_line_and_others_a_traceback(
     assert "Traceback" in told[1]
 
 
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_private_fields_of_other_libraries_are_not_logged(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_to_stderr(form)
+    logging.getLogger("cutline.serve").warning("ready", extra={"_added_ns": 5, "status": 200})
+    line = capsys.readouterr().err
+    assert "status" in line
+    assert "_added_ns" not in line
+
+
 @pytest.mark.parametrize(
     ("host", "place"),
     [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]")],

@@ -131,11 +131,11 @@ def test_several_at_once_and_a_bad_one_among_them(
     tried.set_input_files("#files", [*pictures, bad])
     done(tried, 5)
     card = tried.get_by_role("article", name="bad.jpg")
-    expect(card.get_by_text("Not a picture")).to_be_visible()
+    expect(card.get_by_text("Unsupported image format")).to_be_visible()
     assert tried.locator(".found:visible").count() == 4
     assert violations(tried) == []
     bad.write_bytes(pictures[0].read_bytes())
-    card.get_by_role("button", name="Again").click()
+    card.get_by_role("button", name="Retry").click()
     done(tried, 5)
     card.get_by_role("button", name="Remove").click()
     expect(tried.locator(".result")).to_have_count(4)
@@ -200,15 +200,15 @@ def test_words_are_copied_as_text_as_alt_and_as_json(
 def test_options_and_words_nearby_reach_the_service(
     tried: Page, url: str, pictures: list[Path]
 ) -> None:
-    tried.get_by_text("How to caption").click()
+    tried.get_by_text("Options").click()
     tried.get_by_label("Alternatives").fill("2")
-    tried.get_by_label("Words near the picture").fill("a bird")
+    tried.get_by_label("Text near the image").fill("a bird")
     assert violations(tried) == []
     tried.set_input_files("#files", pictures[0])
     done(tried, 1)
     assert tried.locator(".others li").count() == 1
     with tried.expect_request("**/v1/captions") as sent:
-        tried.get_by_label("or the address of a picture").fill(f"{url}/bird.jpg")
+        tried.get_by_label("or the URL of an image").fill(f"{url}/bird.jpg")
         tried.keyboard.press("Enter")
     done(tried, 2)
     options = {"n_best": 2, "beam": 5, "attention": True, "context": "a bird"}
@@ -240,7 +240,7 @@ def test_a_server_with_keys_asks_for_one(
         tried.goto(url)
         tried.set_input_files("#files", pictures[0])
         done(tried, 1)
-        field = tried.get_by_label("This server asks for an API key")
+        field = tried.get_by_label("This server requires an API key")
         expect(field).to_be_visible()
         assert violations(tried) == []
         field.fill("correct-horse-battery")

@@ -118,7 +118,7 @@ def test_a_clip_is_described_shot_by_shot(browser: Browser, url: str, tmp_path: 
         expect(opened.locator(".video .summary")).not_to_be_empty()
         opened.set_input_files("#video-file", bad)
         failure = opened.locator(".video .failure").first
-        expect(failure).to_contain_text("Not a video")
+        expect(failure).to_contain_text("Unsupported video format")
         opened.complaints.clear()  # type: ignore[attr-defined]  # the status 415
         assert violations(opened) == []
         opened.locator(".video .remove").first.click()

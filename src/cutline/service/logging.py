@@ -38,7 +38,11 @@ class _Lines(logging.Formatter):
         self._form = form
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {name: value for name, value in vars(record).items() if name not in _USUAL}
+        fields = {  # other libraries, such as Ray, add private fields to every record
+            name: value
+            for name, value in vars(record).items()
+            if name not in _USUAL and not name.startswith("_")
+        }
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         event = record.getMessage()
         if ours := _OURS.fullmatch(event):

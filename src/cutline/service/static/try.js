@@ -46,11 +46,11 @@ function take(files) {
   if (typeof takeVideo === "function") videos.forEach(takeVideo);
   const pictures = [...files].filter((file) => !videos.includes(file));
   for (const file of pictures) {
-    const card = makeCard(file.name || "pasted picture", URL.createObjectURL(file));
+    const card = makeCard(file.name || "pasted image", URL.createObjectURL(file));
     card.picture = { file };
     enqueue(card);
   }
-  if (pictures.length > 1) say(`${pictures.length} pictures are being captioned.`);
+  if (pictures.length > 1) say(`${pictures.length} images are being captioned.`);
 }
 
 function takeUrl(url) {
@@ -97,7 +97,7 @@ async function ask({ file, url }) {
   let body;
   if (file) {
     const most = Number(document.body.dataset.maxMb);
-    if (file.size > most * 1e6) throw { title: "Too large", detail: `It has ${(file.size / 1e6).toFixed(1)} MB; at most ${most} MB are taken.` };
+    if (file.size > most * 1e6) throw { title: "Too large", detail: `It has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${most} MB.` };
     body = new FormData();
     body.append("image", file, file.name || "pasted.png");
     for (const [name, value] of Object.entries(options)) body.append(name, value);
@@ -109,7 +109,7 @@ async function ask({ file, url }) {
   try {
     response = await fetch("v1/captions", { method: "POST", headers, body });
   } catch {
-    throw { title: "No answer", detail: "The server can't be reached. Is it still running?" };
+    throw { title: "No answer", detail: "The server cannot be reached. Check that it is running." };
   }
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) {
@@ -153,7 +153,7 @@ function show(card, state) {
 function fail(card, problem) {
   show(card, "failure");
   const [title, detail] = card.querySelectorAll(".failure p");
-  title.firstElementChild.textContent = problem.title || "It went wrong";
+  title.firstElementChild.textContent = problem.title || "Error";
   detail.textContent = problem.detail || String(problem);
   if (problem.code) card.dataset.code = problem.code;
   say(`${$(".source", card).textContent}: ${title.textContent}. ${detail.textContent}`);
