@@ -9,9 +9,11 @@ change a result.
 from __future__ import annotations
 
 import os
+import platform
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -223,6 +225,8 @@ class _OnnxRuntimeGraph:
         options.intra_op_num_threads = intra_op
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if not _has_int8_products():
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
@@ -292,6 +296,20 @@ class _OpenVinoGraph:
             raise EngineError(f"OpenVINO failed on {self._name}: {error}") from error
         finally:
             self._idle.append(request)
+
+
+@cache
+def _has_int8_products() -> bool:
+    """Whether the processor multiplies int8 without overflow.
+
+    x86 processors without VNNI add pairs of products in 16 bits, where they saturate. ONNX Runtime
+    then computes int8 graphs in float32, with the same rounding.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+    return any(name in flags for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
 def choose_engine(engine: str) -> str:

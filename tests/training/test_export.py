@@ -27,6 +27,7 @@ from cutline.errors import (
     RecipeError,
 )
 from cutline.image import load_image
+from cutline.image_kind import KindClassifier
 from cutline.options import SearchOptions
 from cutline.preprocess import Transform
 from cutline.runtime import Runtime, engines
@@ -40,13 +41,10 @@ from cutline.training.export import (
     _stages,
     check_decoder,
     check_parity,
-    compress,
     export,
     log_prior,
-    strip_metadata,
-    write_decoder,
-    write_encoder,
 )
+from cutline.training.graphs import compress, strip_metadata, write_decoder, write_encoder
 from cutline.training.recipe import DataOptions, EncoderOptions, FitOptions, Recipe
 from cutline.training.trainer import train
 from cutline.training.warm_start import Start, _matched, _weights
@@ -274,6 +272,31 @@ def test_training_goes_on_from_a_bundle(journey: Journey, tmp_path: Path) -> Non
     kept = Trained.read(done.folder).encoder.get_submodule("tail").state_dict()
     for name, tensor in kept.items():
         torch.testing.assert_close(tensor, start.weights[f"tail.{name}"], msg=name)
+
+
+def test_a_checkpoint_becomes_an_int8_bundle_that_training_can_start_from(
+    journey: Journey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    kinds = KindClassifier(("photograph", "chart"), np.ones((1280, 2), np.float32), np.ones(2))
+    kinds.write(tmp_path / "kinds.npz")
+    bundle = export(
+        journey.run / "best.ckpt", journey.collection, tmp_path / "colours-v2", summary="",
+        options=journey.options, int8=True, kinds=tmp_path / "kinds.npz",
+    )  # fmt: skip
+    assert bundle.manifest.created == "2023-11-14"
+    assert bundle.manifest.recipe == journey.bundle.manifest.recipe
+    assert bundle.manifest.data == journey.bundle.manifest.data
+    source = journey.collection.splits["dev"][0].image
+    for engine in engines():
+        caption = load(bundle.folder, engine=engine).caption(source)
+        assert caption.text
+        assert caption.kind is not None
+    start = Start.read(str(bundle.folder))
+    float_weights = Start.read(str(journey.output)).weights
+    assert start.weights.keys() >= float_weights.keys()
+    for name, tensor in float_weights.items():
+        torch.testing.assert_close(start.weights[name], tensor, atol=0.05, rtol=0.05, msg=name)
 
 
 def test_a_backbone_without_labels_makes_a_bundle_without_labels(

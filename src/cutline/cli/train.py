@@ -47,6 +47,19 @@ MAX_SECONDS = typer.Option(
     show_default=False,
 )
 
+KINDS = typer.Option(
+    metavar="FILE",
+    help="A classifier of image kinds to include.",
+    exists=True,
+    dir_okay=False,
+    show_default=False,
+)
+RECIPE = typer.Option(
+    metavar="RECIPE",
+    help="For a checkpoint without a run: the recipe of its training. Repeatable, in order.",
+    show_default=False,
+)
+
 
 RAY_ADDRESS = typer.Option(
     metavar="ADDRESS",
@@ -151,10 +164,13 @@ def train(
     epilog=examples(
         "cutline export runs/mine",
         "cutline export runs/mine --data photos.csv --output models/mine-v1 --length-penalty 0.7",
+        "cutline export start.pt --recipe everyday --data flickr8k/ --data coco/ --int8 -o mine-v1",
     )
 )
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a training run, or a checkpoint.")
+    ],
     data: Annotated[
         list[Path] | None,
         typer.Option(
@@ -195,6 +211,14 @@ def export(
     word_bias: Annotated[
         float, wording("--word-bias", help="How strongly frequent words are penalised.")
     ] = 0.0,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="Compute in int8: a smaller bundle, with slightly different captions."
+        ),
+    ] = False,
+    kinds: Annotated[Path | None, KINDS] = None,
+    recipe: Annotated[list[str] | None, RECIPE] = None,
 ) -> None:
     """Export a training run as a bundle, and check that both give the same output.
 
@@ -208,19 +232,24 @@ def export(
         from cutline.training.recipe import Recipe
         from cutline.training.sources import load_collection
 
-        recipe = Recipe.of_run(run)
-        tokens = max(SearchOptions().max_tokens, recipe.data.max_tokens)
+        recipes = [Recipe.find(name) for name in recipe or ()]
+        folder = run.parent if run.is_file() else run
+        chosen = recipes[-1] if recipes else Recipe.of_run(folder)
+        tokens = max(SearchOptions().max_tokens, chosen.data.max_tokens)
         with Console(stderr=True).status("reading the data") as shown:
             bundle = export_run(
                 run,
-                load_collection(recipe, run, data or (), report=_report)[0],
-                output or run / f"{run.resolve().name}-v1",
+                load_collection(chosen, folder, data or (), report=_report)[0],
+                output or folder / f"{folder.resolve().name}-v1",
                 summary=summary,
                 options=SearchOptions(
                     max_tokens=tokens, **given(beam_size=beam, length_penalty=length_penalty)
                 ),
                 card=card.read_text(encoding="utf-8") if card else "",
                 word_bias=word_bias,
+                int8=int8,
+                kinds=kinds,
+                recipes=recipes,
                 doing=shown.update,
             )
     scores: dict[str, Any] = next(iter(bundle.manifest.scores.values()), {})

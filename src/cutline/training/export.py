@@ -5,25 +5,27 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
+import os
+import shutil
 import tempfile
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from timm.data.imagenet_info import ImageNetInfo
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutline.boxes import Box
 from cutline.bundle import (
+    KINDS,
     Bundle,
     DataEntry,
     Manifest,
@@ -34,7 +36,7 @@ from cutline.bundle import (
 )
 from cutline.caption import CaptionOptions
 from cutline.captioner import BundleCaptioner
-from cutline.data import Collection, Example
+from cutline.data import Collection, Example, digest
 from cutline.errors import (
     BundleError,
     DataError,
@@ -42,6 +44,7 @@ from cutline.errors import (
     MissingExtraError,
     OptionError,
     ParityError,
+    RecipeError,
 )
 from cutline.evaluation.metrics import (
     CiderD,
@@ -54,6 +57,7 @@ from cutline.evaluation.metrics import (
     tokenize,
 )
 from cutline.image import load_image
+from cutline.image_kind import KindClassifier
 from cutline.options import SearchOptions
 from cutline.preprocess import DetectorTransform, Transform
 from cutline.runtime import Runtime, cores
@@ -61,173 +65,15 @@ from cutline.search import search
 from cutline.text import SPECIALS, CleanUp, Vocabulary
 from cutline.training.checkpoint import Trained, with_place
 from cutline.training.decoders import Decoder, TorchStepper
-from cutline.training.decoders.core import spread
-from cutline.training.detectors import DetectorEncoder, write_onnx
+from cutline.training.detectors import DetectorEncoder
+from cutline.training.graphs import EncoderWithLabels, compress, write_graphs
+from cutline.training.inputs import resolve
+from cutline.training.quantization import quantize
+from cutline.training.recipe import Recipe
+from cutline.training.warm_start import Start
 
-
-class _Encoder(nn.Module):
-    """pixels -> features, embedding, and ImageNet logits where the model has labels."""
-
-    def __init__(self, trained: Trained) -> None:
-        super().__init__()
-        self.encoder, self.labels = trained.encoder, trained.labels
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        features, embedding, *rest = self.encoder(pixels)
-        if self.labels is None:
-            return features, embedding, *rest
-        return features, embedding, self.labels(*rest)
-
-
-class _Start(nn.Module):
-    """features -> memory and state, as a tuple."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        memory, state = self.decoder.start(features)
-        return (*memory.values(), *state.values())
-
-
-class _Step(nn.Module):
-    """tokens, memory and state -> logprobs, attention if there is any, and the next state."""
-
-    def __init__(self, decoder: Decoder, memory: Sequence[str], state: Sequence[str]) -> None:
-        super().__init__()
-        self.decoder, self.memory, self.state = decoder, memory, state
-
-    def forward(self, tokens: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        memory = dict(zip(self.memory, rest, strict=False))
-        state = dict(zip(self.state, rest[len(self.memory) :], strict=True))
-        hidden, attention, after = self.decoder.advance(tokens, memory, state)
-        logprobs = self.decoder.logits(hidden).log_softmax(-1)
-        looked = () if attention is None else (attention,)
-        return (logprobs, *looked, *(after[name] for name in self.state))
-
-
-def write_graphs(trained: Trained, folder: Path) -> None:
-    """The graphs of a bundle in float32; batch and beam axes are dynamic."""
-    write_encoder(trained, folder)
-    write_decoder(trained, folder)
-
-
-def write_encoder(trained: Trained, folder: Path) -> None:
-    """`encoder.onnx`, with the labels in it if there are any."""
-    per_image = {0: torch.export.Dim("images", min=1)}
-    pixels = trained.probe.expand(2, -1, -1, -1)
-    path = folder / "encoder.onnx"
-    if isinstance(trained.encoder, DetectorEncoder):
-        write_onnx(trained.encoder, path)
-        strip_metadata(path)
-        return
-    encoder = _Encoder(trained)
-    with torch.no_grad():
-        count = len(encoder(pixels))
-    outputs = ["features", "embedding", "logits"][:count]
-    _write(path, encoder, (pixels,), (per_image,), ["pixels"], outputs)
-
-
-def write_decoder(trained: Trained, folder: Path) -> None:
-    """`start.onnx` and `step.onnx`; an axis that grows from word to word is dynamic too."""
-    images, rows = torch.export.Dim("images", min=1), torch.export.Dim("rows", min=1)
-    read = torch.export.Dim("read", min=0)
-    decoder, tokens = trained.decoder, torch.full((2, 3), Vocabulary.bos)
-    with torch.no_grad():
-        features = trained.features(trained.probe).repeat(2, 1, 1)
-        memory, state = decoder.start(features)
-        state = {name: each.contiguous() for name, each in spread(state, 3).items()}
-        for _ in range(2):  # a length of 0 or 1 would be taken for a constant
-            state = decoder.advance(tokens, memory, state)[2]
-        _, attention, after = decoder.advance(tokens, memory, state)
-    per_image, per_row = {0: images}, {0: images, 1: rows}
-    state_axes = [
-        per_row | {axis: read for axis in range(old.dim()) if old.shape[axis] != new.shape[axis]}
-        for old, new in zip(state.values(), after.values(), strict=True)
-    ]
-    memory_names = [f"memory_{name}" for name in memory]
-    state_names = [f"state_{name}" for name in state]
-    looked = [] if attention is None else ["attention"]
-    _write(
-        folder / "start.onnx", _Start(decoder), (features,), (per_image,),
-        ["features"], [*memory_names, *state_names],
-    )  # fmt: skip
-    _write(
-        folder / "step.onnx", _Step(decoder, list(memory), list(state)),
-        (tokens, *memory.values(), *state.values()),
-        (per_row, (*[per_image] * len(memory), *state_axes)),
-        ["tokens", *memory_names, *state_names],
-        ["logprobs", *looked, *(f"next_{name}" for name in state_names)],
-    )  # fmt: skip
-
-
-def _write(
-    path: Path, module: nn.Module, arguments: tuple[Tensor, ...], axes: Any,
-    inputs: list[str], outputs: list[str],
-) -> None:  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module.eval(), arguments, dynamo=True, dynamic_shapes=axes, verbose=False,
-            input_names=inputs, output_names=outputs,
-        )  # fmt: skip
-    assert program is not None
-    program.save(str(path), external_data=False)
-    strip_metadata(path)
-
-
-def strip_metadata(graph: Path) -> None:
-    """Remove stack traces, local paths and shapes of intermediate values from a graph file."""
-    model = onnx.load(graph)
-    parts = [model, model.graph, *model.graph.node, *model.graph.initializer]
-    for part in [*parts, *model.graph.input, *model.graph.output]:
-        part.ClearField("doc_string")
-        part.ClearField("metadata_props")
-    model.graph.ClearField("value_info")
-    graph.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def compress(graph: Path, *, int8: bool, least: int = 4096) -> None:
-    """Store large float32 weights in fewer bits; engines expand them to float32 when they load.
-
-    Args:
-        graph: the file, changed in place.
-        int8: whether matrices become int8 with one scale for each output unit; other weights, and
-            all of them without it, become float16.
-        least: weights with fewer elements stay float32.
-    """
-    model = onnx.load(graph)
-    multiplied = {
-        name for node in model.graph.node if node.op_type == "MatMul" for name in node.input
-    }
-    nodes, added = [], []
-    for tensor in model.graph.initializer:
-        array, name = onnx.numpy_helper.to_array(tensor), tensor.name
-        if array.dtype != np.float32 or array.size < least:
-            continue
-        if int8 and array.ndim == 2:
-            scale = np.abs(array).max(axis=0 if name in multiplied else 1, keepdims=True) / 127
-            scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
-            stored = np.rint(array / scale).astype(np.int8)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(stored, f"{name}.int8"))
-            added.append(onnx.numpy_helper.from_array(scale, f"{name}.scale"))
-            nodes += [
-                onnx.helper.make_node(
-                    "Cast", [f"{name}.int8"], [f"{name}.wide"], to=onnx.TensorProto.FLOAT
-                ),
-                onnx.helper.make_node("Mul", [f"{name}.wide", f"{name}.scale"], [name]),
-            ]
-        else:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float16), f"{name}.half"))
-            nodes.append(
-                onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT)
-            )
-    model.graph.initializer.extend(added)
-    nodes += list(model.graph.node)
-    model.graph.ClearField("node")
-    model.graph.node.extend(nodes)
-    graph.write_bytes(model.SerializeToString(deterministic=True))
+CALIBRATION_IMAGES = 96
+"""Training images on which int8 graphs are calibrated."""
 
 
 def check_parity(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]) -> None:
@@ -245,7 +91,7 @@ def check_parity(trained: Trained, runtime: Runtime, pixels: NDArray[np.float32]
         check_detector(trained, runtime, pixels)
         return
     with torch.no_grad():
-        features, embedding, *logits = _Encoder(trained)(torch.from_numpy(pixels))
+        features, embedding, *logits = EncoderWithLabels(trained)(torch.from_numpy(pixels))
     encoded = runtime.encode(pixels)
     _agree("features", features, encoded.features)
     _agree("embedding", embedding, encoded.embedding)
@@ -448,8 +294,98 @@ def _stages(run: Path) -> list[dict[str, Any]]:
     return [*before, recipe]
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What becomes a bundle: the model, the recipes of its stages, and its training data."""
+
+    trained: Trained
+    stages: list[dict[str, Any]]
+    data: DataEntry
+
+
+def _read_source(
+    source: Path, collection: Collection, recipes: Sequence[Recipe], checkpoint: str
+) -> _Source:
+    """Read a run's folder, or a checkpoint that was trained elsewhere.
+
+    Raises:
+        RecipeError: it is neither, or it was trained over regions.
+        DataError: the training split is not there.
+    """
+    if not source.is_file():
+        data = DataEntry(**json.loads((source / "data.json").read_text()))
+        return _Source(Trained.read(source, checkpoint), _stages(source), data)
+    start = Start.read(str(source))
+    if (source.parent / "recipe.json").is_file():
+        stages, last = _stages(source.parent), start.recipe
+    else:
+        chosen = [resolve(start.inherited_by(each), collection, start) for each in recipes]
+        last = (chosen or [start.recipe])[-1]
+        stages = [each.to_dict() for each in chosen or [last]]
+    encoder = replace(last.encoder, cut=start.recipe.encoder.cut)
+    trained = Trained.build(replace(last, encoder=encoder), start.vocabulary, start.weights)
+    stages[-1]["encoder"]["cut"] = encoder.cut
+    train = last.data.examples(collection)
+    captions = sum(len(example.captions) for example in train)
+    entry = DataEntry(collection.name, collection.licence, digest(train), len(train), captions)
+    return _Source(trained, stages, entry)
+
+
+def _quantize(folder: Path, manifest: Manifest, examples: Sequence[Example]) -> None:
+    """Quantise a bundle's graphs, each calibrated on what the graph before it gives."""
+    spread_out = examples[:: max(1, len(examples) // CALIBRATION_IMAGES)]
+    pixels = _pixels(manifest.preprocessing, spread_out, CALIBRATION_IMAGES)
+    quantize(folder / "encoder.onnx", [{"pixels": each[None]} for each in pixels])
+    runtime = Runtime(Bundle(folder, manifest), "onnxruntime")
+    features = np.concatenate([runtime.encode(each[None]).features for each in pixels])
+    batches = np.array_split(features, math.ceil(len(features) / 16))
+    quantize_decoder(folder, runtime, batches, SearchOptions(**manifest.search))
+
+
+def quantize_decoder(
+    folder: Path,
+    runtime: Runtime,
+    batches: Sequence[NDArray[np.float32]],
+    options: SearchOptions,
+) -> None:
+    """Quantise `start.onnx` and `step.onnx`, calibrated on searches over features (B,N,D)."""
+    steps: list[dict[str, NDArray[Any]]] = []
+
+    class Recorder:
+        """Keeps the inputs of every third step."""
+
+        count = 0
+
+        def step(self, state: Any, tokens: NDArray[np.int64]) -> Any:
+            if self.count % 3 == 0:
+                steps.append({"tokens": tokens, **state.memory, **state.rows})
+            self.count += 1
+            return runtime.step(state, tokens)
+
+        def reorder(self, state: Any, rows: NDArray[np.int64]) -> Any:
+            return runtime.reorder(state, rows)
+
+    for features in batches:
+        search(
+            Recorder(), runtime.start(features), len(features), options,
+            bos=Vocabulary.bos, eos=Vocabulary.eos, banned=Vocabulary.unsayable,
+        )  # fmt: skip
+    quantize(folder / "start.onnx", [{"features": features} for features in batches])
+    quantize(folder / "step.onnx", steps)
+
+
+def _by_collection(collection: Collection, split: str) -> dict[str, list[int]]:
+    """Places of the examples of a split, by the name of their collection if several were merged."""
+    names = collection.name.split(" + ")
+    groups: dict[str, list[int]] = {}
+    for place, example in enumerate(collection.split(split)):
+        owner = next((name for name in names if example.name.startswith(f"{name}/")), "")
+        groups.setdefault(f"{owner} {split}" if owner else split, []).append(place)
+    return groups
+
+
 def export(
-    run: Path,
+    source: Path,
     collection: Collection,
     output: Path,
     *,
@@ -458,44 +394,59 @@ def export(
     card: str = "",
     word_bias: float = 0.0,
     checkpoint: str = "best.ckpt",
+    int8: bool = False,
+    kinds: Path | None = None,
+    recipes: Sequence[Recipe] = (),
     doing: Callable[[str], object] = lambda _: None,
 ) -> Bundle:
-    """Export a training run as a bundle and measure it on the dev split.
+    """Turn a training run or a checkpoint into a bundle, measured on the dev split on the way.
+
+    The same weights, data and options give the same graphs, byte for byte. The environment variable
+    SOURCE_DATE_EPOCH sets the date, as in other build tools; then no speed is recorded, and
+    the whole bundle is the same.
 
     Args:
-        run: what `train` wrote.
+        source: a run's folder, which `train` wrote; or a checkpoint, as `Start.read` reads it.
         collection: the captions it was trained on; its dev split is captioned for the scores.
         output: the bundle's folder; its last part is the bundle's name.
         summary: one sentence for a list of models.
         options: the search that suits the model.
         card: the model card in Markdown; the measured scores are appended.
-        word_bias: how strongly frequent words are penalised.
+        word_bias: how strongly common words are held back.
         checkpoint: which of the run's checkpoints.
-        doing: called with the name of each step as it begins.
+        int8: whether the graphs compute in int8, calibrated on training images.
+        kinds: a classifier of image kinds, as `KindClassifier.write` saves it.
+        recipes: for a checkpoint without a run, the recipes of its stages, in order.
+        doing: told of each step as it begins.
 
     Raises:
-        ParityError: torch and the exported graphs differ.
-        OutputError: the folder exists, or cannot be written.
-        RecipeError: there is no such run, or its region features were read from files.
+        ParityError: torch and the exported graphs disagree.
+        OutputError: the folder is there already, or cannot be written.
+        RecipeError: there is no such run or checkpoint, its region features were read from files,
+            or it is to compute in int8 and takes no whole images.
         WeightsError: the weights of its detector are missing.
-        DataError: there is no dev split, or none of its images can be read.
+        DataError: the dev split is not there, or none of its pictures can be read.
+        BundleError: the classifier of image kinds does not fit.
     """
     refuse_taken(output)
     doing("reading the run")
-    trained = Trained.read(run, checkpoint)
-    recipe = trained.recipe
-    train, dev = recipe.data.examples(collection), collection.split(recipe.data.dev)
+    found = _read_source(source, collection, recipes, checkpoint)
+    trained = found.trained
+    if int8 and trained.input != "image":
+        raise RecipeError(f"got --int8 for a model of {trained.input} features; expected images")
+    data = trained.recipe.data
+    train, dev = data.examples(collection), collection.split(data.dev)
     manifest = Manifest(
         name=output.name,
-        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        created=_date().isoformat(),
         summary=summary,
         preprocessing=trained.transform,
         grid=trained.grid,
         vocabulary=VocabularyEntry(len(trained.vocabulary), trained.vocabulary.checksum),
         search=asdict(options),
         word_bias=word_bias,
-        recipe={"stages": _stages(run)},
-        data=DataEntry(**json.loads((run / "data.json").read_text())),
+        recipe={"stages": found.stages},
+        data=found.data,
         licence="Apache-2.0",
         parameters=trained.parameters,
         scores={},
@@ -506,32 +457,81 @@ def export(
         folder = Path(scratch)
         doing("writing the graphs")
         write_graphs(trained, folder)
-        trained.vocabulary.write(folder / "vocabulary.txt")
-        if trained.labels:
-            classes = ImageNetInfo()  # reading its tables takes 40 ms
-            names = (classes.index_to_description(k).split(",")[0] for k in range(1000))
-            (folder / "labels.txt").write_text("".join(f"{name}\n" for name in names))
-        prior = log_prior(trained.vocabulary, train, CleanUp.named(recipe.data.clean_up))
-        np.save(folder / "prior.npy", np.exp(prior))
-
+        _write_words(trained, train, folder)
+        if kinds is not None:
+            KindClassifier.read(kinds)
+            shutil.copyfile(kinds, folder / KINDS)
         staged = Bundle(folder, manifest)
         doing("comparing them with torch")
         _check_on(trained, Runtime(staged, "onnxruntime"), dev)
-        doing(f"captioning {len(dev):,} images of {recipe.data.dev}")
+        doing(f"captioning {len(dev):,} images of {data.dev}")
         exact = _caption(staged, dev)
-
-        for name in ("encoder", "start", "step"):
-            compress(folder / f"{name}.onnx", int8=name == "start")
-        doing(f"captioning {len(dev):,} images of {recipe.data.dev} with compressed weights")
+        if int8:
+            doing("quantising the graphs")
+            _quantize(folder, manifest, train)
+        else:
+            for name in ("encoder", "start", "step"):
+                compress(folder / f"{name}.onnx", int8=name == "start")
+        doing(f"captioning {len(dev):,} images of {data.dev} with compressed weights")
         shipped = _caption(staged, dev)
-        before, after = score([exact.candidates, shipped.candidates], dev)
-        speed = {"engine": "onnxruntime", "cores": cores(), "images": len(dev)}
-        speed["images_per_s"] = round(shipped.images_per_s, 4)
-        scores = {recipe.data.dev: after, f"{recipe.data.dev}, before compression": before}
-        rows = "".join(f"| {k} | {before[k]} | {after[k]} |\n" for k in after)
-        table = f"| {recipe.data.dev} | float32 | as shipped |\n| --- | --- | --- |\n{rows}"
-        (folder / "README.md").write_text(f"{card or f'# {output.name}'}\n\n## Measured\n\n{table}")
-        files = {path.name: path for path in folder.iterdir()}
-        return write_bundle(
-            output, files, replace(manifest, scores=scores, speed=speed), max_bytes=None
+        before, after = _scores(exact, shipped, dev, _by_collection(collection, data.dev))
+        scores = {**after, **{f"{name}, before compression": s for name, s in before.items()}}
+        (folder / "README.md").write_text(
+            f"{card or f'# {output.name}'}\n\n{_measured(before, after)}"
         )
+        files = {path.name: path for path in folder.iterdir()}
+        manifest = replace(manifest, scores=scores, speed=_speed(shipped, len(dev)))
+        return write_bundle(output, files, manifest, max_bytes=None)
+
+
+def _date() -> datetime.date:
+    """Today, or the date in SOURCE_DATE_EPOCH."""
+    seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not seconds.isdigit():
+        return datetime.datetime.now(datetime.UTC).date()
+    return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).date()
+
+
+def _write_words(trained: Trained, train: Sequence[Example], folder: Path) -> None:
+    """The vocabulary, the names of the labels, and the frequencies of words."""
+    trained.vocabulary.write(folder / "vocabulary.txt")
+    if trained.labels:
+        classes = ImageNetInfo()  # reading its tables takes 40 ms
+        names = (classes.index_to_description(k).split(",")[0] for k in range(1000))
+        (folder / "labels.txt").write_text("".join(f"{name}\n" for name in names))
+    prior = log_prior(trained.vocabulary, train, CleanUp.named(trained.recipe.data.clean_up))
+    np.save(folder / "prior.npy", np.exp(prior))
+
+
+def _scores(
+    before: _Captioned,
+    after: _Captioned,
+    examples: Sequence[Example],
+    groups: Mapping[str, Sequence[int]],
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """The scores of captions before and after compression, for each group of examples."""
+    found: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]] = ({}, {})
+    for name, places in groups.items():
+        sets = [[each.candidates[i] for i in places] for each in (before, after)]
+        for side, row in zip(found, score(sets, [examples[i] for i in places]), strict=True):
+            side[name] = row
+    return found
+
+
+def _speed(captioned: _Captioned, images: int) -> dict[str, Any]:
+    """The speed for the manifest, unless the bundle is to be the same each time."""
+    if os.environ.get("SOURCE_DATE_EPOCH"):
+        return {}
+    per_s = round(captioned.images_per_s, 4)
+    return {"engine": "onnxruntime", "cores": cores(), "images": images, "images_per_s": per_s}
+
+
+def _measured(
+    before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]
+) -> str:
+    """The scores as a section of a model card."""
+    lines = ["## Measured"]
+    for split, scores in after.items():
+        lines += ["", f"| {split} | float32 | as shipped |", "| --- | --- | --- |"]
+        lines += [f"| {key} | {before[split][key]} | {value} |" for key, value in scores.items()]
+    return "\n".join(lines) + "\n"
