@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
+from uuid import uuid4
 
 import fsspec
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
-
-BUCKET = "cutline-test"
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class S3:
     """
 
     environment: dict[str, str]
-    address: str = f"s3://{BUCKET}"
+    address: str
 
     @property
     def files(self) -> Any:
@@ -52,8 +51,9 @@ def running_s3() -> Iterator[S3]:
     try:
         with patch.dict(os.environ, environment):
             S3FileSystem.clear_instance_cache()  # they keep the server of an earlier test
-            s3 = S3(environment)
-            s3.files.makedirs(BUCKET, exist_ok=True)  # servers of one process share their data
+            bucket = f"test-{uuid4().hex[:12]}"  # servers of one process share their data
+            s3 = S3(environment, f"s3://{bucket}")
+            s3.files.makedirs(bucket)
             yield s3
     finally:
         server.stop()
