@@ -245,7 +245,7 @@ class RemoteCaptioner(RegionCaptioner):
         return await asyncio.to_thread(decode_image, image, around_px=side_px, limits=limits)
 
     def _parameters(self, search: SearchOptions, options: CaptionOptions) -> dict[str, Any]:
-        """The optional parameters that somebody set."""
+        """The optional parameters that were set."""
         default, parameters = self.search, dict[str, Any]()
         if search.temperature is not None:
             parameters["temperature"] = search.temperature

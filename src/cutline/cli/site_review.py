@@ -215,7 +215,7 @@ def apply(
         Path | None, writing("--patch", metavar="FILE", help="Write a patch for `git apply`.")
     ] = None,
     overwrite: Annotated[
-        bool, writing("--overwrite", help="Replace text that somebody else wrote, too.")
+        bool, writing("--overwrite", help="Also replace existing alt text.")
     ] = False,
     fill_empty: Annotated[bool, writing("--fill-empty", help='Replace alt="", too.')] = False,
     force: Annotated[bool, writing("--force", help="Replace an existing patch.")] = False,

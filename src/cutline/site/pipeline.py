@@ -6,7 +6,7 @@ caption of the largest. The text around an image then affects the wording alone.
 for each different set of words near it.
 
 Everything is saved as it is made. Another run makes only what is missing: drafts of new
-occurrences, and drafts that would come out differently now and that nobody has reviewed.
+occurrences, and drafts that would come out differently now and that have no review.
 """
 
 from __future__ import annotations

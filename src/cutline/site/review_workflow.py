@@ -163,11 +163,11 @@ def apply(
         root: the folder that was scanned, a local copy of the site that was crawled, or another
             destination. None is the one that was scanned.
         write: change the pages. `undo` restores them.
-        overwrite: replace text that somebody else wrote.
+        overwrite: also replace existing alt text.
         fill_empty: replace an empty alt; always on in a WordPress site, whose editor writes one
-            where nobody wrote an alt.
+            for an image without an alt.
         to: of a WordPress site: "library", "content" or "both", which is the default. An image of
-            the library that nobody reviewed takes the alt approved for the content that shows it.
+            the library without a review takes the alt approved for the content that shows it.
         progress: called after every file.
 
     Raises:
@@ -211,7 +211,7 @@ def undo(
     destinations: Sequence[Destination] = (),
     progress: OnProgress = ignore,
 ) -> UndoResult:
-    """Restore every file that `apply` wrote, unless somebody changed it since.
+    """Restore every file that `apply` wrote, unless it has changed since.
 
     Args:
         store: the site's store.

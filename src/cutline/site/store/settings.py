@@ -99,7 +99,7 @@ class Settings(Tables):
 
     @property
     def empty_is_missing(self) -> bool:
-        """Whether an empty alt counts as missing: the editor writes it where nobody wrote one."""
+        """Whether an empty alt counts as missing: the WordPress editor writes it by default."""
         return self.setting("empty_alts") == "missing"
 
     @property

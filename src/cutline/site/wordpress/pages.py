@@ -124,7 +124,7 @@ class OpenPost(PageBase):
         return name + shown(_encode(self._content.raw), edits, "utf-8")
 
     def write(self, edits: Sequence[Edit], commit: Commit) -> None:
-        """Write the content, if nobody changed or edits it, and read it back.
+        """Write the content if it is unchanged and not being edited, and read it back.
 
         Raises:
             OutputError: it changed, is being edited, or may not be written; it is unchanged.
@@ -198,7 +198,7 @@ class OpenPost(PageBase):
             )
 
     def _check_autosaves(self) -> None:
-        """Refuse a post that somebody edits, as far as autosaves show it.
+        """Refuse a post that is being edited, as far as autosaves show it.
 
         Raises:
             OutputError: an autosave is newer than the post, and has other content.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,7 +43,7 @@ _MOST_RECENT = 2
 _BLANK = ImageOccurrence("", 0, Kind.PICTURE, "")
 
 
-class ArchiveFormat:
+class ArchiveFormat(ABC):
     """A format whose files are ZIP archives of XML parts."""
 
     suffixes: frozenset[str] = frozenset()
@@ -64,25 +65,25 @@ class ArchiveFormat:
             self._recent.popitem(last=False)
         return found
 
+    @abstractmethod
     def read_document(self, content: bytes) -> Document:
         """Read a document, without a name.
 
         Raises:
             DataError: it is damaged or encrypted, or has another format.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def with_alt(self, markup: str, kind: Kind, alt: str, element: AltElement) -> str:
         """The markup of an element with another alt.
 
         Raises:
             OutputError: it cannot be changed.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def differs_in_alt_only(self, one: str, other: str) -> bool:
         """Whether two markups are the same element with different alts."""
-        raise NotImplementedError
 
     def read(self, content: bytes, file: Path, page: str) -> tuple[Page, list[ImageOccurrence]]:
         """Read the occurrences of a file; see `DocumentFormat.read`."""

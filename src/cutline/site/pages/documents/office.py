@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -162,7 +163,7 @@ class Picture:
     language: str = ""
 
 
-class PartReader:
+class PartReader(ABC):
     """Reads the pictures and the text of one part; Word and PowerPoint add their own elements.
 
     Args:
@@ -185,9 +186,9 @@ class PartReader:
         for child in node.children:
             self.visit(child)
 
+    @abstractmethod
     def visit(self, node: Node) -> None:
         """Read an element."""
-        raise NotImplementedError
 
     # Alternate content
 
