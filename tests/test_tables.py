@@ -101,6 +101,12 @@ def test_an_unclosed_quote_swallows_no_record(delimiter: str, columns: int, bad:
     assert len(list(found.rows(problems="repair"))) == 60
 
 
+def test_a_quote_closed_in_the_next_row_swallows_no_record() -> None:
+    found = table('image,caption\na.jpg,"A cat\nb.jpg,A bus"\nc.jpg,Men\n')
+    assert [record.line for record in found] == [1, 2, 3, 4]
+    assert [record.line for record in found if record.problem] == [2]
+
+
 def test_marks_in_a_file_without_quoted_cells_are_text() -> None:
     for delimiter in "\t|":
         found = table(f'a.jpg{delimiter}"Stop\nb.jpg{delimiter}"A dog" runs\n')

@@ -394,23 +394,28 @@ class _Reader:
             line, at = found[0].rstrip("\r\n"), found.end()
             stop = found.start() + len(line)
             if line.count('"') % 2:
-                if regular:
+                if regular:  # the line on which the quoted cell ends
+                    inside = line[: line.rindex('"')].split(self._dialect.delimiter)
+                    if line.count(self._dialect.delimiter) + 1 == width and self._is_alike(inside):
+                        return True
                     continue
                 stop = end
                 self._rescanned += end - at
             parts, _, unbroken = self._scan(found.start(), stop)
             if len(parts) != width or (stop == end and not unbroken):
                 continue
-            if not regular and len(cells) != width:
-                return True
-            alike = [
-                shape == _shape(part.strip())
-                for part, shape in zip(parts, self._shapes, strict=False)
-                if shape
-            ]
-            if alike and all(alike):
+            if (not regular and len(cells) != width) or self._is_alike(parts):
                 return True
         return False
+
+    def _is_alike(self, cells: Sequence[str]) -> bool:
+        """Whether a record's first cells have the shapes of the columns, one at least."""
+        alike = [
+            shape == _shape(cell.strip())
+            for cell, shape in zip(cells, self._shapes, strict=False)
+            if shape
+        ]
+        return bool(alike) and all(alike)
 
     def _sample(self, at: int) -> tuple[int, tuple[str, ...]]:
         """The usual number of cells, and the shapes of the columns, "" where they vary."""

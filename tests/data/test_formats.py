@@ -113,7 +113,7 @@ def test_coco_ids_of_any_type_match_and_twins_are_refused(pictures: Path) -> Non
     notes: list[dict[str, Any]] = [
         {"image_id": "1", "caption": "A dog"},
         {"image_id": 2.0, "caption": "Two men"},
-        {"image_id": 1, "caption": None},
+        {"image_id": "0001", "caption": None},
     ]
     write(path, {"images": images, "annotations": notes})
     assert captions(path) == {"a.jpg": ("A dog",), "b.jpg": ("Two men",)}
@@ -187,6 +187,22 @@ def test_leaks_between_caption_files_are_found(pictures: Path) -> None:
             '{"file_name":"c.jpg","text":"Three","split":"test"}\n',
         ),
         (
+            "metadata.jsonl",
+            '{"file_name":"a.jpg","text":"One"}\n{"file_name":"a.jpg","text":"I","fold":"train"}\n'
+            '{"file_name":"b.jpg","text":"Two","fold":"validation set"}\n'
+            '{"file_name":"c.jpg","text":"Three","fold":"Testing"}\n',
+        ),
+        ("x.csv", "image,phase,caption\na.jpg,train,One\nb.jpg,val,Two\nc.jpg,test,Three\n"),
+        ("x.csv", "image,caption,Dataset\na.jpg,1,Train\nb.jpg,2,Val\nc.jpg,3,test-dev\n"),
+        (
+            "x.json",
+            {
+                "train": [{"image": "a.jpg", "caption": "One"}],
+                "val": [{"image": "b.jpg", "caption": "Two"}],
+                "test": [{"image": "c.jpg", "caption": "Three"}],
+            },
+        ),
+        (
             "captions.json",
             {
                 "images": [
@@ -201,6 +217,57 @@ def test_leaks_between_caption_files_are_found(pictures: Path) -> None:
 def test_a_split_in_any_format_is_kept(pictures: Path, file: str, text: Any) -> None:
     path = write(pictures / file, text)
     assert splits(path) == {"train": ["a.jpg"], "dev": ["b.jpg"], "test": ["c.jpg"]}
+
+
+def test_splits_of_unusual_names_are_kept_apart(pictures: Path) -> None:
+    rows = "image,subset,caption\na.jpg,train,One\nb.jpg,val,Two\nc.jpg,public-7k,Three\n"
+    assert splits(write(pictures / "x.csv", rows))["public-7k"] == ["c.jpg"]
+
+
+def test_columns_of_other_values_are_no_splits(pictures: Path) -> None:
+    rows = "image,subset,phase,caption\na.jpg,cats,train,One\nb.jpg,dogs,moving,Two\n"
+    path = write(pictures / "x.csv", rows)
+    assert not {"cats", "dogs", "moving"} & set(splits(path))
+    with pytest.raises(DataError, match=r"got columns image, .* expected part"):
+        read(path, split_column="part")
+
+
+def test_tables_named_like_lists_of_splits(pictures: Path) -> None:
+    for split, name in (("train", "a"), ("val", "b")):
+        write(pictures / "captions" / f"{split}.txt", f"image,caption\n{name}.jpg,A text\n")
+    assert splits(pictures) == {"train": ["a.jpg"], "dev": ["b.jpg"]}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        ("val.json", '[{"image": "b.jpg", "cap', "val.json, which is no JSON"),
+        ("val.jsonl", '{"image": "b.jpg", "caption": "A"}\n{"im', "line 2 of .*val.jsonl"),
+        (
+            "captions_val.json",
+            {
+                "images": [{"id": 1, "file_name": "b.jpg"}],
+                "annotations": [{"image_id": 1, "caption": "A dog"}],
+            },
+            "captions_val.json and train.csv .* captions a.jpg",
+        ),
+        ("captions.json", {"b.jpg": "A dog"}, "captions.json and train.csv .* captions a.jpg"),
+        ("x.token", "b.jpg#0\tA dog", "x.token and train.csv .* captions a.jpg"),
+    ],
+)
+def test_files_beside_a_table_are_not_lost(
+    pictures: Path, file: str, text: Any, reason: str
+) -> None:
+    write(pictures / "train.csv", "image,caption\na.jpg,One\n")
+    write(pictures / file, text)
+    with pytest.raises(DataError, match=reason):
+        read(pictures)
+
+
+def test_an_empty_table_of_a_split_is_reported(pictures: Path) -> None:
+    write(pictures / "train.csv", "image,caption\na.jpg,One\n")
+    write(pictures / "val.csv", "")
+    assert "val.csv, which is empty" in read(pictures).notes[0]
 
 
 def test_tables_in_folders_of_splits(pictures: Path) -> None:

@@ -253,7 +253,7 @@ def test_what_is_missing_is_refused_dropped_or_kept(pictures: Path) -> None:
 
 
 def test_where_nothing_is_known_it_says_what_was_looked_for(tmp_path: Path) -> None:
-    for content in ({}, {"notes.csv": "x,y\n1,2\n"}, {"broken.json": "{"}):
+    for content in ({}, {"notes.csv": "x,y\n1,2\n"}, {"list.json": "[1]"}):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         for file, text in content.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,15 +17,16 @@ from cutline.data.splits import split_by_file
 from cutline.data.tabular import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
-    SPLIT_COLUMNS,
     USUAL_COLUMNS,
     ColumnNames,
     column_named,
+    column_of,
     header_of,
     is_image_name,
     json_lines,
     open_table,
     opened,
+    split_column,
     table_rows,
 )
 from cutline.errors import DataError
@@ -178,8 +179,7 @@ def plan(
     if kind == "list":
         _add_list(found, source)
     elif kind == "reviews":
-        for row in _rows(source):
-            _add_review(found, row, options)
+        _add_reviews(found, [*_rows(source)], options, columns)
     elif kind == "images":
         for row in _rows(source):
             _add_image(found, row, columns)
@@ -208,7 +208,7 @@ def _kind(source: Path, columns: ColumnNames) -> str:
             first = file.readline().rstrip("\r\n")
         alone = len(header) == 1 or is_image_name(first.partition("\t")[0])
         return "list" if alone and "caption_2" not in header else "captions"
-    image = columns.image or column_named(header, IMAGE_COLUMNS)
+    image = column_of(header, columns.image, IMAGE_COLUMNS)
     if image is None:  # `read` says which columns a table must have
         return "captions" if suffix in (".csv", ".tsv") and len(header) > 1 else "list"
     if columns.caption or column_named(header, ("caption", "captions")):
@@ -261,18 +261,29 @@ def _add_list(found: Plan, source: Path) -> None:
 
 
 def _add_image(found: Plan, row: Mapping[str, Any], columns: ColumnNames) -> None:
-    column = columns.image or column_named(row, IMAGE_COLUMNS)
+    column = column_of(row, columns.image, IMAGE_COLUMNS)
     name = str(row.get(column or "") or "").strip()
     if name:
         found.add(normalise_name(name), [])
 
 
-def _add_review(found: Plan, row: Mapping[str, Any], options: BuildOptions) -> None:
+def _add_reviews(
+    found: Plan, rows: Sequence[Mapping[str, Any]], options: BuildOptions, names: ColumnNames
+) -> None:
+    header = dict.fromkeys(column for row in rows for column in row)
+    image = column_of(header, names.image, IMAGE_COLUMNS)
+    split = column_of(header, names.split, ()) if names.split else split_column(rows, header)
+    for row in rows:
+        name = normalise_name(str(row.get(image or "") or ""))
+        _add_review(found, name, split_name(row.get(split or "")), row, options)
+
+
+def _add_review(
+    found: Plan, name: str, split: str, row: Mapping[str, Any], options: BuildOptions
+) -> None:
     """A review's title, else its first sentence, if it is positive and of a caption's length."""
-    image, rating = column_named(row, IMAGE_COLUMNS), column_named(row, RATING_COLUMNS)
+    rating = column_named(row, RATING_COLUMNS)
     title, review = column_named(row, TITLE_COLUMNS), column_named(row, REVIEW_COLUMNS)
-    split = split_name(row.get(column_named(row, SPLIT_COLUMNS) or ""))
-    name = normalise_name(str(row.get(image or "") or ""))
     if not name:
         found.dropped.append(Dropped(str(dict(row))[:80], "image", "no image in its row"))
         return

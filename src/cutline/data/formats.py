@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
 
 from cutline.data.listing import (
     Listing,
@@ -61,27 +61,30 @@ class ReadOptions:
     faults: Literal["raise", "repair"] = "raise"
 
 
+class _Unread(NamedTuple):
+    """A table that holds no captions, and why."""
+
+    file: Path
+    reason: str
+
+
 def read_folder(path: Path, options: ReadOptions) -> Listing:
     """Find the caption files of a folder and read them.
 
     Raises:
         DataError: there are none, or it is not clear which of several is wanted.
     """
-    if karpathy := sorted(path.glob("dataset_*.json")):
-        _only_one(karpathy, path)
-        return read_file(karpathy[0], options)
-    for pattern in ("captions_*.json", "annotations/captions_*.json"):
-        if files := sorted(path.glob(pattern)):
-            return _join(path, {file: read_file(file, options) for file in files})
-    if (own := path / "captions.json").is_file():
-        return read_file(own, options)
-    for pattern in ("*.token.txt", "*.token", "*/*.token.txt", "*/*.token"):
-        if tokens := [f for f in sorted(path.glob(pattern)) if ".lemma." not in f.name]:
-            _only_one(tokens, path)
-            return read_file(tokens[0], options)
-    listings, reasons = _read_tables(path, options)
+    if files := _published_files(path):
+        listings = {file: read_file(file, options) for file in files}
+        joined = _join(path, listings)
+        _check_beside(path, joined, listings, options)
+        return joined
+    listings, unread = _read_tables(path, options)
+    for folder in (path / name for name in ("annotations", "captions") if not listings):
+        listings, more = _read_tables(folder, options)
+        unread += more
     if listings:
-        return _join(path, listings)
+        return _join(path, listings, unread)
     for folder in sorted(each for each in path.iterdir() if each.is_dir() and is_split(each.name)):
         inside, _ = _read_tables(folder, options)
         for listing in inside.values():
@@ -98,8 +101,43 @@ def read_folder(path: Path, options: ReadOptions) -> Listing:
         f"got {path}, where nothing known was found; looked for COCO annotations (captions.json, "
         "annotations/captions_*.json), Karpathy's dataset_*.json, Flickr's *.token files, a CSV, "
         "TSV, TXT, JSON or JSONL with an image and a caption column, or pictures with a .txt of "
-        f"the same name{''.join(reasons[:1])}"
+        f"the same name{''.join(f'; {each.reason}' for each in unread[:1])}"
     )
+
+
+def _published_files(path: Path) -> list[Path]:
+    """The files of a folder that are named as those of public caption sets; the best form alone."""
+    if karpathy := sorted(path.glob("dataset_*.json")):
+        _only_one(karpathy, path)
+        return karpathy
+    for pattern in ("captions_*.json", "annotations/captions_*.json", "captions.json"):
+        if files := sorted(path.glob(pattern)):
+            return files
+    for pattern in ("*.token.txt", "*.token", "*/*.token.txt", "*/*.token"):
+        if tokens := [f for f in sorted(path.glob(pattern)) if ".lemma." not in f.name]:
+            _only_one(tokens, path)
+            return tokens
+    return []
+
+
+def _check_beside(
+    folder: Path, joined: Listing, read: Mapping[Path, Listing], options: ReadOptions
+) -> None:
+    """Refuse tables beside the files that were read if they caption other images.
+
+    Raises:
+        DataError: there is such a table.
+    """
+    known = {PurePosixPath(entry.name).stem for entry in joined.entries.values()}
+    tables, _ = _read_tables(folder, options, suffixes=TABLE_SUFFIXES[:4])
+    for file, listing in tables.items():
+        names = (entry.name for entry in listing.entries.values())
+        other = next((name for name in names if PurePosixPath(name).stem not in known), None)
+        if other is not None:
+            raise DataError(
+                f"got {', '.join(each.name for each in read)} and {file.name} in {folder}, which "
+                f"alone captions {other}; expected files of one form: name the one you want"
+            )
 
 
 def _only_one(files: list[Path], folder: Path) -> None:
@@ -108,31 +146,45 @@ def _only_one(files: list[Path], folder: Path) -> None:
         raise DataError(f"got {names} in {folder}; expected one of them: name it")
 
 
-def _read_tables(folder: Path, options: ReadOptions) -> tuple[dict[Path, Listing], list[str]]:
+def _read_tables(
+    folder: Path, options: ReadOptions, suffixes: tuple[str, ...] = TABLE_SUFFIXES
+) -> tuple[dict[Path, Listing], list[_Unread]]:
     """The tables of a folder that hold captions, and why others do not."""
     listings: dict[Path, Listing] = {}
-    reasons = []
-    for suffix in TABLE_SUFFIXES:
+    unread = []
+    for suffix in suffixes:
         for file in sorted(folder.glob(f"*{suffix}")):
             if suffix == ".txt" and any(file.with_suffix(each).exists() for each in EXTENSIONS):
                 continue
             try:
                 listings[file] = read_file(file, options)
             except UnknownFormError as error:
-                reasons.append(f"; {error}")
-    return listings, reasons
+                unread.append(_Unread(file, str(error)))
+    return listings, unread
 
 
-def _join(folder: Path, listings: dict[Path, Listing]) -> Listing:
+def _join(folder: Path, listings: dict[Path, Listing], unread: Sequence[_Unread] = ()) -> Listing:
     """Several files as one listing: files of different splits, or of different images.
+
+    Args:
+        folder: where they are.
+        listings: by file; one at least.
+        unread: tables beside them; those named like a split are noted.
 
     Raises:
         DataError: two files caption the same image, but for files of different splits.
     """
+    notes = [
+        f"{each.reason}; it was left out"
+        for each in unread
+        if split_in_name(each.file.stem) and each.file.suffix != ".txt"  # Flickr's lists
+    ]
     if len(listings) == 1:
-        return next(iter(listings.values()))
+        only = next(iter(listings.values()))
+        only.notes += notes
+        return only
     official = all(_COCO_FILE.fullmatch(file.stem) for file in listings)
-    joined = Listing("coco" if official else folder.resolve().name)
+    joined = Listing("coco" if official else folder.resolve().name, notes=notes)
     joined.licence = LICENCES["coco"] if official else ""
     file_splits = {file: split_in_name(file.stem) for file in listings}
     by_split = all(file_splits.values()) and len(set(file_splits.values())) > 1
@@ -178,13 +230,14 @@ def read_file(path: Path, options: ReadOptions) -> Listing:
         header, _ = header_of(table)
         if not any(header):
             raise UnknownFormError(f"got {path}, which is empty; expected a header and rows")
-        find_columns(dict.fromkeys(header), path, options.columns)
+        find_columns([dict.fromkeys(header)], path, options.columns)
         notes = listing.notes
         rows = table_rows(table, faults=options.faults, notes=notes)
         _read_rows(rows, path, listing, options.columns)
     if not listing.entries:
         raise UnknownFormError(f"got {path} without a single image; expected captioned images")
-    if not any(entry.split for entry in listing.entries.values()):
+    named = split_in_name(path.stem)  # then `train.txt` beside it is another table, not a list
+    if not named and not any(entry.split for entry in listing.entries.values()):
         split_by_lists(listing, path.parent)
     listing.licence = listing.licence or LICENCES.get(listing.name, "")
     return listing
@@ -206,7 +259,14 @@ def _name_of(path: Path) -> str:
 
 
 def _json_rows(content: Any, path: Path) -> Iterable[Mapping[str, Any]]:
-    """The rows of a JSON file: a list of objects, `{"images": [...]}`, or `{image: captions}`."""
+    """The rows of a JSON file.
+
+    They are a list of objects, `{"images": [...]}`, `{split: [...]}` or `{image: captions}`.
+    """
+    if isinstance(content, dict) and content and all(map(is_split, content)):
+        lists = [each if isinstance(each, list) else [None] for each in content.values()]
+        if all(isinstance(row, dict) for each in lists for row in each):
+            return [{"split": name, **row} for name, each in content.items() for row in each]
     rows = content.get("images", content.get("data")) if isinstance(content, dict) else content
     if rows is None and isinstance(content, dict) and content:
         texts = all(isinstance(each, (str, list)) for each in content.values())
@@ -222,7 +282,7 @@ def _json_rows(content: Any, path: Path) -> Iterable[Mapping[str, Any]]:
 def _read_coco(content: dict[str, Any], path: Path, listing: Listing) -> None:
     """COCO's captions; the split is in each image's `split`, else in the file's name.
 
-    Ids are compared as text, so that 1, "1" and 1.0 are the same.
+    Ids that are numbers are compared as such: 1, "1", "0001" and 1.0 are the same.
     """
     in_name = re.search(r"(train|val|test)\d{4}", path.stem)
     names: dict[str, str] = {}
@@ -273,9 +333,8 @@ def _read_coco(content: dict[str, Any], path: Path, listing: Listing) -> None:
 
 
 def _id(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
+    text = str(value).strip()
+    return str(int(text.partition(".")[0])) if re.fullmatch(r"\d+(\.0+)?", text) else text
 
 
 def is_token_file(path: Path) -> bool:
@@ -304,9 +363,11 @@ def _read_rows(
 
     A row that names no image counts as one whose picture is missing, unless it is empty.
     """
-    columns: Columns | None = None
+    rows = [*rows]
+    if not rows:
+        return
+    columns = find_columns(rows, path, names)
     for number, row in enumerate(rows, 1):
-        columns = columns or find_columns(row, path, names)
         name = str(row.get(columns.image) or "").strip()
         texts = [text for column in columns.captions for text in texts_in(row.get(column))]
         if len(columns.captions) > 1:  # an image may have fewer captions than others
@@ -331,10 +392,7 @@ def _split_of(row: Mapping[str, Any], columns: Columns) -> str:
     if columns.flags:
         return split_by_flags(row, columns.flags)
     value = row.get(columns.split or "")
-    if value is None or value != value:
-        return ""
-    usual = str(columns.split).strip().lower() in ("split", "splits")
-    return split_name(value) if usual or is_split(value) else ""
+    return "" if value is None or value != value else split_name(value)
 
 
 def _read_sidecars(folder: Path) -> Listing:

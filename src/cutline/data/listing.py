@@ -9,8 +9,9 @@ from urllib.parse import unquote
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("dev", "devel", "val", "valid", "validation", "validate", "eval"), "dev"),
-    **dict.fromkeys(("evaluation", "development"), "dev"),
+    **dict.fromkeys(("evaluation", "development", "vld"), "dev"),
     **dict.fromkeys(("test", "testing", "tst", "heldout", "held-out"), "test"),
+    **dict.fromkeys(("holdout", "hold-out", "test-dev", "testdev", "test-std"), "test"),
     **dict.fromkeys(("rest", "restval"), "rest"),
 }
 
@@ -65,7 +66,8 @@ class Listing:
 def split_name(value: object) -> str:
     """The name of a split here: `val`, `Validation` and `val2017` are `dev`; others are kept."""
     name = str(value if value is not None else "").strip().lower()
-    return _SPLITS.get(name) or _SPLITS.get(re.sub(r"[\s_-]*(set|split|\d+)$", "", name), name)
+    usual = re.sub(r"[\s_]+", "-", name)
+    return _SPLITS.get(usual) or _SPLITS.get(re.sub(r"-*(set|split|\d+)$", "", usual), name)
 
 
 def is_split(value: object) -> bool:

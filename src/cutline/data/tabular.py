@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TextIO
 
-from cutline.data.listing import is_split, normalise_name
+from cutline.data.listing import is_split, normalise_name, split_name
 from cutline.discover import EXTENSIONS
 from cutline.errors import DataError
 from cutline.tables import Record, Table, read_table
@@ -30,7 +31,7 @@ CAPTION_COLUMNS = (
 """Names by which a column of captions is recognised; `caption_1`, `caption_2` ... count too."""
 
 SPLIT_COLUMNS = ("split", "splits", "set", "subset", "partition", "usage")
-"""Of all but `split`, only the usual names of splits count as values."""
+"""Names of split columns; `has_splits` tells whether one of them is meant so."""
 
 SPLIT_FLAGS = {
     "train": ("is_train", "is_training", "train", "training", "in_train"),
@@ -84,47 +85,66 @@ class ColumnNames:
 USUAL_COLUMNS = ColumnNames()
 
 
-def find_columns(row: Mapping[str, Any], path: Path, names: ColumnNames) -> Columns:
-    """Tell the columns apart by their names.
+def find_columns(rows: Sequence[Mapping[str, Any]], path: Path, names: ColumnNames) -> Columns:
+    """Tell the columns apart by their names, and the split column also by its values.
 
     Args:
-        row: by column name; of JSON lines, the first row.
+        rows: all of them, by column name; of a table, its header alone tells image and captions.
         path: for the message.
         names: what the user says.
 
     Raises:
         UnknownFormError: there is no column for the image, or none for the caption.
+        DataError: there is no split column of the name that the user says.
     """
-    split = _column(row, names.split, SPLIT_COLUMNS)
-    author = column_named(row, AUTHOR_COLUMNS)
-    if "filename" in row and "sentences" in row and not (names.image or names.caption):
-        return Columns("filename", ("sentences",), split, author, _flags(row, split))
-    numbered = [column for column in row if _NUMBERED.fullmatch(str(column))]
-    image = _column(row, names.image, IMAGE_COLUMNS)
-    others = {column: value for column, value in row.items() if column != image}
-    text = _column(row if names.caption else others, names.caption, CAPTION_COLUMNS)
+    header = dict.fromkeys(column for row in rows for column in row)
+    image, texts = _image_and_captions(header, path, names)
+    author = column_named(header, AUTHOR_COLUMNS)
+    others = [column for column in header if column not in (image, author, *texts)]
+    if names.split is None:
+        split = split_column(rows, others)
+    else:
+        split = column_of(header, names.split, ())
+        if split is None:
+            raise DataError(
+                f"got columns {', '.join(map(str, header))} in {path}; expected {names.split}, "
+                "the split column that you named"
+            )
+    flags = {} if split is not None else _flags(rows, others)
+    return Columns(image, texts, split, author, flags)
+
+
+def _image_and_captions(
+    header: Mapping[str, Any], path: Path, names: ColumnNames
+) -> tuple[str, tuple[str, ...]]:
+    """The column of the image, and those of its captions."""
+    if "filename" in header and "sentences" in header and not (names.image or names.caption):
+        return "filename", ("sentences",)
+    numbered = [column for column in header if _NUMBERED.fullmatch(str(column))]
+    image = column_of(header, names.image, IMAGE_COLUMNS)
+    others = [column for column in header if column != image]
+    text = column_of(header if names.caption else others, names.caption, CAPTION_COLUMNS)
     if text == image:
         text = None
     texts = numbered if numbered and not names.caption else [text] if text is not None else []
     if text is not None and numbered and not names.caption and text not in numbered:
-        texts = [column for column in row if column == text or column in numbered]
+        texts = [column for column in header if column == text or column in numbered]
     if image is None or not texts:
         raise UnknownFormError(
-            f"got columns {', '.join(map(str, row))} in {path}; expected one for the image "
+            f"got columns {', '.join(map(str, header))} in {path}; expected one for the image "
             f"({names.image or ', '.join(IMAGE_COLUMNS[:5]) + ' ...'}) and one for the caption "
             f"({names.caption or ', '.join(CAPTION_COLUMNS[:4]) + ' ...'}): name them with "
             "--image-column and --caption-column"
         )
-    return Columns(image, tuple(texts), split, author, _flags(row, split))
+    return image, tuple(texts)
 
 
-def _flags(row: Mapping[str, Any], split: str | None) -> dict[str, str]:
-    """The column of each split that says whether an image is in it; none beside a split column."""
-    if split is not None:
-        return {}
-    named = {name: column_named(row, columns) for name, columns in SPLIT_FLAGS.items()}
+def _flags(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, str]:
+    """The column of each split that says whether an image is in it."""
+    named = {name: column_named(columns, flags) for name, flags in SPLIT_FLAGS.items()}
     found = {name: column for name, column in named.items() if column is not None}
-    return found if all(flag_of(row[column]) is not None for column in found.values()) else {}
+    cells = (row.get(column) for row in rows for column in found.values())
+    return found if all(flag_of(cell) is not None for cell in cells) else {}
 
 
 def flag_of(cell: object) -> bool | None:
@@ -133,6 +153,30 @@ def flag_of(cell: object) -> bool | None:
     if text in ("1", "1.0", "true", "t", "yes", "y", "x"):
         return True
     return False if text in ("0", "0.0", "false", "f", "no", "n", "", "nan") else None
+
+
+def has_splits(column: str, values: Iterable[object]) -> bool:
+    """Whether a column says in which split each image is.
+
+    One called `split` does, one with another of `SPLIT_COLUMNS` does if a value is a usual name
+    of a split, and any other column does if all values are, training among them.
+    """
+    if column_named([column], SPLIT_COLUMNS[:2]) is not None:
+        return True
+    filled = {text for value in values if value == value and (text := str(value or "").strip())}
+    if column_named([column], SPLIT_COLUMNS) is not None:
+        return any(map(is_split, filled))
+    return len(filled) > 1 and all(map(is_split, filled)) and "train" in map(split_name, filled)
+
+
+def split_column(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> str | None:
+    """The column of these that says in which split each image is; None if none does."""
+    candidates = [*columns]
+    usual = [column_named([column], SPLIT_COLUMNS) is None for column in candidates]
+    for _, column in sorted(zip(usual, candidates, strict=True), key=itemgetter(0)):
+        if has_splits(column, (row.get(column) for row in rows)):
+            return column
+    return None
 
 
 def split_by_flags(row: Mapping[str, Any], flags: Mapping[str, str]) -> str:
@@ -148,12 +192,12 @@ def split_by_flags(row: Mapping[str, Any], flags: Mapping[str, str]) -> str:
     return ""
 
 
-def _column(row: Mapping[str, Any], given: str | None, names: Sequence[str]) -> str | None:
+def column_of(row: Iterable[str], given: str | None, names: Sequence[str]) -> str | None:
     """The column that the user named, by name or number; else the first with a usual name."""
-    if given is None:
-        return column_named(row, names)
     columns = [*row]
-    if (found := column_named(row, [given])) is not None:
+    if given is None:
+        return column_named(columns, names)
+    if (found := column_named(columns, [given])) is not None:
         return found
     return columns[int(given) - 1] if given.isdigit() and 1 <= int(given) <= len(columns) else None
 
@@ -374,11 +418,11 @@ def parse_json(text: str | bytes, what: str) -> Any:
     """A JSON value.
 
     Raises:
-        UnknownFormError: it is none.
+        DataError: it is none.
     """
     try:
         if isinstance(text, bytes) and text[:2] not in (b"\xff\xfe", b"\xfe\xff"):
             text = text.decode("utf-8-sig")
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UnknownFormError(f"got {what}, which is no JSON: {error}") from error
+        raise DataError(f"got {what}, which is no JSON: {error}; expected JSON") from error
