@@ -19,7 +19,7 @@ from cutline.preprocess import Transform
 from cutline.runtime import Runtime, State, cores, engines
 from cutline.search import search
 
-# An encoder may run in bfloat16, whose numbers have eight bits.
+# OpenVINO may compute in bfloat16, whose numbers have eight bits.
 COARSE = {"onnxruntime": 1e-5, "openvino": 3e-2}
 SPECIALS: dict[str, Any] = {"bos": 1, "eos": 2, "banned": (0, 1, 3)}
 
@@ -29,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny.build(tmp_path_factory.mktemp("bundles"))
 
 
-@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
+@pytest.fixture(scope="module", params=["onnxruntime", "openvino:float32"])
 def runtime(bundle: Bundle, request: pytest.FixtureRequest) -> Runtime:
     return Runtime(bundle, request.param, threads=2)
 
@@ -87,6 +87,14 @@ def test_steps_and_reorders_follow_the_reference(runtime: Runtime) -> None:
         assert state.shape == np.shape(rows)
 
 
+def test_bfloat16_is_close_to_float32(bundle: Bundle) -> None:
+    runtime, reference = Runtime(bundle, "openvino:bfloat16", 1), tiny.Reference()
+    tokens = np.full((4, 1), 1)
+    logprobs, _, _ = runtime.step(runtime.start(features(4)), tokens)
+    wanted, _, _ = reference.step(reference.start(features(4)), tokens)
+    np.testing.assert_allclose(logprobs, wanted, atol=0.1)
+
+
 def test_a_state_that_is_kept_is_not_overwritten(runtime: Runtime) -> None:
     state = runtime.start(features(2))
     first, _, after = runtime.step(state, np.full((2, 1), 1))
@@ -125,10 +133,23 @@ def test_search_finds_what_it_finds_in_the_reference(
     assert len({each[0].tokens for each in got}) > 2
 
 
-def test_engines_are_listed_and_the_first_is_auto(bundle: Bundle) -> None:
+def test_auto_is_openvino_where_the_processor_multiplies_matrices_of_bfloat16(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert set(engines()) == {"onnxruntime", "openvino"}
-    assert Runtime(bundle).engine == engines()[0] == "onnxruntime"
+    for flags, engine in (({"amx_bf16", "avx2"}, "openvino"), ({"avx512_bf16"}, "onnxruntime")):
+        monkeypatch.setattr(module, "_processor_flags", lambda flags=flags: flags)
+        assert Runtime(bundle).engine == engine
     assert Runtime(bundle).threads == cores() >= 1
+
+
+def test_a_precision_of_openvino_can_be_chosen(bundle: Bundle) -> None:
+    for precision in ("float32", "bfloat16"):
+        runtime = Runtime(bundle, f"openvino:{precision}", 1)
+        assert (runtime.engine, runtime.precision) == ("openvino", precision)
+    for engine in ("openvino:", "openvino:float16", "onnxruntime:float32", "auto:float32"):
+        with pytest.raises(OptionError, match=f"got engine '{engine}'"):
+            Runtime(bundle, engine)
 
 
 def test_without_openvino_auto_is_onnxruntime(
@@ -136,6 +157,7 @@ def test_without_openvino_auto_is_onnxruntime(
 ) -> None:
     found: Callable[[str], bool | None] = lambda name: name != "openvino" or None  # noqa: E731
     monkeypatch.setattr(module, "find_spec", found)
+    monkeypatch.setattr(module, "_processor_flags", lambda: {"amx_bf16"})
     assert Runtime(bundle).engine == "onnxruntime"
     with pytest.raises(MissingExtraError, match=r'pip install "cutline\[openvino\]"'):
         Runtime(bundle, "openvino")

@@ -62,14 +62,14 @@ def load(
 
     Args:
         model: a name among `cutline models`, or a bundle's folder; None is the embedded default.
-        engine: "onnxruntime", "openvino", or "auto", which is onnxruntime.
+        engine: "auto", "onnxruntime" or "openvino"; "openvino:float32" sets the precision, too.
         threads: how many pictures are worked on at once; None is one for each core.
 
     Raises:
         BundleNotFoundError: there is no such model; the message lists those there are.
         BundleError: it is damaged or of an unknown kind.
         MissingExtraError: the engine is not installed.
-        OptionError: there is no such engine, or less than one thread.
+        OptionError: there is no such engine or precision, or less than one thread.
     """
     return BundleCaptioner(Runtime(find(model), engine, threads))
 

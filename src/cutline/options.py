@@ -15,6 +15,9 @@ from typing import Any
 
 from cutline.errors import OptionError
 
+ENGINE_FORMS = "auto|onnxruntime|openvino[:float32|:bfloat16]"
+"""The values of --engine."""
+
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.]+(?:::[A-Za-z0-9+.]+)*://")
 
 

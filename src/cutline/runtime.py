@@ -30,7 +30,7 @@ Ints = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
 
 ENGINES = ("onnxruntime", "openvino")
-"""In the order in which "auto" prefers them: level on two cores, and the first starts sooner."""
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 _OPENVINO_TYPES = threading.Lock()
 
@@ -75,11 +75,11 @@ class Runtime:
 
     Args:
         bundle: what to run.
-        engine: "onnxruntime", "openvino", or "auto", which is onnxruntime.
+        engine: see `choose_engine`.
         threads: how many calls run at once; None is one for each core this process may use.
 
     Raises:
-        OptionError: there is no such engine, or less than one thread.
+        OptionError: there is no such engine or precision, or less than one thread.
         MissingExtraError: the engine is not installed.
         EngineError: the engine refuses a graph.
         BundleError: a graph's inputs and outputs are not what a bundle's should be.
@@ -87,7 +87,7 @@ class Runtime:
 
     def __init__(self, bundle: Bundle, engine: str = "auto", threads: int | None = None) -> None:
         self.bundle = bundle
-        self.engine = choose_engine(engine)
+        self.engine, self._precision = choose_engine(engine)
         self.threads = cores() if threads is None else threads
         if self.threads < 1:
             raise OptionError(f"got threads={threads}; expected at least 1")
@@ -104,7 +104,7 @@ class Runtime:
 
     @property
     def precision(self) -> str:
-        """The number type in which the encoder computes, such as "float32" or "bfloat16"."""
+        """The number type of products: "float32" or "bfloat16"."""
         return self._encoder.precision
 
     def encode(self, pixels: Floats) -> Encoded:
@@ -170,8 +170,11 @@ class Runtime:
     def _open(self, name: str, inputs: list[str], outputs: list[str]) -> _Graph:
         path = self.bundle.path(f"{name}.onnx")
         check_onnx(path)
-        kind = _OnnxRuntimeGraph if self.engine == "onnxruntime" else _OpenVinoGraph
-        graph = kind(path, self.threads)
+        graph: _Graph
+        if self.engine == "openvino":
+            graph = _OpenVinoGraph(path, self.threads, self._precision)
+        else:
+            graph = _OnnxRuntimeGraph(path, self.threads)
         if set(graph.inputs) != set(inputs) or not set(outputs) <= set(graph.outputs):
             raise BundleError(
                 f"{path}: got {', '.join(graph.inputs)} -> {', '.join(graph.outputs)}; "
@@ -181,7 +184,7 @@ class Runtime:
 
 
 def engines() -> tuple[str, ...]:
-    """The engines that are installed, in the order in which "auto" prefers them."""
+    """The engines that are installed."""
     return tuple(engine for engine in ENGINES if find_spec(engine))
 
 
@@ -259,9 +262,9 @@ class OnnxGraph(_OnnxRuntimeGraph):
 
 
 class _OpenVinoGraph:
-    """Convolutions take the processor's fastest precision; the decoder stays in float32."""
+    """A graph on OpenVINO; without a precision, it takes the processor's fastest one."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, precision: str | None) -> None:
         import openvino
 
         with _OPENVINO_TYPES:  # two threads whose first call of this coincides wait for each other
@@ -271,14 +274,14 @@ class _OpenVinoGraph:
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,
         }
-        if path.name in ("start.onnx", "step.onnx"):
-            settings["INFERENCE_PRECISION_HINT"] = "f32"
+        if precision is not None:
+            settings["INFERENCE_PRECISION_HINT"] = _PRECISIONS[precision]
         try:
             self._model = openvino.Core().compile_model(path, "CPU", settings)
         except Exception as error:
             raise EngineError(f"OpenVINO cannot load {path}: {error}") from error
         hint = self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
-        self.precision = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(hint, hint)
+        self.precision = {short: name for name, short in _PRECISIONS.items()}.get(hint, hint)
         self._name = path.name
         self._idle: list[Any] = []
         self.inputs = tuple(port.any_name for port in self._model.inputs)
@@ -299,6 +302,15 @@ class _OpenVinoGraph:
 
 
 @cache
+def _processor_flags() -> frozenset[str]:
+    """The instruction sets of an x86 processor, as Linux names them; empty elsewhere."""
+    info = Path("/proc/cpuinfo")
+    if platform.machine().lower() not in ("x86_64", "amd64") or not info.is_file():
+        return frozenset()
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
+
+
 def _has_int8_products() -> bool:
     """Whether the processor multiplies int8 without overflow.
 
@@ -307,22 +319,43 @@ def _has_int8_products() -> bool:
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
-    return any(name in flags for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    return bool(_processor_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
-def choose_engine(engine: str) -> str:
-    """The engine that "auto" stands for, or the one named.
+def choose_engine(engine: str) -> tuple[str, str | None]:
+    """The engine and the precision that an option stands for.
+
+    "auto" is OpenVINO, if it is installed, on processors that multiply matrices of bfloat16 (AMX):
+    it captions 1.5 times as many images there. On other processors it is ONNX Runtime, which is
+    as fast and starts sooner.
+
+    Args:
+        engine: "auto", "onnxruntime" or "openvino", which computes in the processor's fastest
+            precision; "openvino:float32" and "openvino:bfloat16" choose one.
+
+    Returns:
+        The name, and the precision, None if the engine chooses it.
 
     Raises:
-        OptionError: there is no such engine.
+        OptionError: there is no such engine or precision.
         MissingExtraError: it is not installed.
     """
     if engine == "auto":
-        return engines()[0]
-    if engine not in ENGINES:
+        return (
+            "openvino" if _has_bfloat16_matrices() and "openvino" in engines() else ENGINES[0]
+        ), None
+    name, _, precision = engine.partition(":")
+    if name not in ENGINES:
         raise OptionError(f"got engine {engine!r}; expected auto, {' or '.join(ENGINES)}")
-    if find_spec(engine) is None:
-        raise MissingExtraError(f"the engine {engine}", engine)
-    return engine
+    if ":" in engine and (name != "openvino" or precision not in _PRECISIONS):
+        raise OptionError(
+            f"got engine {engine!r}; expected onnxruntime, which computes in float32, or "
+            f"openvino:{' or openvino:'.join(_PRECISIONS)}"
+        )
+    if find_spec(name) is None:
+        raise MissingExtraError(f"the engine {name}", name)
+    return name, precision or None
+
+
+def _has_bfloat16_matrices() -> bool:
+    return "amx_bf16" in _processor_flags()

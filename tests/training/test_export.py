@@ -133,8 +133,8 @@ def test_graphs_say_what_torch_says_and_can_be_read_back(
     write_decoder(trained, folder)
     bundle = Bundle(folder, None)  # type: ignore[arg-type]
     check_parity(trained, Runtime(bundle, "onnxruntime"), pixels(3))
-    features = torch.randn(3, 9, 12)  # not the encoder's, which is bfloat16 there where it can be
-    for engine in engines():
+    features = torch.randn(3, 9, 12)
+    for engine in ("onnxruntime", "openvino:float32"):
         check_decoder(trained.decoder, Runtime(bundle, engine), features, features.numpy())
 
     found = _weights(folder / "start.onnx") | _weights(folder / "step.onnx")

@@ -38,7 +38,7 @@ def load(
             "ollama:NAME", "openai:NAME" and so on, or "http://HOST/v1#NAME", is a model behind a
             server that speaks OpenAI's chat completions. "hub:NAME" is one from Hugging Face's hub,
             as in "hub:Salesforce/blip-image-captioning-base", "hub:/the/folder" one in its form.
-        engine: "onnxruntime", "openvino", or "auto", which is onnxruntime.
+        engine: of bundles, see `runtime.choose_engine`.
         threads: images processed at once; None is one for each core, for a server one if it is
             local and four otherwise.
         connection: timeouts, retries and limits for a server; None is the default.

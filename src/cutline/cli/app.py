@@ -24,7 +24,7 @@ from cutline.errors import (
     OptionError,
     RecipeError,
 )
-from cutline.options import help_of
+from cutline.options import ENGINE_FORMS, help_of
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 WRONG_USE = (OptionError, BundleNotFoundError, RecipeError)
@@ -73,7 +73,9 @@ MODELS = (
 )
 MODEL = running("--model", metavar="MODEL", help=MODELS)
 ENGINE = running(
-    "--engine", metavar="auto|onnxruntime|openvino", help="Inference engine. Default: auto."
+    "--engine",
+    metavar=ENGINE_FORMS,
+    help="Inference engine and precision. Default: auto, the fastest that is installed.",
 )
 THREADS = running("--threads", min=1, help="Processor threads. Default: one per core.")
 

@@ -11,6 +11,7 @@ import typer
 
 from cutline.cli.app import MODELS, app, examples, given
 from cutline.errors import OptionError
+from cutline.options import ENGINE_FORMS
 from cutline.service.settings import Settings, help_of
 
 _MODEL, _THROUGHPUT, _LIMITS, _ACCESS = "Model", "Throughput", "Limits", "Access"
@@ -95,7 +96,7 @@ def serve(
     ] = None,
     engine: Annotated[
         str | None,
-        _setting(_MODEL, "--engine", "engine", metavar="auto|onnxruntime|openvino"),
+        _setting(_MODEL, "--engine", "engine", metavar=ENGINE_FORMS),
     ] = None,
     log_format: Annotated[
         str | None,

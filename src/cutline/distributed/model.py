@@ -33,7 +33,7 @@ class ModelSource:
 
     Attributes:
         model: as for `cutline.load`; the bundle's name for a bundle.
-        engine: of a bundle: "onnxruntime" or "openvino", never "auto".
+        engine: of a bundle: "onnxruntime" or "openvino:PRECISION", never "auto".
         threads: of each worker.
         files: a reference to the bundle's files by name; None for other models.
         connection, prompt, key: of a model behind a server.
@@ -91,8 +91,12 @@ class ModelSource:
         bundle = find(model)
         names = ("manifest.json", *bundle.manifest.files)
         files = {name: bundle.path(name).read_bytes() for name in names}
-        engine = choose_engine(engine)
-        precision = Runtime(bundle, engine, 1).precision if engine == "openvino" else "float32"
+        name, precision = choose_engine(engine)
+        if name == "openvino":
+            precision = precision or Runtime(bundle, engine, 1).precision
+            engine = f"{name}:{precision}"
+        else:
+            engine, precision = name, "float32"
         return cls(bundle.name, engine, threads, ray.put(files), precision=precision)
 
     def load(self) -> Captioner:
@@ -123,7 +127,7 @@ class ModelSource:
         if (precision := getattr(captioner, "computation", {}).get("precision")) != self.precision:
             raise EngineError(
                 f"got a worker whose processor computes in {precision}; expected {self.precision}, "
-                "as on the driver; add --engine onnxruntime"
+                "as on the driver; add --engine onnxruntime or --engine openvino:float32"
             )
         if LABEL_GRAPH in files:  # loaded by the first caption with labels
             captioner.model_folder = folder  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from typing import Any
 from cutline.backends import is_bundle
 from cutline.bundle import find
 from cutline.errors import MissingExtraError, OptionError
-from cutline.runtime import ENGINES
+from cutline.runtime import choose_engine
 from cutline.service.settings import RENAMED, Settings
 
 PARENT = "_CUTLINE_SERVE_PARENT"
@@ -48,8 +48,7 @@ def serve(settings: Settings, *, notify: Callable[[str], None] = lambda text: No
         raise MissingExtraError("cutline serve", "serve") from error
     if is_bundle(settings.model):
         find(settings.model)
-    if settings.engine not in ("auto", *ENGINES):
-        raise OptionError(f"got engine {settings.engine!r}; expected auto, {' or '.join(ENGINES)}")
+    choose_engine(settings.engine)
     _check_address(settings.host, settings.port)
     if not settings.loopback and not settings.keys:
         notify(

@@ -39,7 +39,9 @@ class Settings:
     model: str | None = _setting(
         None, "A name from `cutline models`, a bundle's folder, URL#NAME or hub:NAME."
     )
-    engine: str = _setting("auto", "Inference engine: auto, onnxruntime or openvino.")
+    engine: str = _setting(
+        "auto", "Inference engine: auto, onnxruntime, openvino or openvino:float32."
+    )
     threads: int | None = _setting(
         None, "Images processed at once; by default one for each core.", least=1
     )
