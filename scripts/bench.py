@@ -18,7 +18,8 @@ stages        ms for each image on one core, one stage after the other: decode (
 0.1           the same two measurements of version 0.1: end to end with its code and its model as
               they were at commit b3c601b, stages with its model and the code of today. `git
               archive` extracts it; without that commit, as in a shallow clone, it is left out.
-torch eager   the same architecture in PyTorch, 16 images at a time, with the same decoding,
+torch eager   the same architecture in PyTorch, 16 images at a time, also in bfloat16 where the
+              processor multiplies matrices of it (AMX), with the same decoding,
               transform and search. The encoder has its batch norms folded. The decoder's weights
               are random, so only the speed is compared; every caption has as many words as
               Cutline's have on average, which are fewer steps than Cutline takes.
@@ -34,6 +35,9 @@ first line    s from the start of `cutline caption ONE.jpg` to its line, and s t
               `import cutline` takes; the median of five, after one that is not counted.
 memory        MB that a process has at most occupied after captioning 10, 100 or 1,000
               images, no caption kept; batches are at their full size from some 100 on.
+
+The engines are those that are installed, the default of this processor first, each in its default
+precision.
 
 What follows from it, in `ratios`: how many times faster end to end is than the others, and than
 the fp32 bound, which is the images/s that the encoder's multiplications and additions alone would
@@ -106,7 +110,7 @@ def stages(spec: Spec, photos: list[str]) -> Figures:
         for some in _batches(sources):
             features = []
             for source in some:
-                rgb = load_image(source, around_px=transform.enough_px)
+                rgb = load_image(source, around_px=transform.via_px)
                 pixels = transform(rgb)[None]
                 clock.lap("decode")
                 encoded = runtime.encode(pixels)
@@ -139,12 +143,13 @@ def torch_eager(spec: Spec, photos: list[str]) -> Figures:
     transform, words = bundle.manifest.preprocessing, bundle.vocabulary()
     recipe = Recipe.from_dict(bundle.manifest.recipe["stages"][-1])
     layout = torch.channels_last if spec["channels_last"] else torch.contiguous_format
+    bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=spec["bfloat16"])
     backbone = Backbone(recipe.encoder.backbone, recipe.encoder.cut).eval()
     backbone = backbone.to(memory_format=layout)
 
     def encode(pixels: Any) -> Any:
         grid = backbone.tail(backbone.trunk(pixels.contiguous(memory_format=layout)))
-        return grid.flatten(2).transpose(1, 2)
+        return grid.flatten(2).transpose(1, 2).float()
 
     side = transform.side_px
     width = encode(torch.zeros(1, 3, side, side)).shape[-1]
@@ -158,9 +163,7 @@ def torch_eager(spec: Spec, photos: list[str]) -> Figures:
     def run(sources: Sequence[str]) -> dict[str, float]:
         clock = Clock()
         for some in _batches(sources):
-            pixels = np.stack(
-                [transform(load_image(s, around_px=transform.enough_px)) for s in some]
-            )
+            pixels = np.stack([transform(load_image(s, around_px=transform.via_px)) for s in some])
             clock.lap("decode")
             features = encode(torch.from_numpy(pixels))
             clock.lap("encode")
@@ -168,7 +171,7 @@ def torch_eager(spec: Spec, photos: list[str]) -> Figures:
             assert all(len(best.tokens) == spec["tokens"] for best, *_ in found)
         return clock.spent
 
-    with torch.inference_mode():
+    with torch.inference_mode(), bfloat16:
         run(photos[:BATCH])
         began = time.perf_counter()
         spent = run(photos)
@@ -494,8 +497,8 @@ def plan_earlier(cores: int, images: int, tree: Path) -> list[Spec]:
     ]
 
 
-def plan(engines: Sequence[str], cores: int, images: int) -> list[Spec]:
-    """Every measurement of a round, in order; `images` is for end to end."""
+def plan(engines: Sequence[str], cores: int, images: int, *, amx: bool = False) -> list[Spec]:
+    """Every measurement of a round, in order; `images` is for end to end, `amx` adds bfloat16."""
     counts = sorted({1, cores})
     return [
         *(
@@ -505,8 +508,14 @@ def plan(engines: Sequence[str], cores: int, images: int) -> list[Spec]:
         ),
         *({"name": "stages", "engine": e, "cores": 1, "images": 4 * BATCH} for e in engines),
         *(
-            {"name": "torch eager", "cores": cores, "images": 4 * BATCH, "channels_last": last}
-            for last in (False, True)
+            {
+                "name": "torch eager",
+                "cores": cores,
+                "images": 4 * BATCH,
+                "channels_last": last,
+                "bfloat16": short,
+            }
+            for last, short in ((False, False), (True, False), *([(True, True)] if amx else []))
         ),
         *({"name": "BLIP-base", "cores": cores, "images": 6, "beams": b} for b in (1, 3)),
         {"name": "regions", "engine": engines[0], "cores": cores, "images": BATCH},
@@ -590,7 +599,8 @@ def ratios(measurements: Sequence[Results], macs: int) -> dict[str, dict[str, fl
     best = {"engine": engines[0]}
     ours = one("images_per_s", "end to end", cores=cores, **best)
     pairs = {
-        "torch eager": (ours, one("images_per_s", "torch eager")),
+        "torch eager": (ours, one("images_per_s", "torch eager", bfloat16=False)),
+        "torch eager, bfloat16": (ours, one("images_per_s", "torch eager", bfloat16=True)),
         "BLIP-base, greedy": (ours, one("images_per_s", "BLIP-base", beams=1)),
         "BLIP-base, 3 beams": (ours, one("images_per_s", "BLIP-base", beams=3)),
     }
@@ -633,7 +643,10 @@ def render(results: Results) -> str:
     photographs, model = results["photographs"], results["model"]
     rows: list[tuple[str, str, str]] = []
     notes = {
-        "torch eager": lambda m: "channels last" if m["channels_last"] else "contiguous",
+        "torch eager": lambda m: (
+            ("channels last" if m["channels_last"] else "contiguous")
+            + (", bfloat16" if m["bfloat16"] else "")
+        ),
         "BLIP-base": lambda m: "greedy" if m["beams"] == 1 else f"{m['beams']} beams",
         "video": lambda m: m["method"],
     }
@@ -749,10 +762,13 @@ def bench(
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
     from cutline.bundle import find
-    from cutline.runtime import cores, engines
+    from cutline.runtime import choose_engine, cores, engines
 
     bundle, available = find(model), cores()
-    specs = [{**spec, "model": model} for spec in plan(engines(), available, images)]
+    default, _ = choose_engine("auto")
+    ordered = (default, *(each for each in engines() if each != default))
+    amx = "amx_bf16" in machine(available)["features"]
+    specs = [{**spec, "model": model} for spec in plan(ordered, available, images, amx=amx)]
     if tree is not None:
         specs += plan_earlier(available, images, tree)
     taken: list[list[Figures]] = [[] for _ in specs]
