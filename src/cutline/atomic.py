@@ -56,6 +56,32 @@ def replacing(path: Path, *, synced: bool = True, keep_owner: bool = False) -> I
         temporary.unlink(missing_ok=True)
 
 
+def check_replaceable(path: Path) -> None:
+    """Check that a file may be replaced, or created, without a surprise for its owner.
+
+    The system would allow to replace a read-only file, and a file with several names would differ
+    from its other names afterwards.
+
+    Args:
+        path: the file; symbolic links are followed.
+
+    Raises:
+        OutputError: the file or its folder is read-only, or the file has several hard links.
+        OSError: its status cannot be read.
+    """
+    target = path.resolve()
+    try:
+        status = target.stat()
+    except FileNotFoundError:
+        status = None
+    if status is not None and not (status.st_mode & stat.S_IWUSR and os.access(target, os.W_OK)):
+        raise OutputError("it is read-only")
+    if status is not None and status.st_nlink > 1:
+        raise OutputError(f"it has {status.st_nlink} hard links, which a write would separate")
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError("its folder is read-only")
+
+
 def _copy_ownership(old: Path, descriptor: int) -> None:
     status = old.stat()
     try:

@@ -11,15 +11,14 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cutline.atomic import replacing
-from cutline.errors import MetadataError, OptionError
+from cutline.atomic import check_replaceable, replacing
+from cutline.errors import MetadataError, OptionError, OutputError
 from cutline.image import load_image
 from cutline.metadata import container
 from cutline.metadata.exiv2_client import Field, read_fields, write_fields
@@ -589,13 +588,8 @@ def _replace(target: Path, new: bytes, options: MetadataOptions, *, expected: by
     """Replace a file atomically, unless it changed meanwhile, is read-only or has hard links."""
     try:
         before = target.stat() if target.exists() else None
+        check_replaceable(target)
         if before is not None:
-            if not before.st_mode & stat.S_IWUSR or not os.access(target, os.W_OK):
-                raise MetadataError(str(target), "it is read-only")
-            if before.st_nlink > 1:
-                raise MetadataError(
-                    str(target), f"it has {before.st_nlink} hard links, which a write would part"
-                )
             if expected is not None and target.read_bytes() != expected:
                 raise MetadataError(str(target), "it changed while it was being written")
         elif expected is not None:
@@ -604,6 +598,8 @@ def _replace(target: Path, new: bytes, options: MetadataOptions, *, expected: by
             file.write(new)
         if before is not None and options.keep_times:
             os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+    except OutputError as error:
+        raise MetadataError(str(target), str(error)) from error
     except OSError as error:
         if isinstance(error, MetadataError):
             raise

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
+import made_documents
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -316,6 +317,45 @@ def test_the_owner_stays(site: Site) -> None:
     os.chown(path, 1234, 4321)
     site.apply()
     assert (path.stat().st_uid, path.stat().st_gid) == (1234, 4321)
+
+
+@pytest.mark.parametrize(
+    ("page", "content"),
+    [
+        ("a.html", b'<img src="x.png">'),
+        ("a.md", b"![](x.png)"),
+        ("a.rst", b".. image:: x.png\n"),
+        ("a.docx", made_documents.word(made_documents.paragraph(made_documents.drawing("rId1")))),
+    ],
+)
+@pytest.mark.parametrize(
+    ("protect", "reason"),
+    [
+        (lambda file: file.chmod(0o444), "it is read-only"),
+        (
+            lambda file: os.link(file, file.with_suffix(".bak")),
+            "it has 2 hard links, which a write would separate",
+        ),
+    ],
+    ids=["read-only", "linked"],
+)
+def test_a_protected_file_is_refused_before_anything_is_written(
+    site: Site, page: str, content: bytes, protect: Callable[[Path], None], reason: str
+) -> None:
+    file, _ = site.write(page, content), site.write("b.html", content)
+    one(site, '<img src="y.png">', "Lamb", page="b.html")
+    site.approve(page, "Ewe")
+    protect(file)
+    [first, second] = site.plan()
+    assert (first.edits, first.diff()) == ((), "")
+    assert [why for _, why in first.refused] == [reason]
+    assert second.occurrences
+    assert site.apply().files == ("b.html",)
+    assert file.read_bytes() == content
+
+    protect(site.root / "b.html")  # after it was written
+    undone = site.undo()
+    assert (undone.files, undone.failed) == ((), (("b.html", reason),))
 
 
 def test_undo_refuses_a_file_that_changed_since(site: Site) -> None:

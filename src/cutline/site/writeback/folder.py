@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from cutline.atomic import read_regular, remove_leftovers, replacing
+from cutline.atomic import check_replaceable, read_regular, remove_leftovers, replacing
 from cutline.errors import OutputError
 from cutline.site.destination import (
     AltChange,
@@ -140,9 +140,10 @@ class _File:
         """Replace the file atomically.
 
         Raises:
-            OutputError: an edit does not fit.
+            OutputError: an edit does not fit, or the file is read-only or has several hard links.
             OSError: the file cannot be written.
         """
+        check_replaceable(self.file)
         after = self.after(edits)
         with replacing(self.file, keep_owner=True) as file:
             file.write(after)
@@ -169,7 +170,8 @@ class TextPage(_File):
         return after != occurrence.markup
 
     def edits(self, changes: Sequence[AltChange]) -> tuple[Edit, ...]:
-        """The edits of the file's bytes; see `PageText.edits`."""
+        """The edits of the file's bytes; see `PageText.edits` and `check_replaceable`."""
+        check_replaceable(self.file)
         return self.text.edits(changes)
 
     def only_alts(self, edits: Sequence[Edit]) -> bool:
@@ -216,6 +218,7 @@ class DocumentPage(_File, PageBase):
 
     def edits(self, changes: Sequence[AltChange]) -> tuple[Edit, ...]:
         """The edits of the document's parts, and of the file that has them compressed."""
+        check_replaceable(self.file)
         return self._format.edits(self.content, changes)
 
     def only_alts(self, edits: Sequence[Edit]) -> bool:
