@@ -255,6 +255,42 @@ def test_what_one_writes_is_checked_and_counted_as_one_writes(tab: Tab, store: S
 
 
 @pytest.mark.racy
+def test_a_long_description_is_edited_by_itself_and_saved_with_the_alt(
+    tab: Tab, url: str, store: Store
+) -> None:
+    chart = Decision(Purpose.COMPLEX, "chart", "it looks like a chart")
+    store.put_draft(1, Draft(chart, "Sales by year", long_description="It rose.\nFrom 2 to 5."))
+    store.put_draft(2, Draft(chart, "Rain by month"))
+    tab.reload()
+    at(tab, "picture-0.jpg", 1)
+    expect(tab.locator(".long p")).to_have_text("It rose.\nFrom 2 to 5.")
+    press(tab, "l")
+    expect(tab.get_by_role("textbox", name="Long description")).to_be_focused()
+    expect(tab.locator("#words")).to_have_text("Sales by year")
+    tab.get_by_role("textbox", name="Long description").fill("It rose.\nFrom 2 to 6.")
+    assert browser.violations(tab) == []
+    press(tab, "Escape", "j")
+    at(tab, "picture-1.jpg", 2)
+    expect(tab.locator(".long p")).to_contain_text("None.")
+    press(tab, "a")
+    at(tab, "picture-2.jpg", 3)
+    expect(tab.locator(".long")).to_have_count(0)
+    press(tab, "k", "k")
+    at(tab, "picture-0.jpg", 1)
+    expect(tab.get_by_role("textbox", name="Long description")).to_have_value(
+        "It rose.\nFrom 2 to 6."
+    )
+    tab.get_by_role("textbox", name="Long description").press("Control+Enter")
+    at(tab, "picture-2.jpg", 3)
+    assert verdicts(store)[:2] == [("edited", "Sales by year"), ("approved", "Rain by month")]
+    found = [each.approved_long_description for each in store.occurrences(limit=2)]
+    assert found == ["It rose.\nFrom 2 to 6.", ""]
+    press(tab, "u")
+    at(tab, "picture-0.jpg", 1)
+    expect(tab.locator(".long p")).to_have_text("It rose.\nFrom 2 to 5.")
+
+
+@pytest.mark.racy
 def test_keys_stay_out_of_text_fields_and_can_be_switched_off(tab: Tab, store: Store) -> None:
     at(tab, "picture-0.jpg", 1)
     press(tab, "/", "a", "d", "s")

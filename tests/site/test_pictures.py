@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -18,7 +19,14 @@ from cutline.errors import DataError, OptionError
 from cutline.image import load_image
 from cutline.metadata import MetadataOptions, read_text
 from cutline.metadata.exiv2_client import read_fields, write_fields
-from cutline.metadata.read import ALT, DESCRIPTION, EXIF_DESCRIPTION, IIM_CAPTION
+from cutline.metadata.read import (
+    ALT,
+    DESCRIPTION,
+    EXIF_DESCRIPTION,
+    IIM_CAPTION,
+    LONG_DESCRIPTION,
+)
+from cutline.site.model import Decision, Draft, Purpose, Review, Verdict
 
 pytest.importorskip("exiv2")
 
@@ -70,6 +78,78 @@ def test_a_folder_of_pictures_goes_the_whole_way(folder: Path, path: Path) -> No
     assert site.undo(path).failed == 0
     assert not (folder / "d.gif.xmp").exists()
     assert {file: fields(file) for file in before} == before
+
+
+def chart(text: str = "Sales rose.\nFrom 2 to 5.") -> Draft:
+    decision = Decision(Purpose.COMPLEX, "chart", "it looks like a chart")
+    return Draft(decision, "Sales by year", long_description=text, model="vision")
+
+
+def long_description_of(file: Path) -> str | None:
+    return read_text(file).long_description
+
+
+def test_a_long_description_is_approved_written_and_undone(folder: Path, path: Path) -> None:
+    write_fields(folder / "b.png", {LONG_DESCRIPTION: {"x-default": "By hand", "de": "Lang"}})
+    text = {"x-default": "Sales by year"}
+    write_fields(folder / "c.webp", {ALT: text, LONG_DESCRIPTION: text})
+    before = {file.name: fields(file) for file in folder.glob("[abc].*")}
+    site.scan(path, site.PicturesDestination(folder))
+    with site.open_store(path) as store:
+        ids = {each.occurrence.page: each.id for each in store.occurrences()}
+        for id in ids.values():
+            store.put_draft(id, chart())
+    assert site.review(path, ids["a.jpg"], "approved").verdict is Verdict.APPROVED
+    edited = site.review(path, ids["d.gif"], "approved", long_description=" From 2\n\nto 6. ")
+    assert (edited.verdict, edited.alt) == (Verdict.EDITED, "Sales by year")
+    site.review(path, ids["sub/e.tif"], "approved", long_description="")
+    site.review(path, ids["b.png"], "approved")
+    site.review(path, ids["c.webp"], "approved")
+
+    stream = io.StringIO(newline="")
+    site.export(path, stream, "json")
+    exported = json.loads(stream.getvalue())["uses"]
+    assert {row["page"]: row["approved_long_description"] for row in exported} == {
+        **dict.fromkeys(("a.jpg", "b.png", "c.webp"), "Sales rose.\nFrom 2 to 5."),
+        "d.gif": "From 2\nto 6.",
+        "sub/e.tif": None,
+    }
+    result = site.apply(path, write=True)
+    assert {stored.occurrence.page: why for stored, why in result.refused} == {
+        "b.png": "it has another long description (--overwrite replaces it): 'By hand'",
+        "c.webp": "it has another long description (--overwrite replaces it): 'Sales by year'",
+    }
+    assert result.outcome is not None
+    assert result.outcome.files == ("a.jpg", "b.png", "d.gif", "sub/e.tif")
+    assert {name: long_description_of(folder / name) for name in ids} == {
+        "a.jpg": "Sales rose. From 2 to 5.",
+        "b.png": "By hand",
+        "c.webp": "Sales by year",
+        "d.gif": "From 2 to 6.",
+        "sub/e.tif": None,
+    }
+    assert read_text(folder / "b.png").alt == "Sales by year"
+    assert site.apply(path).alts == 0
+    assert site.apply(path, write=True, overwrite=True).alts == 2
+    assert long_description_of(folder / "c.webp") == "Sales rose. From 2 to 5."
+    assert read_text(folder / "b.png", "de").long_description == "Lang"
+    site.review(path, ids["a.jpg"], "approved", long_description="Shorter")  # replaces our own text
+    assert site.apply(path, write=True).alts == 1
+    assert long_description_of(folder / "a.jpg") == "Shorter"
+    assert site.undo(path).failed == 0
+    assert {file.name: fields(file) for file in folder.glob("[abc].*")} == before
+
+
+def test_a_review_of_version_0_1_approves_the_long_description_of_the_draft(
+    folder: Path, path: Path
+) -> None:
+    site.scan(path, site.PicturesDestination(folder))
+    with site.open_store(path) as store:
+        store.put_draft(1, chart())
+        store.put_review(1, Review(Verdict.APPROVED, "Sales by year"))
+        assert store.occurrence(1).approved_long_description == "Sales rose.\nFrom 2 to 5."
+        store.put_review(1, Review(Verdict.SKIPPED, None))
+        assert store.occurrence(1).approved_long_description == ""
 
 
 def test_an_edited_picture_keeps_its_edits_and_loses_only_our_text(
@@ -140,12 +220,18 @@ def test_odd_files_are_refused_with_a_reason(folder: Path, path: Path) -> None:
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.png").write_text("no picture")
     os.link(folder / "a.jpg", folder / "linked.jpg")
+    (folder / "b.png").chmod(0o444)
     found = site.scan(path, site.PicturesDestination(folder))
     review_all(path, "A red field")
     result = site.apply(path, write=True)
-    reasons = dict(result.outcome.failed if result.outcome else ())
-    assert "has 2 hard links" in reasons["a.jpg"]
-    assert "has 2 hard links" in reasons["linked.jpg"]
+    linked = "it has 2 hard links, which a write would separate"
+    assert {stored.occurrence.page: why for stored, why in result.refused} == {
+        "a.jpg": linked,
+        "linked.jpg": linked,
+        "b.png": "it is read-only",
+    }
+    assert result.outcome is not None
+    assert result.outcome.failed == ()
     assert dict(found.problems) == {
         "empty.jpg": "it is not an image",
         "text.png": "it is not an image",

@@ -168,7 +168,8 @@ def review(
     """Approve, edit or reject drafts: on a local web page, or in a spreadsheet.
 
     In the spreadsheet, set the verdict of each row: approved, edited, decorative or skipped. Text
-    in approved_alt without a verdict counts as edited. The other columns are read-only.
+    in approved_alt or approved_long_description without a verdict counts as edited. The other
+    columns are read-only.
 
     Exit codes: 0 done; 1 some rows are invalid; 2 usage error.
     """

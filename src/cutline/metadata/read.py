@@ -17,6 +17,7 @@ DESCRIPTION = "Xmp.dc.description"
 EXIF_DESCRIPTION = "Exif.Image.ImageDescription"
 IIM_CAPTION = "Iptc.Application2.Caption"
 DEFAULT_LANGUAGE = "x-default"
+_HEIF_ALT = "HEIF altt"
 MAX_BYTES = 1_000_000_000
 
 _RAW = frozenset(
@@ -76,16 +77,11 @@ def read_text(path: str | Path, language: str | None = None) -> ImageText:
     """
     path = Path(path)
     data = read_file(path)
-    fields: dict[str, Any] = {}
-    if has_fields(data):
-        fields.update(_by_key(read_fields(path)))
-    sidecar = find_sidecar(path)
-    if sidecar is not None:
-        fields.update(_by_key(read_fields(sidecar)))
+    fields = _fields(path, data)
     alt, alt_source = _first(fields, (ALT,), language)
     if alt is None and container.kind(data) == "HEIF":
         alt = container.heif_alt_text(data)
-        alt_source = "HEIF altt" if alt else ""
+        alt_source = _HEIF_ALT if alt else ""
     description, source = _first(fields, (DESCRIPTION, EXIF_DESCRIPTION, IIM_CAPTION), language)
     return ImageText(
         alt=alt,
@@ -96,29 +92,33 @@ def read_text(path: str | Path, language: str | None = None) -> ImageText:
     )
 
 
-def read_alt(path: Path, language: str = DEFAULT_LANGUAGE) -> str | None:
-    """The alt text of an image file, or of its sidecar, in exactly one language.
+def read_accessible_text(path: Path, language: str = DEFAULT_LANGUAGE) -> ImageText:
+    """The alt text and the long description of an image file, or of its sidecar, in one language.
 
     Args:
         path: the image file.
         language: a language tag, or `x-default`, in which HEIF's own alternative text counts too.
 
+    Returns:
+        The two texts in exactly this language, and no description.
+
     Raises:
         ImageNotFoundError, MetadataError, MissingExtraError: as `read_text`.
     """
     data = read_file(path)
-    fields: dict[str, Any] = {}
-    if has_fields(data):
-        fields.update(_by_key(read_fields(path)))
-    sidecar = find_sidecar(path)
-    if sidecar is not None:
-        fields.update(_by_key(read_fields(sidecar)))
-    texts = fields.get(ALT)
-    found = str(texts.get(language) or "") if isinstance(texts, dict) else ""
-    if not found.strip() and language == DEFAULT_LANGUAGE and container.kind(data) == "HEIF":
-        found = container.heif_alt_text(data) or ""
-    found = " ".join(found.replace("\0", " ").split())
-    return None if not found or is_camera_default(found) else found
+    fields = _fields(path, data)
+
+    def text(key: str) -> str:
+        texts = fields.get(key)
+        found = str(texts.get(language) or "") if isinstance(texts, dict) else ""
+        return " ".join(found.replace("\0", " ").split())
+
+    alt, source = text(ALT), ALT
+    if not alt and language == DEFAULT_LANGUAGE and container.kind(data) == "HEIF":
+        alt, source = " ".join((container.heif_alt_text(data) or "").split()), _HEIF_ALT
+    if not alt or is_camera_default(alt):
+        alt = source = ""
+    return ImageText(alt or None, text(LONG_DESCRIPTION) or None, alt_source=source)
 
 
 def read_file(path: Path) -> bytes:
@@ -175,6 +175,13 @@ def _has_raw_sibling(path: Path) -> bool:
         )
     except OSError:
         return False
+
+
+def _fields(path: Path, data: bytes) -> dict[str, Any]:
+    """The fields of an image and of its sidecar, whose fields take precedence."""
+    fields = _by_key(read_fields(path)) if has_fields(data) else {}
+    sidecar = find_sidecar(path)
+    return fields if sidecar is None else fields | _by_key(read_fields(sidecar))
 
 
 def _by_key(fields: list[Field]) -> dict[str, Any]:

@@ -48,12 +48,14 @@ class Action:
         alt: the text that the person saw or wrote; None for none.
         seen: when the review was made that the person saw; "" if there was none.
         present: the alt that the page was shown to have; None if none was shown.
+        long_description: what the person saw or wrote; None takes the draft's.
     """
 
     verdict: Verdict
     alt: str | None = None
     seen: str = ""
     present: str | None = None
+    long_description: str | None = None
 
 
 class ReviewActions:
@@ -103,7 +105,9 @@ class ReviewActions:
         """
         with self._writing:
             stored = self.occurrence(id)
-            review = self._new_review(stored, action.verdict, action.alt or "")
+            review = self._new_review(
+                stored, action.verdict, action.alt or "", action.long_description
+            )
             if review.verdict in _REPLACING and action.present == current_alt(stored.occurrence):
                 review = replace(review, replaces=action.present)
             old = stored.review
@@ -115,7 +119,12 @@ class ReviewActions:
             return True
 
     def review_all(
-        self, ids: Iterable[int], verdict: Verdict, alt: str | None, least: float | None
+        self,
+        ids: Iterable[int],
+        verdict: Verdict,
+        alt: str | None,
+        least: float | None,
+        long_description: str | None = None,
     ) -> int:
         """Write many reviews at once, where there is none yet; returns how many.
 
@@ -124,6 +133,7 @@ class ReviewActions:
             verdict: approved, decorative or skipped.
             alt: the text for all; None takes each one's draft.
             least: only drafts of this confidence or more; None is all.
+            long_description: for all; None takes each one's draft.
         """
         with self._writing:
             when = _now()
@@ -139,7 +149,7 @@ class ReviewActions:
                     draft and draft.confidence is not None and draft.confidence >= least
                 ):
                     continue
-                review = self._new_review(stored, verdict, text or "")
+                review = self._new_review(stored, verdict, text or "", long_description)
                 reviews.append((stored.id, replace(review, when=when)))
             self.store.put_reviews(reviews)
             return len(reviews)
@@ -185,6 +195,7 @@ class ReviewActions:
             "abstained": bool(draft and draft.abstained),
             "labels": draft.labels if draft else (),
             "model": draft.model if draft else "",
+            "long_description": _long_description(stored),
             "notes": [printable(self.store.named(note)) for note in _notes(stored)],
             "review": stored.review and vars(stored.review),
             "same": same,
@@ -206,8 +217,17 @@ class ReviewActions:
             raise NotFoundError(self.store.named(image.error) or "the image is not fetched yet")
         return image
 
-    def _new_review(self, stored: StoredOccurrence, verdict: Verdict, alt: str) -> Review:
-        return new_review(stored.draft, verdict, alt, who=self.who, when=_now())
+    def _new_review(
+        self, stored: StoredOccurrence, verdict: Verdict, alt: str, long_description: str | None
+    ) -> Review:
+        return new_review(
+            stored.draft,
+            verdict,
+            alt,
+            long_description=long_description,
+            who=self.who,
+            when=_now(),
+        )
 
     def _candidates(self, stored: StoredOccurrence) -> tuple[int, list[dict[str, str]]]:
         """How many other occurrences the image has; other texts for it, best first."""
@@ -291,6 +311,18 @@ def _alt(stored: StoredOccurrence) -> str | None:
     return stored.occurrence.alt
 
 
+def _long_description(stored: StoredOccurrence) -> str | None:
+    """The reviewed long description, else the draft's; None if the image needs none."""
+    draft, review = stored.draft, stored.review
+    text = draft.long_description if draft else ""
+    if review is not None and review.verdict is not Verdict.SKIPPED:
+        text = stored.approved_long_description
+    needed = draft is not None and (
+        draft.decision.purpose is Purpose.COMPLEX or bool(draft.long_description)
+    )
+    return text if text or needed else None
+
+
 def findings(alt: str, occurrence: ImageOccurrence) -> list[dict[str, str]]:
     """What lint finds in a text for an occurrence, as JSON."""
     return [
@@ -305,7 +337,7 @@ def findings(alt: str, occurrence: ImageOccurrence) -> list[dict[str, str]]:
 
 
 def _notes(stored: StoredOccurrence) -> list[str]:
-    """The judgement, the long description and the notes of a draft.
+    """The judgement and the notes of a draft.
 
     Lint messages are left out: the page shows them beside the text.
     """
@@ -317,8 +349,6 @@ def _notes(stored: StoredOccurrence) -> list[str]:
             f"{judgement.reason}{better}"
         )
     if draft is not None:
-        if draft.long_description:
-            notes.append(f"Long description: {draft.long_description}")
         reported = {finding["message"] for finding in findings(draft.alt or "", stored.occurrence)}
         notes += [note for note in draft.notes if note not in reported]
     return notes

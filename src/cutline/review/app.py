@@ -180,6 +180,7 @@ class _Action(BaseModel):
 
     verdict: Verdict
     alt: Annotated[str | None, Field(max_length=10_000)] = None
+    long_description: Annotated[str | None, Field(max_length=50_000)] = None
     seen: str = ""
     there: Annotated[str | None, Field(max_length=100_000)] = None
 
@@ -190,6 +191,7 @@ class _Bulk(BaseModel):
     ids: Annotated[list[int], Field(max_length=200_000)]
     verdict: Literal[Verdict.APPROVED, Verdict.DECORATIVE, Verdict.SKIPPED]
     alt: Annotated[str | None, Field(max_length=10_000)] = None
+    long_description: Annotated[str | None, Field(max_length=50_000)] = None
     least: Annotated[float | None, Field(ge=0, le=1)] = None
 
 
@@ -240,12 +242,17 @@ def _routes(actions: ReviewActions) -> APIRouter:
 
     @routes.post("/uses/{id}/review")
     def review(id: int, action: _Action) -> Response:
-        done = actions.review(id, Action(action.verdict, action.alt, action.seen, action.there))
+        decision = Action(
+            action.verdict, action.alt, action.seen, action.there, action.long_description
+        )
+        done = actions.review(id, decision)
         return JSONResponse({"row": row(actions.occurrence(id))}, 200 if done else 409)
 
     @routes.post("/reviews")
     def bulk(action: _Bulk) -> dict[str, Any]:
-        done = actions.review_all(action.ids, action.verdict, action.alt, action.least)
+        done = actions.review_all(
+            action.ids, action.verdict, action.alt, action.least, action.long_description
+        )
         return {"done": done, "left": len(action.ids) - done}
 
     @routes.post("/undo")

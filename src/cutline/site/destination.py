@@ -58,11 +58,14 @@ class AltChange:
         id: of the occurrence in the store.
         occurrence: as it is in the page now.
         alt: the approved alt, on one line; "" for a decorative image.
+        long_description: the approved long description that replaces the one of the occurrence;
+            None if it stays as it is.
     """
 
     id: int
     occurrence: ImageOccurrence
     alt: str
+    long_description: str | None = None
 
 
 class OpenPage(Protocol):

@@ -82,6 +82,8 @@ class ImageOccurrence:
         part: of a book or document, the member of the archive that has the markup, such as
             "word/document.xml"; "" for a file that is a page itself.
         place: where in a book or document, for people: "slide 3"; "" for a page.
+        long_description: the long description that an image file has, "" if it has none; None
+            where no long description can be written.
     """
 
     page: str
@@ -112,6 +114,7 @@ class ImageOccurrence:
     noscript: bool = False
     part: str = ""
     place: str = ""
+    long_description: str | None = None
 
     @property
     def title_and_place(self) -> str:
@@ -264,6 +267,8 @@ class Review:
         who, when: the person's name, and the time, ISO 8601 in UTC.
         replaces: the alt in the page that the person saw and decided to replace; None if the person
             saw none.
+        long_description: the long description that the person approved, "" if the person removed
+            the draft's; None if there was none, or in a review of version 0.1.
     """
 
     verdict: Verdict
@@ -271,6 +276,7 @@ class Review:
     who: str = ""
     when: str = ""
     replaces: str | None = None
+    long_description: str | None = None
 
 
 class AltVerdict(StrEnum):
@@ -332,6 +338,7 @@ def new_review(
     verdict: Verdict | str,
     alt: str | None = None,
     *,
+    long_description: str | None = None,
     who: str = "",
     when: str = "",
 ) -> Review:
@@ -341,10 +348,12 @@ def new_review(
         draft: the draft that the person saw; None if there was none.
         verdict: what the person decided.
         alt: the text that the person approved or wrote; None takes the draft's.
+        long_description: the long description that the person approved or wrote, "" for none; None
+            takes the draft's. Ignored for a decorative or skipped image.
         who, when: see `Review`.
 
     Returns:
-        A review whose verdict is "approved" if the text is the draft's, and "edited" if not.
+        A review whose verdict is "approved" if both texts are the draft's, and "edited" if not.
 
     Raises:
         OptionError: there is no such verdict, or it needs a text.
@@ -357,12 +366,24 @@ def new_review(
         return Review(verdict, None, who, when)
     if verdict is Verdict.DECORATIVE:
         return Review(verdict, "", who, when)
-    suggested = draft.alt if draft else None
+    suggested, drafted = (draft.alt, draft.long_description) if draft else (None, "")
     if alt is None and verdict is Verdict.APPROVED:
         alt = suggested
     words = " ".join((alt or "").split())
-    if alt is not None and words == suggested:
-        return Review(Verdict.APPROVED, words, who, when)
-    if not words:
+    long_text = drafted if long_description is None else _paragraphs(long_description)
+    same = alt is not None and words == suggested
+    if not (words or same):
         raise OptionError('got no text; expected an alt text, or the verdict "decorative"')
-    return Review(Verdict.EDITED, words, who, when)
+    approved = same and long_text == drafted
+    return Review(
+        Verdict.APPROVED if approved else Verdict.EDITED,
+        words,
+        who,
+        when,
+        long_description=long_text if long_text or drafted else None,
+    )
+
+
+def _paragraphs(text: str) -> str:
+    """A text without blank lines and without white space around its lines."""
+    return "\n".join(filter(None, (line.strip() for line in text.splitlines())))

@@ -81,6 +81,7 @@ def review(
     verdict: Verdict | str,
     alt: str | None = None,
     *,
+    long_description: str | None = None,
     who: str = "",
 ) -> Review:
     """Record a person's decision about one image occurrence.
@@ -91,10 +92,12 @@ def review(
         verdict: "approved" (the draft, or `alt` if it is given), "edited" (with `alt`),
             "decorative" or "skipped".
         alt: the alt text.
+        long_description: the long description of a chart, map or diagram, "" for none; None takes
+            the draft's.
         who: the person's name.
 
     Returns:
-        The review as it was recorded: approved if `alt` is the draft, else edited.
+        The review as it was recorded: approved if both texts are the draft's, else edited.
 
     Raises:
         OptionError: there is no such store or verdict, or the verdict needs an alt text.
@@ -102,7 +105,9 @@ def review(
     """
     with open_store(store, must_exist=True) as opened:
         stored = opened.occurrence(occurrence)
-        made = new_review(stored.draft, verdict, alt, who=who, when=now())
+        made = new_review(
+            stored.draft, verdict, alt, long_description=long_description, who=who, when=now()
+        )
         opened.put_review(occurrence, made)
         return made
 

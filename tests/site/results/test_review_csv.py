@@ -197,6 +197,38 @@ def test_a_text_without_a_verdict_approves_the_draft_or_edits_it(
     ]
 
 
+def test_a_long_description_is_approved_edited_or_removed_in_a_sheet(
+    store: Store, tmp_path: Path
+) -> None:
+    complex_image = Decision(Purpose.COMPLEX, "chart", "a chart")
+    for id in range(1, 6):
+        store.put_draft(id, Draft(complex_image, f"Chart {id}", long_description="One\nTwo"))
+    rows = written(store)
+    assert [row["long_description"] for row in rows] == ["One\nTwo"] * 5
+    rows[0]["verdict"] = "approved"
+    rows[1]["approved_long_description"] = "Three"
+    rows[2] |= {"verdict": "approved", "approved_long_description": "None"}
+    rows[3] |= {"verdict": "decorative", "approved_long_description": "Three"}
+    sheet = read_reviews(store, saved(rows, tmp_path / "rows.csv"), "ann")
+    assert sheet.problems == []
+    assert [(id, each.verdict, each.alt) for id, each in sheet.reviews] == [
+        (1, Verdict.APPROVED, "Chart 1"),
+        (2, Verdict.EDITED, "Chart 2"),
+        (3, Verdict.EDITED, "Chart 3"),
+        (4, Verdict.DECORATIVE, ""),
+    ]
+    store.put_reviews(sheet.reviews)
+    approved = [each.approved_long_description for each in store.occurrences()]
+    assert approved == ["One\nTwo", "Three", "", "", ""]
+    again = written(store)
+    cells = [row["approved_long_description"] for row in again]
+    assert cells == ["One\nTwo", "Three", "none", "", ""]
+    assert read_reviews(store, saved(again, tmp_path / "again.csv"), "ann").reviews == []
+    again[0]["approved_long_description"] = "Four"
+    [(id, review)] = read_reviews(store, saved(again, tmp_path / "again.csv"), "ann").reviews
+    assert (id, review.long_description) == (1, "Four")
+
+
 def test_a_table_of_something_else_is_refused(store: Store, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("id,name\n1,x\n")

@@ -65,6 +65,24 @@ export function shown(use, text, edit) {
   );
 }
 
+/** The long description of a chart, map or diagram, or the field to write it. */
+export function longDescription(text, writing, edit, input) {
+  const area = h("textarea", { id: "long", rows: 6, "aria-labelledby": "long-title", oninput: (event) => input(event.target.value) });
+  area.value = text;
+  return h(
+    "section",
+    { class: "long", "aria-labelledby": "long-title" },
+    h(
+      "h3",
+      {},
+      h("span", { id: "long-title" }, "Long description"),
+      " ",
+      writing ? null : h("button", { type: "button", class: "plain", data: { act: "long" }, "aria-keyshortcuts": "l", "aria-label": "Edit the long description", onclick: edit }, "Edit ", h("kbd", { "aria-hidden": "true" }, "l")),
+    ),
+    writing ? area : h("p", { class: text ? "" : "unsaid" }, text || "None. A chart, map or diagram needs one."),
+  );
+}
+
 /** Alternatives, one key each. */
 export function choices(use, take) {
   if (!use.candidates.length) return null;

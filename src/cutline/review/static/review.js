@@ -1,7 +1,7 @@
 // The review page. The list holds ids only; rows, details and images are loaded when shown.
 // Whatever is shown is set as text, never as markup.
 
-import { because, choices, clipping, shown } from "./review-article.js";
+import { because, choices, clipping, longDescription, shown } from "./review-article.js";
 import { $, STATES, ask, get, h, number, percent, post, save, say, server, several } from "./review-parts.js";
 
 const PAGE = 40;
@@ -16,10 +16,16 @@ const article = $("article");
 const state = { ids: [], sure: [], at: -1, rows: new Map(), use: null, listing: 0, turning: 0 };
 const selected = new Set();
 const done = new Set(); // decided since the list was made: they stay in it, but are passed over
-const edits = new Map(JSON.parse(sessionStorage.getItem("edits") || "[]"));
+const edits = unsaved("edits");
+const longEdits = unsaved("long-edits");
 const items = new Map(); // id -> the <li> that is shown
 const tabs = new BroadcastChannel(location.pathname);
 let anchor = null;
+
+/** Texts that are written and not saved yet, by id. */
+function unsaved(name) {
+  return Object.assign(new Map(JSON.parse(sessionStorage.getItem(name) || "[]")), { name });
+}
 
 async function trying(work) {
   try {
@@ -258,12 +264,14 @@ function end(title, text, focus) {
 }
 
 const words = () => (state.use ? (edits.get(state.use.id) ?? state.use.alt) : null);
+const longText = () => (state.use ? (longEdits.get(state.use.id) ?? state.use.long_description) : null);
 const edited = () => edits.has(state.use.id) && edits.get(state.use.id) !== (state.use.alt ?? "");
+const longEdited = () => longEdits.has(state.use.id) && longEdits.get(state.use.id) !== state.use.long_description;
 
-function keep(text) {
-  if (text === null) edits.delete(state.use.id);
-  else edits.set(state.use.id, text);
-  sessionStorage.setItem("edits", JSON.stringify([...edits]));
+function keep(text, where = edits) {
+  if (text === null) where.delete(state.use.id);
+  else where.set(state.use.id, text);
+  sessionStorage.setItem(where.name, JSON.stringify([...where]));
 }
 
 function paint() {
@@ -314,6 +322,7 @@ function answer() {
         : null,
     ),
     h("ul", { id: "findings", class: "findings", "aria-live": "polite", "aria-label": "Checks" }),
+    longText() === null ? "" : longDescription(longText(), longEdits.has(use.id), describe, (text) => keep(text, longEdits)),
     buttons(use),
   );
   measure(text);
@@ -381,13 +390,13 @@ function buttons(use) {
   const text = words();
   const act = (name, key, label, work, more) =>
     h("button", { type: "button", data: { act: name }, "aria-keyshortcuts": key, onclick: work, ...more }, `${label} `, h("kbd", { "aria-hidden": "true" }, key));
-  const writing = edits.has(use.id) || text === null;
+  const writing = edits.has(use.id) || longEdits.has(use.id) || text === null;
   const nothing = text === null || (edits.has(use.id) && !text.trim()) || (use.state === "kept" && !edits.has(use.id));
   return h(
     "div",
     { class: "acts", role: "group", "aria-label": "Decide" },
     act("approve", writing ? "Ctrl ↵" : "a", writing ? "Save" : "Approve", approve, { class: "primary", disabled: nothing, "aria-keyshortcuts": writing ? "Control+Enter" : "a" }),
-    writing ? null : act("edit", "e", "Edit", edit),
+    edits.has(use.id) || text === null ? null : act("edit", "e", "Edit", edit),
     act("decorative", "d", "Decorative", () => decide("decorative", "")),
     act("skip", "s", "Skip", () => decide("skipped", null)),
     use.same && OPEN.has(use.state) ? act("alike", "w", "Everywhere", () => trying(alike), { disabled: nothing }) : null,
@@ -411,8 +420,17 @@ function edit() {
   area.setSelectionRange(area.value.length, area.value.length);
 }
 
+function describe() {
+  if (!state.use || state.turning) return;
+  if (longText() === null) return say("This image needs no long description.");
+  keep(longText(), longEdits);
+  answer();
+  $("long").focus();
+}
+
 function leave() {
   if (!edited()) keep(null);
+  if (!longEdited()) keep(null, longEdits);
   answer();
   heading();
 }
@@ -443,7 +461,8 @@ async function decide(verdict, alt) {
   if (server.busy || state.turning || !state.use) return;
   const { id, seen, context } = state.use;
   const there = context.stands;
-  const [status, result] = await save(`uses/${id}/review`, { verdict, alt, seen, there });
+  const review = { verdict, alt, seen, there, long_description: longText() };
+  const [status, result] = await save(`uses/${id}/review`, review);
   if (status === 409) {
     state.rows.set(id, result.row);
     await trying(() => show(state.at, "heading"));
@@ -451,6 +470,7 @@ async function decide(verdict, alt) {
   }
   if (status !== 200) return say(`Not saved: ${result.detail}`);
   keep(null);
+  keep(null, longEdits);
   state.rows.set(id, result.row);
   done.add(id);
   refresh(id);
@@ -519,8 +539,10 @@ async function alike() {
   if (!(await ask(`The same in ${several(ids.length, "place")}?`, `${said}, wherever this image waits for a review and has the same purpose. You can undo all of it.`))) {
     return;
   }
+  const more = longEdits.has(id) ? { alt, long_description: longText() } : { alt };
   keep(null);
-  await bulk("approved", ids, { alt });
+  keep(null, longEdits);
+  await bulk("approved", ids, more);
 }
 
 function onlyPage() {
@@ -558,6 +580,7 @@ const KEYS = {
   a: () => (selected.size ? bulkSelected("approved") : approve()),
   Enter: () => (selected.size ? null : approve()),
   e: edit,
+  l: describe,
   d: () => (selected.size ? bulkSelected("decorative") : decide("decorative", "")),
   s: () => (selected.size ? bulkSelected("skipped") : decide("skipped", null)),
   w: () => trying(alike),
@@ -604,14 +627,14 @@ document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
   const typing = event.target.matches?.(TYPED);
   if (event.key === "Escape") {
-    if (event.target.id === "words") leave();
+    if (["words", "long"].includes(event.target.id)) leave();
     else if (typing) event.target.blur();
     else if (selected.size) select([]);
     else return;
     event.preventDefault();
     return;
   }
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.id === "words") {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && ["words", "long"].includes(event.target.id)) {
     event.preventDefault();
     approve();
     return;

@@ -342,7 +342,7 @@ def chat_draft(
     )
     notes = [*answer.notes, *notes]
     if answer.long_description:
-        notes.insert(0, "check the long description too; it is exported beside the alt")
+        notes.insert(0, "check the long description too; it is approved with the alt")
     if answer.decorative:
         notes.insert(0, f"{model} calls it decorative; if it is, give it an empty alt")
         return _without_suggestion(made, occurrence, answer, notes)

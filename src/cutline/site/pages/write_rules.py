@@ -1,4 +1,4 @@
-"""Whether an approved alt may overwrite existing alt text, for `apply` and the report."""
+"""Whether approved texts may overwrite existing ones, for `apply` and the report."""
 
 from __future__ import annotations
 
@@ -72,3 +72,24 @@ def may_write(
             False, 'the page has alt="", which marks it as decorative (--fill-empty fills it)'
         )
     return WriteDecision(True)
+
+
+def may_write_long_description(
+    present: str, reviews: Sequence[Review], options: WriteOptions = _DEFAULT
+) -> WriteDecision:
+    """Whether the approved long description may replace the current one.
+
+    It may if there is none, if the current one comes from one of the reviews, or with `overwrite`.
+
+    Args:
+        present: the current long description; "" if there is none.
+        reviews: all reviews of the occurrence.
+        options: what else may be replaced.
+    """
+    approved = {" ".join((each.long_description or "").split()) for each in reviews}
+    if not present or present in approved or options.overwrite:
+        return WriteDecision(True)
+    return WriteDecision(
+        False,
+        f"it has another long description (--overwrite replaces it): {clean(present)!r:.100}",
+    )

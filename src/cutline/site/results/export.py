@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 from urllib.parse import unquote
 
-from cutline.site.model import Verdict
 from cutline.site.pages.alt_markup import clean
 from cutline.site.store.store import Store, StoredOccurrence
 from cutline.site.urls import without_surrogates
@@ -164,7 +163,6 @@ printf '%s given, %s had one, %s not in the library\n' "$given" "$kept" "$unknow
 def _cells(stored: StoredOccurrence, named: Callable[[str], str]) -> list[Any]:
     occurrence, image, draft, review = stored.occurrence, stored.image, stored.draft, stored.review
     decision, judgement = draft.decision if draft else None, stored.judgement
-    approved = review is not None and review.verdict in (Verdict.APPROVED, Verdict.EDITED)
     return [
         stored.id,
         occurrence.page,
@@ -206,7 +204,7 @@ def _cells(stored: StoredOccurrence, named: Callable[[str], str]) -> list[Any]:
         named(judgement.reason) if judgement else None,
         (judgement.alt or None) if judgement else None,
         judgement.judge if judgement else None,
-        draft.long_description or None if draft and approved else None,
+        stored.approved_long_description or None,
     ]
 
 

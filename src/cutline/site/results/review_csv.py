@@ -18,9 +18,11 @@ from cutline.tables import read_table, unescape_formula
 
 COLUMNS = (
     "id page image context link alt draft confidence decision notes reviewed_at"
-    " verdict approved_alt"
+    " long_description verdict approved_alt approved_long_description"
 ).split()
-"""The reviewer fills in the last two columns; the others are read-only."""
+"""The reviewer fills in the last three columns; the others are read-only."""
+
+_NONE = "none"  # in approved_long_description: no long description, although the draft has one
 
 _LONGEST_SOURCE = 200  # of a data URI; spreadsheets cut cells of more than 32,767 characters
 
@@ -39,10 +41,11 @@ class Sheet:
 
 
 def write_sheet(store: Store, stream: TextIO) -> None:
-    """Write one row per occurrence, with two columns that the reviewer fills in.
+    """Write one row per occurrence, with three columns that the reviewer fills in.
 
-    `verdict` is approved, edited, decorative or skipped; `approved_alt` is a text that replaces the
-    draft. Cells that a spreadsheet would evaluate as formulas are prefixed with an apostrophe.
+    `verdict` is approved, edited, decorative or skipped; `approved_alt` and
+    `approved_long_description` are texts that replace the draft's, and "none" removes the long
+    description. Cells that a spreadsheet would evaluate as formulas have an apostrophe in front.
 
     Args:
         store: the site's store.
@@ -57,8 +60,9 @@ def write_sheet(store: Store, stream: TextIO) -> None:
 def read_reviews(store: Store, path: Path, who: str) -> Sheet:
     """Read a table written by `write_sheet`, as saved by any spreadsheet program.
 
-    Only `id`, `verdict` and `approved_alt` are read. A text without a verdict is an edit, or an
-    approval if it equals the draft; "approved" without a text approves the draft in the row.
+    Only `id` and the columns for the reviewer are read; `approved_long_description` may be missing.
+    A text without a verdict is an edit, or an approval if it equals the draft; "approved" without
+    a text approves the draft in the row, and so does a missing one of the two texts.
     Unchanged rows are ignored. A changed row is a problem if its occurrence has a newer review.
 
     Args:
@@ -154,9 +158,18 @@ def _cells(stored: StoredOccurrence, named: Callable[[str], str]) -> list[Any]:
         f"{draft.decision.purpose}: {named(draft.decision.evidence)}" if draft else None,
         [named(note) for note in notes],
         review.when if review else None,
+        draft.long_description if draft else None,
         review.verdict if review else None,
         review.alt if review else None,
+        _approved_long_description(stored),
     ]
+
+
+def _approved_long_description(stored: StoredOccurrence) -> str | None:
+    review, text = stored.review, stored.approved_long_description
+    if review is None or review.verdict not in (Verdict.APPROVED, Verdict.EDITED):
+        return None
+    return text or (_NONE if stored.draft and stored.draft.long_description else None)
 
 
 def _stored(store: Store, cells: dict[str, str]) -> StoredOccurrence:
@@ -173,14 +186,23 @@ def _stored(store: Store, cells: dict[str, str]) -> StoredOccurrence:
 def _review(stored: StoredOccurrence, cells: dict[str, str], who: str, when: str) -> Review | None:
     verdict = cells.get("verdict", "").strip().lower()
     alt: str | None = _words(cells.get("approved_alt", ""))
-    if not (verdict or alt):
+    written = cells.get("approved_long_description", "").strip()
+    if not (verdict or alt or written):
         return None
-    if verdict == Verdict.APPROVED and not alt:
+    if not alt and (verdict == Verdict.APPROVED or (written and not verdict)):
         alt = _words(cells.get("draft", (stored.draft.alt if stored.draft else None) or ""))
     elif not alt:
         alt = None
+    long_description = "" if written.lower() == _NONE else written or cells.get("long_description")
     try:
-        return new_review(stored.draft, verdict or Verdict.EDITED, alt, who=who, when=when)
+        return new_review(
+            stored.draft,
+            verdict or Verdict.EDITED,
+            alt,
+            long_description=long_description,
+            who=who,
+            when=when,
+        )
     except OptionError as error:
         raise ValueError(str(error)) from None
 
@@ -212,7 +234,11 @@ def _words(cell: str) -> str:
 
 
 def _same(old: Review | None, new: Review) -> bool:
-    return old is not None and (old.verdict, old.alt) == (new.verdict, new.alt)
+    return old is not None and _texts(old) == _texts(new)
+
+
+def _texts(review: Review) -> tuple[Verdict, str | None, str]:
+    return review.verdict, review.alt, review.long_description or ""
 
 
 def _answer(stored: StoredOccurrence) -> dict[str, str]:

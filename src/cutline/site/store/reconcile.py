@@ -22,6 +22,8 @@ _SURROUNDINGS = (
     "link link_text caption heading before after width_px height_px hidden noscript".split()
 )
 
+_WITHOUT_EFFECT = "page position markup offset part place long_description".split()  # on a draft
+
 
 def replace_occurrences(
     connection: sqlite3.Connection,
@@ -111,7 +113,7 @@ def _identify(line: int | None, occurrence: ImageOccurrence) -> tuple[str, str, 
     seen = {
         name: value
         for name, value in non_defaults(occurrence).items()
-        if name not in ("page", "position", "markup", "offset", "part", "place")
+        if name not in _WITHOUT_EFFECT
     }
     return (
         digest(json.dumps([occurrence.kind, occurrence.source, line])),

@@ -110,6 +110,16 @@ class StoredOccurrence:
     judgement_recipe: str = ""
 
     @property
+    def approved_long_description(self) -> str:
+        """The long description that a person approved with the alt; "" if there is none."""
+        review = self.review
+        if review is None or review.verdict not in (Verdict.APPROVED, Verdict.EDITED):
+            return ""
+        if review.long_description is None:
+            return self.draft.long_description if self.draft else ""
+        return review.long_description
+
+    @property
     def as_found(self) -> ImageOccurrence:
         """The occurrence without the alt that Cutline wrote into its page."""
         return self.original or self.occurrence

@@ -26,7 +26,7 @@ from cutline.site.destination import (
 )
 from cutline.site.model import ImageOccurrence, Page, Review
 from cutline.site.pages.alt_markup import clean, has_alt
-from cutline.site.pages.write_rules import WriteOptions, may_write
+from cutline.site.pages.write_rules import WriteOptions, may_write, may_write_long_description
 from cutline.site.store.store import Store, StoredOccurrence, now
 from cutline.site.writeback.folder import FolderDestination, TextPage
 from cutline.site.writeback.journal import Journal, JournalEntry, JournalError
@@ -357,7 +357,9 @@ class _Planner:
             up_to_date: list[int] = []
             for stored in occurrences:
                 try:
-                    found = self._wanted(page, stored)
+                    found, kept = self._wanted(page, stored)
+                    if kept:
+                        refused.append((stored, kept))
                     if found is None:
                         up_to_date.append(stored.id)
                         continue
@@ -384,30 +386,48 @@ class _Planner:
             tuple(getattr(page, "notes", ())),
         )
 
-    def _wanted(self, page: OpenPage, stored: StoredOccurrence) -> AltChange | None:
-        """The change of an occurrence; None if it already has its alt.
+    def _wanted(self, page: OpenPage, stored: StoredOccurrence) -> tuple[AltChange | None, str]:
+        """The change of an occurrence; None if it already has its texts.
+
+        Returns:
+            The change, and why it leaves out the approved long description; "" if it does not.
 
         Raises:
             OutputError: it may not or cannot be written.
         """
         occurrence, review = stored.occurrence, stored.review
         if review is None or review.alt is None:
-            return None
+            return None, ""
 
         def known() -> list[ImageOccurrence]:
             return [each.occurrence for each in self._store.occurrences(page=occurrence.page)]
 
         there = page.locate(occurrence, self.page(occurrence.page), known)
-        if has_alt(there, review.alt):
-            return None
-        change = AltChange(stored.id, there, clean(review.alt))
+        long_description, kept = self._long_description(there, stored)
+        if has_alt(there, review.alt) and long_description is None:
+            if kept:
+                raise OutputError(kept)
+            return None, ""
+        change = AltChange(stored.id, there, clean(review.alt), long_description)
         if not page.check(change):
-            return None
-        reviews = [*self._store.history(stored.id), review]
-        decision = may_write(there, reviews, self._options)
+            return None, kept
+        decision = may_write(there, [*self._store.history(stored.id), review], self._options)
         if not decision.allowed:
             raise OutputError(decision.reason)
-        return change
+        return change, kept
+
+    def _long_description(
+        self, there: ImageOccurrence, stored: StoredOccurrence
+    ) -> tuple[str | None, str]:
+        """The long description to write, None for none, and why the approved one is not written."""
+        present = there.long_description
+        wanted = " ".join(clean(stored.approved_long_description).split())
+        if present is None or not wanted or wanted == present:
+            return None, ""
+        decision = may_write_long_description(
+            present, self._store.history(stored.id), self._options
+        )
+        return (wanted, "") if decision.allowed else (None, decision.reason)
 
 
 def _edits(

@@ -1,4 +1,4 @@
-"""A folder of pictures as a destination: each picture is a page, its alt is in its metadata."""
+"""A folder of pictures as a destination: each picture is a page, its texts are in its metadata."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cutline.atomic import check_replaceable
 from cutline.discover import find_images
 from cutline.errors import DataError, ImageNotFoundError, MetadataError, OutputError
 from cutline.media_type import sniff
@@ -19,7 +20,7 @@ from cutline.metadata.read import (
     IIM_CAPTION,
     find_sidecar,
     new_sidecar,
-    read_alt,
+    read_accessible_text,
     read_file,
 )
 from cutline.metadata.write import (
@@ -38,6 +39,8 @@ _HEAD_BYTES = 1 << 16
 
 class PicturesDestination:
     """The pictures of a folder and its subfolders, with IPTC's `AltTextAccessibility` as alt.
+
+    `ExtDescrAccessibility` is the long description.
 
     Args:
         folder: the folder.
@@ -146,7 +149,7 @@ class PicturePage(PageBase):
         if not sniff(read_file(file)[:_HEAD_BYTES]).startswith("image/"):
             raise MetadataError(str(file), "it is not an image")
         self.path = file.relative_to(destination.root).as_posix()
-        self._alt = read_alt(file, destination.options.language)
+        self._text = read_accessible_text(file, destination.options.language)
         sidecar = find_sidecar(file)
         self._fields = writable_fields(file)
         self._sidecar = None if sidecar is None else writable_fields(sidecar)
@@ -163,20 +166,21 @@ class PicturePage(PageBase):
                 kind=Kind.IMG,
                 source=self._file.name,
                 url=self._file.as_uri(),
-                alt=self._alt,
+                alt=self._text.alt,
                 language=language,
+                long_description=self._text.long_description or "",
             )
         ]
 
     def check(self, change: AltChange) -> bool:
-        """Whether the alt differs.
+        """Whether the alt or the long description differs.
 
         Raises:
             OutputError: the picture should become decorative, which no field says.
         """
         if not change.alt.strip():
             raise OutputError("the metadata of an image file cannot say that it is decorative")
-        return super().check(change)
+        return super().check(change) or change.long_description is not None
 
     def edits(self, changes: Sequence[AltChange]) -> tuple[Edit, ...]:
         """The change of the fields of the picture, or of its sidecar.
@@ -190,10 +194,16 @@ class PicturePage(PageBase):
             options = replace(options, description=False)
         for change in changes:
             try:
-                prepared = prepare_text(self._file, change.alt, options=options)
+                prepared = prepare_text(
+                    self._file,
+                    change.alt,
+                    long_description=change.long_description or "",
+                    options=options,
+                )
             except (MetadataError, ImageNotFoundError) as error:
                 raise OutputError(error.reason) from error
             if prepared.values:
+                check_replaceable(prepared.target)
                 self.notes = (prepared.note,) if prepared.note else ()
                 before = b"" if prepared.created else _encoded(prepared.earlier)
                 after = _encoded(prepared.values)
