@@ -3,7 +3,8 @@
 Every graph runs each call on one thread, and calls from several threads run beside each other.
 So cores are kept busy by working on several pictures at once, never by splitting an operator:
 that is faster where many small layers would wait for each other, and the number of threads cannot
-change a result.
+change a result. Encoders take one image a call. Decoders take batches, whose size and composition
+change no log-probability: see `_run_rows`.
 """
 
 from __future__ import annotations
@@ -141,16 +142,18 @@ class Runtime:
 
     def start(self, features: Floats) -> State:
         """The state before the first word, one row an image, from features (B, N, D)."""
-        got = self._start({"features": features})
+        count = len(features)
+        got = _run_rows(self._start, {"features": features}, count)
         return State(
-            (len(features), 1),
+            (count, 1),
             {name: got[name] for name in self._memory},
             {name: got[name] for name in self._rows},
         )
 
     def step(self, state: State, tokens: Ints) -> tuple[Floats, Floats | None, State]:
         """Append a token to every row: see `Stepper.step`."""
-        got = self._step({"tokens": tokens, **state.memory, **state.rows})
+        feed = {"tokens": tokens, **state.memory, **state.rows}
+        got = _run_rows(self._step, feed, tokens.size)
         rows = {name: got[f"next_{name}"] for name in self._rows}
         return got["logprobs"], got.get("attention"), State(state.shape, state.memory, rows)
 
@@ -216,6 +219,19 @@ class _Graph(Protocol):
     def precision(self) -> str: ...
 
     def __call__(self, feed: Mapping[str, NDArray[Any]]) -> Arrays: ...
+
+
+def _run_rows(graph: _Graph, feed: Mapping[str, NDArray[Any]], rows: int) -> Arrays:
+    """Run a decoder graph; a single row is computed twice, and returned once.
+
+    For a single row the engines use other kernels, which add the same numbers in another order.
+    With two rows or more, the others change nothing in a row. A second row costs little, because
+    the time of so few rows is that of reading the weights.
+    """
+    if rows > 1:
+        return graph(feed)
+    twice = {name: np.concatenate([array, array]) for name, array in feed.items()}
+    return {name: array[:1] for name, array in graph(twice).items()}
 
 
 class _OnnxRuntimeGraph:

@@ -31,6 +31,7 @@ from cutline.image_kind import KindClassifier
 from cutline.options import SearchOptions
 from cutline.preprocess import Transform
 from cutline.runtime import Runtime, engines
+from cutline.search import Hypothesis, search
 from cutline.text import CleanUp, Vocabulary
 from cutline.training import export as module
 from cutline.training.bpe import Subwords
@@ -135,7 +136,12 @@ def test_graphs_say_what_torch_says_and_can_be_read_back(
     check_parity(trained, Runtime(bundle, "onnxruntime"), pixels(3))
     features = torch.randn(3, 9, 12)
     for engine in ("onnxruntime", "openvino:float32"):
-        check_decoder(trained.decoder, Runtime(bundle, engine), features, features.numpy())
+        runtime = Runtime(bundle, engine)
+        check_decoder(trained.decoder, runtime, features, features.numpy())
+        for options in (SearchOptions(), SearchOptions(beam_size=1)):
+            together = found_by(runtime, features.numpy(), options)
+            alone = [found_by(runtime, each[None], options)[0] for each in features.numpy()]
+            assert alone == together, engine  # log-probabilities to the last bit
 
     found = _weights(folder / "start.onnx") | _weights(folder / "step.onnx")
     wanted = trained.decoder.state_dict()
@@ -143,6 +149,13 @@ def test_graphs_say_what_torch_says_and_can_be_read_back(
     assert read.keys() == wanted.keys()
     for name, tensor in wanted.items():
         torch.testing.assert_close(read[name], tensor, msg=name)
+
+
+def found_by(
+    runtime: Runtime, features: np.ndarray, options: SearchOptions
+) -> list[list[Hypothesis]]:
+    state = runtime.start(features)
+    return search(runtime, state, len(features), options, bos=WORDS.bos, eos=WORDS.eos)
 
 
 def with_eyes(trained: Trained) -> Trained:
