@@ -351,3 +351,22 @@ def test_the_command_line_scans_pictures(folder: Path, path: Path) -> None:
     assert len(list(folder.rglob("*.xmp"))) == 5
     assert runner.invoke(app, ["site", "undo", *options]).exit_code == 0
     assert not list(folder.rglob("*.xmp"))
+
+
+def test_the_command_line_runs_pictures_up_to_the_report(folder: Path, path: Path) -> None:
+    for name in ("b.png", "c.webp", "d.gif", "sub/e.tif"):
+        (folder / name).unlink()
+    write_fields(folder / "a.jpg", {DESCRIPTION: {"x-default": "A ewe and her lamb"}})
+    runner = CliRunner()
+    options = ["--store", str(path), "--quiet"]
+    wrong = runner.invoke(app, ["site", "run", str(folder), "--keep-times", *options])
+    assert (wrong.exit_code, "expected --pictures" in wrong.output) == (2, True)
+    ran = runner.invoke(
+        app, ["site", "run", str(folder), "--pictures", "--sidecar", "always", *options]
+    )
+    assert ran.exit_code == 0, ran.output
+    assert path.with_name("site-report.html").is_file()
+    site.review(path, 1, "approved")
+    assert runner.invoke(app, ["site", "apply", "--write", *options]).exit_code == 0
+    assert read_text(folder / "a.jpg").alt == "A ewe and her lamb"
+    assert [file.name for file in folder.rglob("*.xmp")] == ["a.jpg.xmp"]

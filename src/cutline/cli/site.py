@@ -42,6 +42,7 @@ from cutline.errors import OptionError
 
 if TYPE_CHECKING:
     from cutline.caption import Captioner
+    from cutline.site.destination import Destination
     from cutline.site.pipeline import DraftOptions
 
 site = typer.Typer(
@@ -110,6 +111,14 @@ CONTEXT = wording(
     help="How strongly words near an image bias its caption. Default: 0, which captions each image "
     "once.",
 )
+PICTURES = finding("--pictures", help="Read image files, whose alt is in their metadata.")
+SIDECAR = finding(
+    "--sidecar",
+    metavar="never|auto|always",
+    help="With --pictures: write XMP sidecars; auto: for formats that cannot be written.",
+)
+DESCRIPTION = finding("--description", help="With --pictures: also write missing descriptions.")
+KEEP_TIMES = finding("--keep-times", help="With --pictures: keep the modification times.")
 
 
 @site.callback(
@@ -183,27 +192,14 @@ def scan(
     store: Annotated[Path, STORE] = DEFAULT_STORE,
     include: Annotated[list[str] | None, INCLUDE] = None,
     exclude: Annotated[list[str] | None, EXCLUDE] = None,
-    pictures: Annotated[
-        bool, finding("--pictures", help="Read image files, whose alt is in their metadata.")
-    ] = False,
+    pictures: Annotated[bool, PICTURES] = False,
     language: Annotated[
         str | None,
         finding("--language", metavar="TAG", help="With --pictures: the language of the alts."),
     ] = None,
-    sidecar: Annotated[
-        str | None,
-        finding(
-            "--sidecar",
-            metavar="never|auto|always",
-            help="With --pictures: write XMP sidecars; auto: for formats that cannot be written.",
-        ),
-    ] = None,
-    description: Annotated[
-        bool, finding("--description", help="With --pictures: also write missing descriptions.")
-    ] = False,
-    keep_times: Annotated[
-        bool, finding("--keep-times", help="With --pictures: keep the modification times.")
-    ] = False,
+    sidecar: Annotated[str | None, SIDECAR] = None,
+    description: Annotated[bool, DESCRIPTION] = False,
+    keep_times: Annotated[bool, KEEP_TIMES] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Find the images of a folder of pages, books and documents, or of a folder of pictures.
@@ -215,17 +211,11 @@ def scan(
     """
     from cutline import site as library
 
-    extra: dict[str, Any] = given(language=language, sidecar=sidecar)
-    extra |= {"description": True} if description else {}
-    extra |= {"keep_times": True} if keep_times else {}
-    if extra and not pictures:
-        raise OptionError(f"got --{min(extra).replace('_', '-')}; expected --pictures with it")
+    if language and not pictures:
+        raise OptionError("got --language; expected --pictures with it")
+    extra = _picture_options(sidecar, description, keep_times)
     with needing("site", "cutline site"), interruptible(), Steps(quiet) as steps:
-        source: Any = folder
-        if pictures:
-            from cutline.metadata import MetadataOptions
-
-            source = library.PicturesDestination(folder, MetadataOptions(**extra))
+        source = _pictures(folder, pictures, language, extra)
         found = library.scan(
             store, source, include=include or (), exclude=exclude or (), progress=steps.show
         )
@@ -344,6 +334,7 @@ def draft(
     epilog=examples(
         "cutline site run https://example.org/",
         "cutline site run public/ --output report.html",
+        "cutline site run photos/ --pictures",
         "cutline site run images_missing_alt_text.csv --glossary words.txt",
     )
 )
@@ -359,6 +350,10 @@ def run(
     ] = None,
     include: Annotated[list[str] | None, INCLUDE] = None,
     exclude: Annotated[list[str] | None, EXCLUDE] = None,
+    pictures: Annotated[bool, PICTURES] = False,
+    sidecar: Annotated[str | None, SIDECAR] = None,
+    description: Annotated[bool, DESCRIPTION] = False,
+    keep_times: Annotated[bool, KEEP_TIMES] = False,
     max_pages: Annotated[int | None, MAX_PAGES] = None,
     robots: Annotated[bool, ROBOTS] = True,
     delay: Annotated[float, DELAY] = 0.0,
@@ -382,11 +377,14 @@ def run(
 ) -> None:
     """Find images, draft alt texts and write a report in one command.
 
+    With --pictures, --language is also the language of the alts in the metadata.
+
     Exit codes: 0 no failures; 1 some pages or images failed; 2 usage error; 130 or 143 interrupted.
     """
     from cutline import site as library
 
     only: dict[str, Any] = {"include": include or (), "exclude": exclude or ()}
+    extra = _picture_options(sidecar, description, keep_times)
     captioner = _captioner(
         model,
         engine,
@@ -406,7 +404,7 @@ def run(
     ):
         drafting = _drafting(given(threshold=threshold))
         done = library.run(
-            source,
+            _pictures(source, pictures, language, extra),
             captioner,
             store,
             report=output,
@@ -424,6 +422,31 @@ def run(
         steps.say(f"Report: {done.report}")
         steps.say(next_command(store, "review"))
     raise typer.Exit(1 if done.failed else 0)
+
+
+def _picture_options(sidecar: str | None, description: bool, keep_times: bool) -> dict[str, Any]:
+    """The options of `MetadataOptions` that were given on the command line."""
+    return given(sidecar=sidecar, description=description or None, keep_times=keep_times or None)
+
+
+def _pictures(
+    source: str | Path, pictures: bool, language: str | None, options: dict[str, Any]
+) -> str | Path | Destination:
+    """The source, as a destination if it is a folder of pictures.
+
+    Raises:
+        OptionError: options of pictures are given for something else.
+        DataError: there is no such folder.
+    """
+    if not pictures:
+        if options:
+            name = min(options).replace("_", "-")
+            raise OptionError(f"got --{name}; expected --pictures with it")
+        return source
+    from cutline.metadata import MetadataOptions
+    from cutline.site import PicturesDestination
+
+    return PicturesDestination(Path(source), MetadataOptions(**options, **given(language=language)))
 
 
 def _captioner(

@@ -402,7 +402,7 @@ def judge(
 
 
 def run(
-    source: str | Path,
+    source: str | Path | Destination,
     captioner: caption.Captioner,
     store: StoreOrPath = DEFAULT_STORE,
     *,
@@ -419,8 +419,8 @@ def run(
     """Find the images of a site, draft alt texts and write the report.
 
     Args:
-        source: a website's URL or host name, a folder, an HTML or Markdown file, or a crawler's
-            CSV export.
+        source: a website's URL or host name, a folder, an HTML or Markdown file, a crawler's CSV
+            export, or another destination.
         captioner: captions the images; see `cutline.load`.
         store: the site's store, created if it does not exist.
         report: the report's file; None is beside the store.
@@ -438,12 +438,13 @@ def run(
     report = report or report_path(path)
     found: CrawlResult | ScanResult | ImportResult
     with open_store(store) as opened:
-        url = url_of(source)
-        if url:
+        only = crawling.include if crawling else ()
+        never = crawling.exclude if crawling else ()
+        if not isinstance(source, str | Path):
+            found = scan(opened, source, include=only, exclude=never, progress=progress)
+        elif url := url_of(source):
             found = crawl(opened, url, crawling, progress=progress)
         elif Path(source).is_dir() or is_page(Path(source)):
-            only = crawling.include if crawling else ()
-            never = crawling.exclude if crawling else ()
             found = scan(opened, Path(source), include=only, exclude=never, progress=progress)
         else:
             found = import_export(opened, Path(source))
@@ -458,6 +459,7 @@ def run(
             network=network,
             progress=progress,
             before_captions=before_captions,
+            destination=None if isinstance(source, str | Path) else source,
         )
         if on_step:
             on_step(drafted)
