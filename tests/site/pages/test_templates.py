@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from cutline.site.model import ImageOccurrence
 from cutline.site.pages.scan import occurrences_in_html, occurrences_in_markdown
+from cutline.site.pages.template_sources import resolve_source
 from cutline.site.pages.templates import (
     Protected,
     SpanKind,
     front_matter_end,
     front_matter_field,
-    resolve_source,
     template_spans,
 )
 

@@ -44,10 +44,10 @@ from cutline.site.pages.html_tree import (
     walk,
     without_declarations,
 )
+from cutline.site.pages.template_sources import resolve_source
 from cutline.site.pages.templates import (
     Protected,
     front_matter_field,
-    resolve_source,
     template_spans,
 )
 from cutline.site.pages.unread import UnreadCounter, in_element

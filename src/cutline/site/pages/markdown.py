@@ -29,7 +29,7 @@ from cutline.site.pages.markdown_dialects import (
 from cutline.site.pages.markdown_embeds import add_embeds
 from cutline.site.pages.templates import (
     Protected,
-    SpanKind,
+    front_matter_end,
     front_matter_field,
     template_spans,
 )
@@ -58,7 +58,7 @@ def occurrences_in_markdown(
     """
     mdx = is_mdx(page)
     spans = template_spans(text, markdown=True, mdx=mdx)
-    matter_end = spans[0].end if spans and spans[0].kind is SpanKind.FRONT_MATTER else 0
+    matter_end = front_matter_end(text, markdown=True)
     protected = Protected(text, spans)
     body = _Body(text, protected, matter_end or int(text.startswith("\ufeff")), mdx)
     read, found = occurrences_in_rendered(body.html, protected, page=page, base=base, root=root)
@@ -104,7 +104,7 @@ class _Body:
         ]
         parser = dialect_parser(mdx=mdx)
         parser.normalizeLink = str  # type: ignore[assignment,method-assign]
-        parser.validateLink = bool  # type: ignore[assignment,method-assign]
+        parser.validateLink = _any_link  # type: ignore[assignment,method-assign]
         parser.inline.ruler.at("image", _placing(image if mdx else _image_with_attributes))
         parser.inline.ruler.at("html_inline", _placing(html_inline))
         add_embeds(parser, protected, _placing)
@@ -195,6 +195,10 @@ class _Body:
             places += [start + column for column in columns]
             places.append(start + len(source))
         return places
+
+
+def _any_link(_: str) -> bool:
+    return True
 
 
 def _placing(rule: Callable[[StateInline, bool], bool]) -> Callable[[StateInline, bool], bool]:

@@ -14,6 +14,8 @@ from markdown_it import MarkdownIt
 from markdown_it.ruler import RuleOptionsType
 from markdown_it.rules_block import StateBlock
 
+from cutline.errors import OutputError
+
 MARKDOWN_SUFFIXES = frozenset(
     {".md", ".markdown", ".mdown", ".mdwn", ".mkd", ".mdx", ".qmd", ".rmd"}
 )
@@ -147,9 +149,18 @@ def _push_paragraph(state: StateBlock, text: str, number: int) -> None:
 
 
 def attribute_list_at(text: str, position: int) -> int:
-    """Where an attribute list ends that begins at a position; -1 if none does."""
-    found = _ATTRIBUTES.match(text, position)
-    return found.end() if found and _LOOKS_LIKE.match(found[0], 1) else -1
+    """Where an attribute list ends that begins at a position; -1 if none does.
+
+    Several lists in a row are one in kramdown, whose lists begin with `{:`.
+    """
+    end = -1
+    while found := _ATTRIBUTES.match(text, position):
+        if not _LOOKS_LIKE.match(found[0], 1) or (end >= 0 and not found[0].startswith("{:")):
+            break
+        position = end = found.end()
+        if not found[0].startswith("{:"):
+            break
+    return end
 
 
 def split_attribute_list(markup: str) -> tuple[str, str]:
@@ -177,9 +188,14 @@ def with_alt_in_list(attributes: str, value: str) -> str:
     Args:
         attributes: the list; "" makes one with Quarto's `fig-alt`.
         value: escaped, without double quotes.
+
+    Raises:
+        OutputError: another character follows the quotes of its alt.
     """
     found = _alt_of(attributes)
     if found is not None:
+        if attributes[found.end() :][:1] not in (" ", "\t", "\r", "\n", "}"):
+            raise OutputError("its attribute list cannot be read safely; change it by hand")
         return f'{attributes[: found.start(2)]}"{value}"{attributes[found.end(2) :]}'
     if attributes:
         inner = attributes[:-1]
@@ -188,10 +204,11 @@ def with_alt_in_list(attributes: str, value: str) -> str:
 
 
 def without_alt_in_list(attributes: str) -> str:
-    """An attribute list without its alt; "" if nothing else is in it."""
+    """An attribute list without its alt, for comparison; "" if nothing else is in it."""
     found = _alt_of(attributes)
     if found is not None:
         attributes = attributes[: found.start()].rstrip() + attributes[found.end() :]
+    attributes = re.sub(r"\s+\}\Z", "}", attributes)
     return attributes if attributes.strip("{: }") else ""
 
 

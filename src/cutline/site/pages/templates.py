@@ -14,7 +14,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from typing import Any
 
 
@@ -43,12 +42,14 @@ class Span:
 
 
 _SAMPLES = (
-    "doc fence highlight javascript katex literal math mermaid noformat pre prism raw schema"
-    " sourcecode style stylesheet verbatim"
+    "console d2 doc dot fence graphviz highlight javascript katex latex listing literal math"
+    " mermaid noformat plantuml pre prism raw schema snippet source sourcecode style stylesheet"
+    " terminal verbatim"
 )
 _COMMENTS = "comment comments"
 _NAMES = rf"(?:{'|'.join((*_SAMPLES.split(), *_COMMENTS.split()))})(?![\w/-])|code[\w/-]{{0,50}}"
 _CODE_DIRECTIVES = "code code-block code-cell literal math mermaid raw sourcecode"
+_TEX = r"(?:[BL]?[Vv]erbatim|lstlisting|minted|alltt|comment)\*?"
 _OPENERS = re.compile(
     rf"""
       (?P<fence>^[ \t>]*(?:(?:[-*+]|\d{{1,9}}[.)])[ \t]+)*(?P<marks>`{{3,}}|~{{3,}}))
@@ -61,6 +62,8 @@ _OPENERS = re.compile(
     | (?P<handlebars>\{{\{{\{{\{{\s*(?P<bars>[\w-]{{1,50}})[^{{}}]{{0,500}}\}}\}}\}}\}})
     | (?P<kramdown>\{{::comment\b[^{{}}\n]{{0,100}}\}})
     | (?P<directive>^[ \t>]*(?P<colons>:{{3,}})\{{(?:{_CODE_DIRECTIVES.replace(" ", "|")})\}})
+    | (?P<tex>\\begin\{{(?P<environment>{_TEX})\}})
+    | (?P<metadata>^---[ \t]*(?=(?:\r\n?|\n)["'\w]))
     | (?P<percents>^[ \t>]*%%(?=[ \t]*$|[^%\n]+%%))
     | (?P<opener>
         \{{\{{[<%]/\* | \{{\{{[-~]?\s*/\* | \{{\{{~?!-- | \{{\{{-- | \{{\{{~?! | \{{\# | <%-- | <%\#
@@ -73,8 +76,6 @@ _OPENERS = re.compile(
 _CLOSERS = {  # what ends a comment, by how it begins
     "{{</*": "*/>}}",
     "{{%/*": "*/%}}",
-    "{{!--": "--}}",
-    "{{~!--": "--}}",
     "{{--": "--}}",
     "{{!": "}}",
     "{{~!": "}}",
@@ -101,6 +102,19 @@ _CODE_CLOSERS = {
 }
 _NOT_IN_MARKDOWN = ("[%", "{*", "@*", "#*")  # of Template Toolkit, Smarty, Razor, Velocity
 _HEADING_ID = re.compile(r"\{#[\w:.-]+[ \t]*[}.]")
+_METADATA = re.compile(  # a value of YAML does not begin with "![", so that is Markdown
+    r"""
+    ---[ \t]*+
+    (?:
+      (?:[ \t]*+(?:\r\n?|\n))++  # with blank lines, but not before the end
+      (?!(?:---|\.\.\.)[ \t]*+(?:[\r\n]|\Z))
+      (?:["'\w][^\r\n:]{0,60}:(?!\S|[ \t]+!\[) | [ \t]+(?!-[ \t]+!\[)\S | -[ \t]+(?!!\[) | \#)
+      [^\r\n]*+
+    )++
+    (?:\r\n?|\n)(?:---|\.\.\.)[ \t]*+(?=[\r\n]|\Z)
+    """,
+    re.VERBOSE,
+)
 _BLANK_LINE = re.compile(r"(?:\r\n|\r|\n)[ \t>]*(?=\r|\n|\Z)")
 
 
@@ -150,9 +164,14 @@ class _Scanner:
         if found["kramdown"]:
             ends = (self._find(each, found.end()) for each in ("{:/comment}", "{:/}"))
             return min((each for each in ends if each >= 0), default=-1), SpanKind.COMMENT
-        if found["directive"] or found["percents"]:
+        if found["tex"] or found["metadata"] or found["directive"] or found["percents"]:
             if not self._markdown:
                 return -1, None
+            if found["tex"]:
+                end = self._find(rf"\end{{{found['environment']}}}", found.end())
+                return end, SpanKind.SAMPLE
+            if found["metadata"]:
+                return self._metadata_end(found.start()), SpanKind.FRONT_MATTER
             if found["percents"]:
                 return self._find("%%", found.end()), SpanKind.COMMENT
             return self._marked_end(found["colons"], found.end()), SpanKind.SAMPLE
@@ -193,6 +212,9 @@ class _Scanner:
             return self._go_type_comment(found.end()), SpanKind.COMMENT
         if bare == "{%#":
             return self._find("%}", found.end()), SpanKind.COMMENT
+        if opener in ("{{!--", "{{~!--"):
+            ends = (self._find(each, found.end()) for each in ("--}}", "--~}}"))
+            return min((each for each in ends if each >= 0), default=-1), SpanKind.COMMENT
         if opener in _CLOSERS:
             return self._find(_CLOSERS[opener], found.end()), SpanKind.COMMENT
         end = self._find(_CODE_CLOSERS[opener], found.end())
@@ -251,6 +273,14 @@ class _Scanner:
             return -1
         return starts[after] + length
 
+    def _metadata_end(self, start: int) -> int:
+        """Where a block of metadata ends, as Pandoc and Slidev have them anywhere in a page."""
+        before = re.split(r"\r\n?|\n", self._text[max(0, start - 200) : start])
+        if len(before) < 2 or before[-2].strip():
+            return -1
+        found = _METADATA.match(self._text, start)
+        return found.end() if found else -1
+
     def _block_end(self, start: int) -> int:
         blank = bisect_left(self._blank, start)
         before = self._blank[blank - 1] if blank else -1
@@ -285,7 +315,7 @@ _MATTER_ENDS = {
     "+++": re.compile(r"^\+\+\+[ \t]*(?=\r|\n|\Z)", re.MULTILINE),
     ";;;": re.compile(r"^;;;[ \t]*(?=\r|\n|\Z)", re.MULTILINE),
 }
-_YAML_LINE = re.compile(r"""(?:[\w"'][^\r\n]*:(?:[ \t]|$)|[#\-{%\[])""", re.MULTILINE)
+_YAML_LINE = re.compile(r"""(?:[\w"'$@&*<.][^\r\n]*:(?:[ \t]|$)|[#\-{%\[]|\?[ \t])""", re.MULTILINE)
 _BARE_MATTER = re.compile(
     r"\ufeff?(?:title|layout|date|authors?|tags|categor(?:y|ies)|description|summary|template|slug"
     r"|lang|permalink):[ \t]*\S[^\r\n]*(?:\r\n?|\n)"
@@ -432,63 +462,3 @@ class Protected:
 
 def _private(base: int) -> re.Pattern[str]:
     return re.compile(f"[{chr(base)}-{chr(base + _DIGITS + 1)}]")
-
-
-# Sources that a template computes
-
-_VARIABLE = re.compile(
-    r"(?:\{\{[-~]?\s*(?:site\.url|(?:(?:site|config|page)\.)?(?:base_?url|relative_root|path_?prefix))"
-    r"""\s*(?:\|\s*(?:url|safe|escape)\s*)?[-~]?\}\}|\$\{(?:base_?url|baseurl)\})""",
-    re.IGNORECASE,
-)
-_FILTERED = re.compile(
-    r"""\{\{[-~]?\s*(["'])([^"'{}]+)\1\s*(?:\|\s*(?:relative_url|absolute_url|url|relURL|absURL|"""
-    r"""prepend:\s*site\.\w+|safe|escape|asset)\s*)*[-~]?\}\}""",
-    re.IGNORECASE,
-)
-_FUNCTION = re.compile(
-    r"""\{\{[-~]?\s*(?:relURL|absURL|asset|url|pathto)\s*\(?\s*(["'])([^"'{}]+)\1\s*\)?\s*"""
-    r"""(?:\|\s*safe\s*)?[-~]?\}\}""",
-    re.IGNORECASE,
-)
-_LINK = re.compile(r"\{%[-~]?\s*link\s+([^\s%]+)\s*[-~]?%\}")
-_STATIC = re.compile(
-    r"""\{%[-~]?\s*static\s+(["'])([^"'{}%]+)\1\s*[-~]?%\}"""
-    r"""|\{\{[-~]?\s*url_for\(\s*["']static["']\s*,\s*filename\s*=\s*(["'])([^"'{}]+)\3\s*\)"""
-    r"""\s*[-~]?\}\}"""
-)
-
-
-_JSX = re.compile(
-    r"""\{\s*(?:require|useBaseUrl)\(\s*(["'])([^"'{}]+)\1\s*\)(?:\.default)?\s*\}"""
-    r"""|\{\s*(["'`])([^"'`{}]+)\3\s*\}"""
-)
-
-
-def resolve_source(source: str) -> str:
-    """The path that a template makes of a source, where that is plain to see.
-
-    The site's base URL counts as the root of the folder. Other template code is left as it is.
-    """
-    if source.startswith("@site/"):  # Docusaurus: the folder of the website
-        return source[5:]
-    if "{" not in source:
-        return source
-    if expression := _JSX.fullmatch(source):
-        path = expression[2] or expression[4]
-        return resolve_source(path)
-    if source.startswith("{") and not source.startswith(("{{", "{%")):
-        return ""
-    for pattern, group in ((_FILTERED, 2), (_FUNCTION, 2), (_LINK, 1)):
-        source = pattern.sub(partial(_rooted_group, group), source)
-    source = _STATIC.sub(lambda found: f"/static/{(found[2] or found[4]).lstrip('/')}", source)
-    bare = _VARIABLE.sub("", source)
-    return _rooted(bare) if bare not in (source, "") else source
-
-
-def _rooted_group(group: int, found: re.Match[str]) -> str:
-    return _rooted(found[group])
-
-
-def _rooted(path: str) -> str:
-    return path if "://" in path[:12] else f"/{path.lstrip('/')}"

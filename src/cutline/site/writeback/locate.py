@@ -28,19 +28,23 @@ from cutline.site.pages.scan import (
     occurrences_in_markdown,
 )
 from cutline.site.pages.templates import SpanKind, template_spans
+from cutline.site.pages.translations import translated_spans
 from cutline.site.store.store import Store
 
 _INDEXES = ("index.html", "index.htm", "index.xhtml", "index.md")
 _SAMPLE = 100  # pages used to detect the layout of a mirror
 _BLOCK_END = re.compile(
     r"(?:\?>|%>|-->|\]\]>|<hr[ \t/]*>"
-    r"|</(?:address|article|aside|blockquote|body|center|dd|details|dialog|dir|div|dl|dt|fieldset"
-    r"|figcaption|figure|footer|form|h[1-6]|header|hgroup|html|legend|li|main|map|math|menu|nav"
-    r"|noscript|object|ol|p|pre|section|summary|table|tbody|td|template|tfoot|th|thead|tr|ul|video)"
+    r"|</(?:address|article|aside|blockquote|body|canvas|center|colgroup|dd|details|dialog|dir|div"
+    r"|dl|dt|fieldset|figcaption|figure|footer|form|group|h[1-6]|header|hgroup|hr|html|iframe"
+    r"|legend|li|main|map|math|menu|nav|noscript|object|ol|option|output|p|pre|progress|script"
+    r"|section|style|summary|table|tbody|td|template|textarea|tfoot|th|thead|tr|ul|video)"
     r"[ \t]*>)[^\r\n]*\Z",
     re.IGNORECASE,
 )
 _EMPTY_DEFINITION = re.compile(r"^[ \t>]*\[[^\[\]\n]+\]:[ \t]*\r?\n[ \t>]*\Z", re.MULTILINE)
+_CHARSET = re.compile(r"""(?:charset|\A\s*<\?xml[^>]*\sencoding)\s*=\s*["']?\s*([\w.:-]+)""")
+_UNICODE_LABELS = ("utf-8", "utf8", "unicode-1-1-utf-8", "x-unicode20utf8", "unicode11utf8")
 _REFERENCE = re.compile(r"&#?\w+;")
 
 
@@ -171,6 +175,7 @@ class PageText:
             self.text, markdown=self.is_markdown, mdx=is_mdx(file.name), front_matter=True
         )
         self._code = [each for each in spans if each.kind is not SpanKind.MARKDOWN_CODE]
+        self._translated = translated_spans(self.text, spans)
         self._now: dict[str, list[ImageOccurrence]] = {}
 
     def _is_unicode(self, file: Path) -> bool:
@@ -181,11 +186,15 @@ class PageText:
             self.text.encode()
         except UnicodeEncodeError:
             return False
-        if self.is_markdown or self._is_restructured or file.suffix.lower() == ".xhtml":
+        if self.is_markdown or self._is_restructured:
             return True
         head = self.text[:1024].lower()
-        declared = head.startswith(("\ufeff", "<?xml")) or "charset" in head
-        return declared or not self.text.isascii()
+        label = _CHARSET.search(head)
+        if label is not None and not head.startswith("\ufeff"):
+            return label[1] in _UNICODE_LABELS or label[1].startswith("utf-16")
+        if head.startswith(("\ufeff", "<?xml")) or file.suffix.lower() == ".xhtml":
+            return True
+        return not self.text.isascii()
 
     def occurrences(self, text: str, page: str) -> list[ImageOccurrence]:
         """The occurrences in a text of this file's format."""
@@ -234,6 +243,11 @@ class PageText:
 
     def with_alt(self, markup: str, kind: Kind, alt: str) -> str:
         """`alt_markup.with_alt` with the options of this file's format."""
+        if self._is_restructured and self._ascii_only and not alt.isascii():
+            raise OutputError(
+                "the file is not in UTF-8, and its format has no references to characters; save "
+                "it in UTF-8"
+            )
         return with_alt(
             markup,
             kind,
@@ -277,6 +291,13 @@ class PageText:
 
     def _refuse_code(self, occurrence: ImageOccurrence) -> None:
         """Refuse an occurrence that is not part of the page content."""
+        if not is_url(occurrence.page) and any(
+            start < occurrence.offset < end for start, end in self._translated
+        ):
+            raise OutputError(
+                "it is in a text for translation, whose translations would no longer be found; "
+                "change it by hand in all languages"
+            )
         at = bisect_left(self._code, occurrence.offset + 1, key=lambda span: span.start) - 1
         if (
             at < 0
