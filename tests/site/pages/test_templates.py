@@ -81,6 +81,41 @@ def test_what_only_looks_like_front_matter(text: str) -> None:
     assert "a.png" in sources(text, "a.md")
 
 
+@pytest.mark.parametrize(
+    "matter",
+    [
+        "---\nabstract: |\n  ![](no.png)\n...\n",  # Pandoc
+        "---\nlayout: image\nimage: '![](no.png)'\n---\n",  # Slidev
+        "---\ntitle: x\n\nabstract: |\n  a\n\n  ![](no.png)\nauthors:\n- a\n---\n",
+        "---\r\ntitle: x\r\n# ![](no.png)\r\n...\r\n",
+        '---\n"x y": "<img src=no.png>"\n--- \n',
+    ],
+)
+def test_metadata_anywhere_in_a_page_holds_no_images(matter: str) -> None:
+    assert sources(f"# Title\n\n{matter}\n![](own.png)\n\n{matter}", "a.md") == ["own.png"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\nFigure: ![](a.png)\n---\n",
+        "---\nSteps:\n- ![](a.png)\n- x\n---\n",
+        "---\n\nx: y ![](a.png)\n\n---\n",
+        "---\nNote: x\n\n![](a.png)\n\n---\n",
+        "---\nhttps://example.org/![](a.png)\n---\n",
+        "Text\n---\nx: y ![](a.png)\n---\n",
+        "---\nx: y ![](a.png)\n",
+    ],
+)
+def test_lines_between_thematic_breaks_are_content(text: str) -> None:
+    assert sources(f"# Title\n\n{text}", "a.md") == ["a.png"]
+
+
+@pytest.mark.parametrize("key", ["? x\n:", "&a x:", "<<: *a\nx:", "$x:", "@x:", "标题:"])
+def test_front_matter_may_begin_with_any_key(key: str) -> None:
+    assert sources(f"---\n{key} ![](no.png)\n---\n![](a.png)\n", "a.md") == ["a.png"]
+
+
 def test_metadata_without_a_mark_in_front() -> None:
     text = "title: A\nteaser: ![](fm.png)\n\n![](body.png)\n"
     assert sources(text, "a.md") == ["body.png"]
@@ -117,6 +152,10 @@ def test_metadata_without_a_mark_in_front() -> None:
         "{{< code-toggle file=x >}}\n%s\n{{< /code-toggle >}}",
         "{{< code/toggle >}}\n%s\n{{< /code/toggle >}}",
         "{%% mermaid %%}\n%s\n{%% endmermaid %%}",
+        "{{~!-- %s --~}}",
+        "{{!-- %s --~}}",
+        "{{< snippet >}}%s{{< /snippet >}}",
+        "{%% terminal %%}%s{%% endterminal %%}",
     ],
 )
 @pytest.mark.parametrize("image", ["<img src='code.png'>", "![](code.png)"])
@@ -134,6 +173,9 @@ def test_comments_and_code_samples_hold_no_images(code: str, image: str, page: s
         ("a.html", "#* %s *#"),
         ("a.md", "{/* %s */}"),
         ("a.md", ":::{code-block} html\n%s\n:::"),
+        ("a.md", "\\begin{verbatim}\n%s\n\\end{verbatim}"),
+        ("a.md", "\\begin{lstlisting}[language=HTML]\n%s\n\\end{lstlisting}"),
+        ("a.md", "[comment]: <> (%s)"),
         ("a.md", "%%%%\n%s\n%%%%"),
         ("a.md", "%%%% %s %%%%"),
     ],
@@ -253,7 +295,21 @@ def test_spans_are_apart_and_protecting_keeps_places(text: str, mdx: bool) -> No
 
 @pytest.mark.parametrize(
     "piece",
-    ["`", "{{", "{%", "{% raw %}", "<script", "<?", "```\n", "{#", "{{<", "{{!--", "{{ a }}", "<%"],
+    [
+        "`",
+        "---\na: b\n\n",
+        "{{",
+        "{%",
+        "{% raw %}",
+        "<script",
+        "<?",
+        "```\n",
+        "{#",
+        "{{<",
+        "{{!--",
+        "{{ a }}",
+        "<%",
+    ],
 )
 def test_time_grows_with_length_alone(piece: str) -> None:
     text = piece * (300_000 // len(piece))
@@ -284,6 +340,7 @@ def only(occurrences: list[ImageOccurrence]) -> ImageOccurrence:
         ('![c][r]{title="alt=x"}\n\n[r]: a.png', "c", '![c][r]{title="alt=x"}'),
         ("![c](a.png){not a list}", "c", "![c](a.png)"),
         ("![c](a.png) {alt=x}", "c", "![c](a.png)"),
+        ('![c](a.png){:.x}{: alt="A dog"}', "A dog", None),
     ],
 )
 def test_attribute_lists_behind_images(text: str, alt: str | None, markup: str | None) -> None:

@@ -253,7 +253,9 @@ def test_an_alt_ends_no_comment_before_the_image(root: Path) -> None:
 
 
 @pytest.mark.parametrize("alt", ["A cat", "Tea | Coffee"])
-@pytest.mark.parametrize("block", ["Text\n<figure>\n\nx </figure>", "Text\n\n<?php x ?>"])
+@pytest.mark.parametrize(
+    "block", ["Text\n<figure>\n\nx </figure>", "Text\n\n<?php x ?>", "<code>\n<style>\n\n</style>"]
+)
 def test_character_references_behind_the_end_of_a_block_are_refused(
     root: Path, alt: str, block: str
 ) -> None:
@@ -282,6 +284,69 @@ def test_attribute_lists_over_two_lines_are_written(root: Path) -> None:
     content = '> ![c](f.png){.x\n> alt="a \\"b\\""}\n'
     assert written(root, "a.qmd", content, 'A "dog"', overwrite=True) == []
     assert text(root, "a.qmd") == '> ![c](f.png){.x\n> alt="A &#34;dog&#34;"}\n'
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{%% blocktrans %%}a %s b{%% endblocktrans %%}",
+        "{%%- blocktranslate count n=x -%%}%s{%% plural %%}b{%%- endblocktranslate -%%}",
+        "{%% trans with {'x': y} from 'app' %%}%s{%% endtrans %%}",
+        "{%% filter trans %%}%s{%% endfilter %%}",
+        "{{#t}}%s{{/t}}",
+        "{translate}%s{/translate}",
+        "<Trans>%s</Trans>",
+    ],
+)
+@pytest.mark.parametrize("page", ["a.html", "a.md"])
+def test_images_in_a_text_for_translation_are_refused(root: Path, page: str, template: str) -> None:
+    image = "<img src=a.png>"
+    content = f"<p>x</p>\n\n{template % image}\n\n{{% trans 'x' %}}<img src=b.png>{{# {{/t}} #}}\n"
+    [reason] = written(root, page, content, "A dog")
+    assert "a text for translation" in reason
+    after = text(root, page)
+    assert after.count("A dog") == 1
+    assert template % image in after
+
+
+@pytest.mark.parametrize("label", ["iso-8859-8-i", "x-user-defined", "utf-7", "nonsense"])
+def test_a_label_that_is_not_utf_8_gives_references(root: Path, label: str) -> None:
+    assert written(root, "a.html", f"<meta charset={label}><img src=a>", "愛") == []
+    assert "&#24859;" in text(root, "a.html")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "shift_jis", "utf-16"])
+def test_restructured_text_in_other_encodings(root: Path, encoding: str) -> None:
+    content = "日" if encoding == "shift_jis" else "é"
+    content = f"{content}\n\n.. image:: a.png\n"
+    assert written(root, "a.rst", content.encode(encoding), "A dog") == []
+    reasons = written(root, "a.rst", content.encode(encoding), "愛")
+    if encoding == "utf-16":
+        assert reasons == []
+        assert (root / "a.rst").read_bytes().decode(encoding).endswith(":alt: 愛\n")
+    else:
+        assert ["not in UTF-8" in each for each in reasons] == [True]
+
+
+@pytest.mark.parametrize(
+    "attributes", ['{ title="alt=x" }', "{.x }", "{: .x\n}", '{ alt="b" }', '{.x alt="b" }']
+)
+def test_attribute_lists_with_white_space_are_undone(root: Path, attributes: str) -> None:
+    assert written(root, "a.qmd", f"![c](f.png){attributes}\n", "A dog", overwrite=True) == []
+    assert 'alt="A dog"' in text(root, "a.qmd")
+
+
+def test_a_tab_at_the_end_of_the_line_makes_no_line_break(root: Path) -> None:
+    reasons = {
+        written(root, "a.md", f"{'x' * n} ![](a.png)\t\ny\n", "A")[:1] == [] for n in range(4)
+    }
+    assert reasons == {True, False}
+
+
+def test_a_malformed_attribute_list_is_refused(root: Path) -> None:
+    content = "![c](a.png){alt='it''s'}\n"
+    assert len(written(root, "a.md", content, "A dog", overwrite=True)) == 1
+    assert text(root, "a.md") == content
 
 
 def test_an_image_below_an_empty_link_definition_is_refused(root: Path) -> None:

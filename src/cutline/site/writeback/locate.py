@@ -45,6 +45,7 @@ _BLOCK_END = re.compile(
 _EMPTY_DEFINITION = re.compile(r"^[ \t>]*\[[^\[\]\n]+\]:[ \t]*\r?\n[ \t>]*\Z", re.MULTILINE)
 _CHARSET = re.compile(r"""(?:charset|\A\s*<\?xml[^>]*\sencoding)\s*=\s*["']?\s*([\w.:-]+)""")
 _UNICODE_LABELS = ("utf-8", "utf8", "unicode-1-1-utf-8", "x-unicode20utf8", "unicode11utf8")
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _REFERENCE = re.compile(r"&#?\w+;")
 
 
@@ -147,6 +148,11 @@ def _names_with_query(path: str, query: str) -> Iterator[str]:
 
 def _path(url: str) -> str:
     return unquote(urlsplit(url).path, errors="surrogateescape").lstrip("/")
+
+
+def _breaks(line: str) -> bool:
+    """Whether two spaces end a line, where tabs are spaces up to a column as in Python-Markdown."""
+    return line.expandtabs(4).endswith("  ")
 
 
 class PageText:
@@ -390,6 +396,11 @@ class PageText:
 
     def _check(self, text: str, changes: Sequence[AltChange]) -> None:
         """Parse the new Markdown: the meaning of its markup depends on the context."""
+        lines = zip(_LINE_END.split(self.text), _LINE_END.split(text), strict=False)
+        if any(was != is_ and _breaks(was) != _breaks(is_) for was, is_ in lines):
+            raise OutputError(
+                "a tab ends its line, which would make or end a line break; remove the tab"
+            )
         before = self.current_occurrences(self._name)
         alts = {each.occurrence.offset: clean(each.alt) for each in changes}
         expected = [alts.get(each.offset, each.alt or "") for each in before]
