@@ -57,6 +57,9 @@ QUERY = hashlib.md5(b"page=2").hexdigest()[:4]
         ("list/?page=2", "list/index.html@page=2.html"),
         ("?page=2", "index.html?page=2.html"),
         ("list?q=a%20b/c", "list?q=a b%2Fc.html"),
+        ("list?q=1:2|3", "list@q=1%3A2%7C3.html"),  # wget on Windows
+        ("caf%C3%A9?q=%C3%BC", "caf%C3%A9?q=%C3%BC.html"),  # wget with --restrict-file-names=ascii
+        ("caf%C3%A9?q=%C3%BC", "café?q=ü.html"),
     ],
 )
 def test_a_page_with_a_query_has_its_own_file(root: Path, url: str, name: str) -> None:

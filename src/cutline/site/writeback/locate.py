@@ -45,6 +45,8 @@ _BLOCK_END = re.compile(
 _EMPTY_DEFINITION = re.compile(r"^[ \t>]*\[[^\[\]\n]+\]:[ \t]*\r?\n[ \t>]*\Z", re.MULTILINE)
 _CHARSET = re.compile(r"""(?:charset|\A\s*<\?xml[^>]*\sencoding)\s*=\s*["']?\s*([\w.:-]+)""")
 _UNICODE_LABELS = ("utf-8", "utf8", "unicode-1-1-utf-8", "x-unicode20utf8", "unicode11utf8")
+_PRINTABLE = "".join(map(chr, range(32, 127)))  # what wget leaves with --restrict-file-names=ascii
+_NOT_ON_WINDOWS = re.compile(r"""[\\|:?"*<>]""")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _REFERENCE = re.compile(r"&#?\w+;")
 
@@ -108,7 +110,8 @@ class PageFiles:
             path = path[len(f"{left_out}/") :]
         if not with_host:
             return _names_of(path, parts.query)
-        hosts = dict.fromkeys((parts.netloc, parts.netloc.replace(":", "_")))  # HTTrack's is last
+        # wget writes the port behind ":", on Windows behind "+"; HTTrack behind "_".
+        hosts = dict.fromkeys(parts.netloc.replace(":", mark) for mark in ":+_")
         return [name for host in hosts for name in _names_of(f"{host}/{path}", parts.query)]
 
 
@@ -118,7 +121,14 @@ def _names_of(path: str, query: str) -> list[str]:
     if path and not path.endswith("/"):
         names += [path, f"{path}.html"]
     folder = f"{path.rstrip('/')}/" if path else ""
-    return names + [folder + index for index in _INDEXES]
+    names += [folder + index for index in _INDEXES]
+    restricted = (quote(name, safe=_PRINTABLE) for name in names)
+    return list(dict.fromkeys([*names, *map(_on_windows, names), *restricted]))
+
+
+def _on_windows(name: str) -> str:
+    """A name as wget writes it on Windows, with the characters replaced that a name cannot have."""
+    return _NOT_ON_WINDOWS.sub(lambda found: f"%{ord(found[0]):02X}", name)
 
 
 def _names_with_query(path: str, query: str) -> Iterator[str]:
