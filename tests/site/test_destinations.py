@@ -111,7 +111,7 @@ def test_a_page_that_changed_is_found_again_and_a_persons_text_is_kept(
         "the page has other words (--overwrite replaces them): 'By hand'"
     ]
     assert alts(file) == ["By hand", "A field", "A cat sits"]
-    file.write_text(file.read_text().replace("Dogs", "Many dogs"))
+    file.write_text(file.read_text().replace("A field", "Another text"))
     undone = site.undo(path, destinations=[destination])
     assert undone.outcome is not None
     assert undone.outcome.failed == (
@@ -128,7 +128,7 @@ def test_a_page_that_changes_between_plan_and_write_is_left(
 
     def meanwhile() -> None:
         clean_up()
-        file.write_text(file.read_text().replace("Dogs", "Many dogs"))
+        file.write_text(file.read_text().replace('"src": "media/1.png"', '"src": "media/2.png"'))
 
     destination.clean_up = meanwhile
     result = site.apply(path, destination, write=True)
@@ -148,13 +148,30 @@ def test_undo_needs_the_destination_and_trusts_no_journal(
     with pytest.raises(OptionError, match="whose pages are in a destination of the kind 'json'"):
         site.undo(path)
     journal = path.with_name(f"{path.name}-applied.jsonl")
-    journal.write_text(journal.read_text().replace("images/0/alt", "title"))
-    forged = site.undo(path, destinations=[destination])
-    assert forged.outcome is not None
-    assert forged.outcome.failed == (
-        ("dogs", "the journal asks to change more than alts; restore it by hand"),
-    )
-    assert alts(file)[0] == "A field"
+    content = journal.read_text()
+    for old, new in (("alt/0", "title"), ("alt/0", "alt/7"), ('"was": "null"', '"was": "{}"')):
+        assert old in content
+        journal.write_text(content.replace(old, new))
+        forged = site.undo(path, destinations=[destination])
+        assert forged.outcome is not None
+        assert forged.outcome.failed == (
+            ("dogs", "the journal asks to change more than alts; restore it by hand"),
+        )
+        assert alts(file)[0] == "A field"
+    file.write_text(file.read_text().replace("Dogs", "Many dogs"))  # no alt
+    journal.write_text(content)
+    assert site.undo(path, destinations=[destination]).failed == 0
+    assert alts(file)[0] is None
+
+
+def test_a_page_that_cannot_be_read_is_reported(
+    example: ModuleType, file: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = example.JsonDestination(file)
+    monkeypatch.setattr(destination, "urls", lambda: iter(("dogs", "birds", "cats")))
+    found = site.scan(path, destination)
+    assert found.problems == (("birds", "there is no entry 'birds' any more"),)
+    assert (found.pages, found.occurrences) == (3, 3)
 
 
 def test_a_store_that_keeps_another_text_is_reported_and_undone(

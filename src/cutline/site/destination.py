@@ -11,10 +11,13 @@ Undoing a write is a write of the inverted edits.
 
 from __future__ import annotations
 
+import hashlib
+import json
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from cutline.errors import OutputError
 from cutline.site.model import ImageOccurrence, Kind, Page
@@ -71,7 +74,7 @@ class AltChange:
 class OpenPage(Protocol):
     """One page as it is now.
 
-    `PageBase` has defaults for `locate`, `check` and `diff`.
+    `PageBase` has defaults for `locate`, `check` and `diff`, `FieldPage` for more.
     """
 
     @property
@@ -136,7 +139,7 @@ class OpenPage(Protocol):
 
 
 class Destination(Protocol):
-    """Where the pages of a site are stored."""
+    """Where the pages of a site are stored; `DestinationBase` has defaults."""
 
     @property
     def kind(self) -> str:
@@ -245,6 +248,156 @@ class PageBase:
         return "".join(f"{line}\n" for line in lines)
 
 
+class FieldPage(PageBase, ABC):
+    """A page whose alts are values, such as the fields of an entry in a content management system.
+
+    Each alt is a part of the page, and its value as JSON is the content of the part. A subclass
+    implements `save`.
+
+    Args:
+        path: a short name of the page, see `OpenPage`.
+        occurrences: all its images as they are now, in a stable order; `position` counts them.
+
+    Attributes:
+        title, language: of the page; "" if they are not known.
+    """
+
+    title: str = ""
+    language: str = ""
+
+    def __init__(self, path: str, occurrences: Sequence[ImageOccurrence]) -> None:
+        self.path, self.occurrences = path, list(occurrences)
+        self.sha256 = self._digest({})
+
+    @abstractmethod
+    def save(self, alts: Mapping[int, str | None], commit: Callable[[], None]) -> None:
+        """Set alts, all or none.
+
+        Args:
+            alts: the new alts by the positions of their images; None removes an alt.
+            commit: must be called just before the page changes. If it raises, the page must not
+                change.
+
+        Raises:
+            OutputError: the page cannot be written; it is unchanged.
+        """
+
+    def edits(self, changes: Sequence[AltChange]) -> tuple[Edit, ...]:
+        """For each alt, its present and its new value as JSON."""
+        return tuple(
+            Edit(
+                each.id,
+                0,
+                _encoded(each.occurrence.alt),
+                _encoded(each.alt),
+                each.alt,
+                part=f"alt/{each.occurrence.position}",
+            )
+            for each in sorted(changes, key=lambda change: change.occurrence.position)
+        )
+
+    def only_alts(self, edits: Sequence[Edit]) -> bool:
+        """Whether each edit sets an alt of this page to a text or removes it."""
+        try:
+            return bool(self._alts(edits)) or not edits
+        except OutputError:
+            return False
+
+    def write(self, edits: Sequence[Edit], commit: Commit) -> None:
+        """Check the present alts, and save the new ones.
+
+        Raises:
+            OutputError: an alt is not what it was, or the page cannot be written.
+        """
+        alts = self._alts(edits)
+        for position, edit in zip(alts, edits, strict=True):
+            if _encoded(self.occurrences[position].alt) != edit.before:
+                raise OutputError(f"image {position + 1} is not what it was; read the page again")
+        self.save(alts, lambda: commit(self._digest(alts)))
+
+    def _alts(self, edits: Sequence[Edit]) -> dict[int, str | None]:
+        """The alts that edits set, by position.
+
+        Raises:
+            OutputError: one of them is no edit of an alt, or sets the same alt as another.
+        """
+        parts = {f"alt/{position}": position for position in range(len(self.occurrences))}
+        alts: dict[int, str | None] = {}
+        for edit in edits:
+            try:
+                alt = json.loads(edit.after)
+            except ValueError:
+                alt = False
+            if not isinstance(alt, str | None) or edit.part not in parts:
+                raise OutputError(f"got a change of {edit.part}; expected one of an alt")
+            alts[parts[edit.part]] = alt
+        if len(alts) != len(edits):
+            raise OutputError("got two changes of one alt; expected one")
+        return alts
+
+    def _digest(self, alts: Mapping[int, str | None]) -> str:
+        """The hash of the page with these alts."""
+        values = [
+            (*identity(each), alts.get(position, each.alt))
+            for position, each in enumerate(self.occurrences)
+        ]
+        return hashlib.sha256(_encoded(values)).hexdigest()
+
+
+class DestinationBase(ABC):
+    """Defaults for a `Destination` of `FieldPage`s, which are found by their URLs or names.
+
+    Attributes:
+        kind, address: see `Destination`.
+    """
+
+    kind: str
+    address: str
+
+    @abstractmethod
+    def urls(self) -> Iterator[str]:
+        """The URL or the name of every page, in a stable order."""
+
+    @abstractmethod
+    def open_page(self, url: str) -> FieldPage:
+        """Read a page as it is now.
+
+        Raises:
+            OutputError: there is no such page, or it cannot be read.
+        """
+
+    def read(self) -> Iterator[tuple[Page, list[ImageOccurrence]]]:
+        """Read every page with its occurrences."""
+        for url in self.urls():
+            try:
+                page = self.open_page(url)
+            except OutputError as error:
+                yield Page(url, error=str(error)), []
+            else:
+                found = Page(url, page.sha256, page.title, page.language)
+                yield found, list(page.occurrences)
+
+    def open_image(self, url: str) -> bytes | None:
+        """None: all images are on the web, or files in the folder that is the address."""
+        return None
+
+    def location(self, page: Page) -> str:
+        """The address, "#" and the page's URL."""
+        return f"{self.address}#{page.url}"
+
+    def owns(self, location: str) -> bool:
+        """Whether it is the location of a page of this address."""
+        return location.startswith(f"{self.address}#")
+
+    def open(self, location: str) -> FieldPage:
+        """Read the page at a location; raises as `open_page` does."""
+        return self.open_page(location.removeprefix(f"{self.address}#"))
+
+    def clean_up(self) -> None:
+        """Do nothing: a killed write leaves nothing behind."""
+        return
+
+
 def identity(occurrence: ImageOccurrence) -> tuple[Kind, str]:
     """What an occurrence shows: equal for two occurrences of one image in the same form."""
     return (occurrence.kind, occurrence.source)
@@ -315,6 +468,10 @@ def edited(content: bytes, edits: Sequence[Edit]) -> bytes:
         pieces += [content[position : edit.start], edit.after]
         position = end
     return b"".join([*pieces, content[position:]])
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _surroundings(occurrence: ImageOccurrence) -> tuple[str, ...]:
