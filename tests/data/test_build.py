@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import threading
 from collections import Counter
 from pathlib import Path
@@ -246,6 +247,9 @@ def split_captions(folder: Path) -> dict[str, list[str]]:
         ("mine.csv", "sep=;\nimage;caption\n0.JPG;One\n0.JPG;Two\nC:\\x\\1.jpg;Three\n"),
         ("mine.json", '{"0.jpg": ["One", "Two"], "1.jpg": "Three"}'),
         ("mine.tsv", "image\tcaptions\n0.jpg\t['One', 'Two']\n1.jpg\tThree\n"),
+        ("mine.txt", "0.jpg\t['One', 'Two']\n1.jpg\tThree\n"),
+        ("mine.csv", "One,0.jpg\nTwo,0.jpg\nThree,1.jpg\n"),
+        ("mine.csv", "image,caption\n0.jpg#0,One\n0.jpg#1,Two\n1.jpg#0,Three\n"),
     ],
 )
 def test_every_form_that_is_checked_is_built_from(tmp_path: Path, name: str, rows: str) -> None:
@@ -311,14 +315,19 @@ def test_corrections_by_hand_survive_the_same_command(tmp_path: Path) -> None:
     content["images"][1]["split"] = "dev"
     content["images"].pop(3)
     content["annotations"].pop(3)
+    content["annotations"][2]["written_by"] = "Ann"
+    (path.parent / "images" / "own.jpg").write_bytes(jpeg(9))
+    content["images"].append({"id": 9, "file_name": "own.jpg", "split": "train"})
+    content["annotations"].append({"id": 9, "image_id": 9, "caption": "Added"})
     path.write_text(json.dumps(content))
-    source.write_text(source.read_text().replace("Text 2", "New text"))
+    source.write_text(source.read_text().replace("Text 1", "New text"))
     for _ in range(2):
         report = made(source, tmp_path / "set")
-        assert report.edited == 2
+        assert report.edited == 4
         assert split_captions(tmp_path / "set") == {
-            "train": ["Corrected"], "dev": ["Text 1", "New text"]
+            "train": ["Corrected", "Added"], "dev": ["New text", "Text 2"]
         }  # fmt: skip
+        assert '"written_by": "Ann"' in path.read_text()
         assert report.reasons == {"image: deleted from captions.json by hand": 1}
 
 
@@ -337,6 +346,17 @@ def test_damaged_pictures_and_journals_are_made_again(tmp_path: Path, damage: by
     report = made(source, tmp_path / "set")
     assert (report.images, report.repaired) == (3, 4)
     assert first.read_bytes() == sound
+
+
+def test_sources_and_images_that_are_no_regular_text_or_file(tmp_path: Path) -> None:
+    source = tmp_path / "mine.csv"
+    source.write_bytes(b"PAR1\0\1\2" * 9)
+    with pytest.raises(DataError, match=r"which is no .*text"):
+        made(source, tmp_path / "set")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    table(tmp_path, "image,caption\n0.jpg,One\npipe.jpg,Two\n")
+    assert made(source, tmp_path / "set").failed
+    assert said(tmp_path / "set").keys() == {("One",)}
 
 
 def test_a_journal_of_version_0_1_still_opens(tmp_path: Path) -> None:

@@ -85,6 +85,39 @@ def test_numbered_captions_and_lists_in_cells_are_several(pictures: Path) -> Non
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("header", "cell"),
+    [
+        ("caption", '[["One"], ["Two, too"]]'),
+        ("caption", "['One', None, 'Two, too', nan]"),
+        ("caption", "{'One', 'Two, too'}"),
+        ("caption", "[{'raw': 'One'}, {'raw': 'Two, too'}]"),
+        ("caption", '{"captions": ["One", "Two, too"]}'),
+        ("caption", "array(['One', 'Two, too'], dtype=object)"),
+        ("caption", "One || Two, too"),
+        ("captions", "One; Two, too"),
+        ("captions", "One\nTwo, too"),
+    ],
+)
+def test_a_cell_of_several_captions(pictures: Path, header: str, cell: str) -> None:
+    quoted = cell.replace('"', '""')
+    path = write(pictures / "x.csv", f'image,{header}\na.jpg,"{quoted}"\n')
+    assert captions(path) == {"a.jpg": ("One", "Two, too")}
+
+
+def test_separators_in_some_captions_are_text(pictures: Path) -> None:
+    write(pictures / "x.csv", 'image,caption\na.jpg,One; two\nb.jpg,"A dog\nruns"\nc.jpg,Three\n')
+    assert [*captions(pictures).values()] == [("One; two",), ("A dog runs",), ("Three",)]
+
+
+@pytest.mark.parametrize(
+    "names", ["caption,caption", "captions/0,captions/1", "caption[0],caption[1]", "text_1,text_2"]
+)
+def test_names_of_columns_with_one_caption_each(pictures: Path, names: str) -> None:
+    path = write(pictures / "x.csv", f"image,{names}\na.jpg,One,Two\nb.jpg,Three,\n")
+    assert captions(path) == {"a.jpg": ("One", "Two"), "b.jpg": ("Three",)}
+
+
 @pytest.mark.parametrize("separator", [",", "\t", ";"])
 def test_an_open_quotation_mark_is_named_with_its_line(pictures: Path, separator: str) -> None:
     rows = ["image,caption", "a.jpg,A dog", 'b.jpg,"Two men', "c.jpg,A bus", 'd.jpg,"A tram"']

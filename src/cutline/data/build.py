@@ -26,10 +26,9 @@ from cutline.errors import (
     CutlineError,
     DataError,
     ImageError,
-    ImageNotFoundError,
     ImageUnreadableError,
 )
-from cutline.image import load_image
+from cutline.image import load_image, open_file
 from cutline.parallel import map_in_order
 from cutline.similarity import duplicates, fingerprint
 from cutline.tables import escape_formula
@@ -53,7 +52,7 @@ class BuildReport:
     splits: dict[str, int]
     dropped: tuple[Dropped, ...]
     edited: int = 0
-    """Images whose captions or split were edited in captions.json, and were kept so."""
+    """Images that were added to captions.json, or whose captions or split were edited there."""
     repaired: int = 0
     """Images and journal lines of an earlier build that were damaged, and were made again."""
     given_splits: bool = False
@@ -129,7 +128,7 @@ def build(
         DataError: no image is left, or the folder holds something else.
         OutputError: a file cannot be written.
     """
-    edits = Edits.read(output) if output.is_dir() else Edits({}, {}, frozenset())
+    edits = Edits.read(output) if output.is_dir() else Edits({}, {}, frozenset(), {})
     journal = Journal(output, planned.source, options, names=planned.images, force=force)
     known = {key: made for key, made in journal.made.items() if key in planned.images}
     progress(len(known))
@@ -155,27 +154,35 @@ def build(
         raise DataError(
             f"got no picture out of {len(planned.images)}; "
             + (f"{dropped[0].source}: {dropped[0].detail}" if dropped else "expected some")
+            + ("; name their folder with --images" if _all_missing(dropped) else "")
         )
     given = any(each.split for each in kept.values())
     original = _collection(kept, known, output, options, given)
+    made_files = journal.earlier | {made.file_name for made in known.values()}
+    for name in made_files & edits.added.keys():  # a build that was interrupted wrote them
+        del edits.added[name]
     collection = _edited(original, edits, dropped)
     write_coco(collection, output)
     write_baseline(original, edits, output)
-    made_files = {made.file_name for made in known.values()}
-    _remove_unused(journal.earlier | made_files, collection, output)
+    _remove_unused(made_files, collection, output)
+    edited = edits.captions.keys() | edits.splits.keys() | edits.added.keys()
     report = BuildReport(
         images=sum(map(len, collection.splits.values())),
         captions=sum(len(each.captions) for some in collection.splits.values() for each in some),
         uncaptioned=sum(not each.captions for some in collection.splits.values() for each in some),
         splits={name: len(some) for name, some in collection.splits.items()},
         dropped=tuple(dropped),
-        edited=len((edits.captions.keys() | edits.splits.keys()) & _file_names(original)),
+        edited=len(edited & _file_names(collection)),
         repaired=journal.damaged,
         given_splits=given,
         notes=tuple(planned.notes),
     )
     _write_report(report, output)
     return report
+
+
+def _all_missing(dropped: list[Dropped]) -> bool:
+    return bool(dropped) and all(each.detail == "no such file" for each in dropped)
 
 
 def _collection(
@@ -209,8 +216,14 @@ def _edited(collection: Collection, edits: Edits, dropped: list[Dropped]) -> Col
                 dropped.append(Dropped(name, "image", "deleted from captions.json by hand"))
                 continue
             if name in edits.captions:
-                example = Example(example.image, edits.captions[name])
+                edited = edits.captions[name]
+                example = Example(example.image, edited.captions, written_by=edited.written_by)
             splits.setdefault(edits.splits.get(name, split), []).append(example)
+    for name, (split, example) in edits.added.items():
+        if example.image.is_file():
+            splits.setdefault(split, []).append(example)
+        else:
+            dropped.append(Dropped(name, "image", "cannot be had or read", "no such file"))
     return Collection(collection.name, collection.licence, {k: tuple(v) for k, v in splits.items()})
 
 
@@ -304,9 +317,10 @@ class _ImageMaker:
         with self._lock:
             path = self._finder.find(planned.name, anywhere=planned.unique, split=planned.source)
         try:
-            return path.read_bytes()
-        except FileNotFoundError as error:
-            raise ImageNotFoundError(str(path), "no such file") from error
+            with open_file(str(path)) as file:
+                return file.read()
+        except ImageError:
+            raise
         except OSError as error:
             raise ImageUnreadableError(str(path), error.strerror or "cannot be read") from error
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from cutline.atomic import write_whole
 from cutline.data.build_plan import BuildOptions
-from cutline.data.collection import Collection
+from cutline.data.collection import Collection, Example
 from cutline.data.readers import read
 from cutline.errors import CutlineError, DataError
 from cutline.jsonl import RecordFile
@@ -197,14 +197,16 @@ class Edits:
     """What a person changed in `captions.json` since the last build.
 
     Attributes:
-        captions: by file name; images whose captions were changed, with the new ones.
+        captions: by file name; images whose captions or authors were changed, with the new ones.
         splits: by file name; images that were moved to another split.
         removed: file names of images that were deleted from the file.
+        added: by file name; images that were added to the file, with their split.
     """
 
-    captions: dict[str, tuple[str, ...]]
+    captions: dict[str, Example]
     splits: dict[str, str]
     removed: frozenset[str]
+    added: dict[str, tuple[str, Example]]
 
     @classmethod
     def read(cls, output: Path) -> Edits:
@@ -217,28 +219,48 @@ class Edits:
         """
         path, baseline = output / "captions.json", output / BASELINE
         if not path.is_file():
-            return cls({}, {}, frozenset())
+            return cls({}, {}, frozenset(), {})
         collection = read(path, faults="keep")
         now = {
-            example.image.name: (split, tuple(filter(None, example.captions)))
+            example.image.name: (split, _without_blanks(example))
             for split, examples in collection.splits.items()
             for example in examples
         }
         try:
-            then = {k: (v[0], tuple(v[1])) for k, v in json.loads(baseline.read_bytes()).items()}
+            then = {
+                k: (v[0], list(v[1]), v[2:]) for k, v in json.loads(baseline.read_bytes()).items()
+            }
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return cls({name: texts for name, (_, texts) in now.items() if texts}, {}, frozenset())
+            captioned = {name: each for name, (_, each) in now.items() if each.captions}
+            return cls(captioned, {}, frozenset(), {})
+        changed = {
+            name: each
+            for name, (_, each) in now.items()
+            if name in then
+            and (
+                then[name][1] != list(each.captions)
+                or (then[name][2] or [list(each.written_by)]) != [list(each.written_by)]
+            )
+        }
         return cls(
-            {k: texts for k, (_, texts) in now.items() if k in then and then[k][1] != texts},
+            changed,
             {k: split for k, (split, _) in now.items() if k in then and then[k][0] != split},
             frozenset(then.keys() - now.keys()),
+            {name: each for name, each in now.items() if name not in then},
         )
+
+
+def _without_blanks(example: Example) -> Example:
+    authors = example.written_by or ("",) * len(example.captions)
+    pairs = [pair for pair in zip(example.captions, authors, strict=True) if pair[0]]
+    texts, authors = tuple(text for text, _ in pairs), tuple(author for _, author in pairs)
+    return Example(example.image, texts, written_by=authors if any(authors) else ())
 
 
 def write_baseline(collection: Collection, edits: Edits, output: Path) -> None:
     """Record what this build wrote, without the edits, so that they count as such again."""
     content = {
-        example.image.name: [split, example.captions]
+        example.image.name: [split, example.captions, example.written_by]
         for split, examples in collection.splits.items()
         for example in examples
     }

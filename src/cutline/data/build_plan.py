@@ -15,7 +15,6 @@ from cutline.data.listing import normalise_name, split_name
 from cutline.data.readers import MAX_CAPTION_CHARS, read_listing
 from cutline.data.splits import split_by_file
 from cutline.data.tabular import (
-    CAPTION_COLUMNS,
     IMAGE_COLUMNS,
     USUAL_COLUMNS,
     ColumnNames,
@@ -28,7 +27,9 @@ from cutline.data.tabular import (
     opened,
     split_column,
     table_rows,
+    texts_in,
 )
+from cutline.discover import is_url
 from cutline.errors import DataError
 from cutline.similarity import MAX_DISTANCE
 
@@ -205,9 +206,12 @@ def _kind(source: Path, columns: ColumnNames) -> str:
         header, in_file = header_of(open_table(source))
     if not in_file:
         with opened(source) as file:
-            first = file.readline().rstrip("\r\n")
-        alone = len(header) == 1 or is_image_name(first.partition("\t")[0])
-        return "list" if alone and "caption_2" not in header else "captions"
+            first = file.readline().strip()
+        name, tab, _ = first.partition("\t")
+        alone = len(header) == 1 or (source.parent / first).is_file() or is_url(first)
+        if not alone and tab and is_image_name(name):
+            alone = "caption_2" not in header
+        return "list" if alone else "captions"
     image = column_of(header, columns.image, IMAGE_COLUMNS)
     if image is None:  # `read` says which columns a table must have
         return "captions" if suffix in (".csv", ".tsv") and len(header) > 1 else "list"
@@ -216,9 +220,7 @@ def _kind(source: Path, columns: ColumnNames) -> str:
     text = column_named(header, TITLE_COLUMNS) or column_named(header, REVIEW_COLUMNS)
     if column_named(header, RATING_COLUMNS) and text:
         return "reviews"
-    numbered = any(re.fullmatch(r"(?i)(caption|sentence)[ _-]?\d+", name) for name in header)
-    known = numbered or column_named(header, CAPTION_COLUMNS) or "sentences" in header
-    return "captions" if known or len(header) > 1 else "images"
+    return "captions" if len(header) > 1 else "images"
 
 
 def _rows(source: Path) -> Iterable[Mapping[str, Any]]:
@@ -257,7 +259,7 @@ def _add_list(found: Plan, source: Path) -> None:
         for line in file.read().splitlines():
             name, _, caption = line.partition("\t")
             if name.strip() and not name.startswith("#"):
-                found.add(normalise_name(name), [caption])
+                found.add(normalise_name(name), texts_in(caption))
 
 
 def _add_image(found: Plan, row: Mapping[str, Any], columns: ColumnNames) -> None:

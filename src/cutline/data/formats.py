@@ -27,6 +27,7 @@ from cutline.data.tabular import (
     open_table,
     opened,
     parse_json,
+    separator_in,
     split_by_flags,
     table_rows,
     texts_in,
@@ -367,9 +368,14 @@ def _read_rows(
     if not rows:
         return
     columns = find_columns(rows, path, names)
+    separator = ""
+    if len(columns.captions) == 1:
+        [column] = columns.captions
+        separator = separator_in(column, (row.get(column) for row in rows))
     for number, row in enumerate(rows, 1):
         name = str(row.get(columns.image) or "").strip()
-        texts = [text for column in columns.captions for text in texts_in(row.get(column))]
+        cells = [row.get(column) for column in columns.captions]
+        texts = [text for cell in cells for text in texts_in(cell, separator)]
         if len(columns.captions) > 1:  # an image may have fewer captions than others
             texts = list(filter(str.strip, texts))
         if not name and not any(map(str.strip, texts)):

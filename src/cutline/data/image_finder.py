@@ -11,8 +11,8 @@ from cutline.data.listing import split_in_name
 from cutline.discover import EXTENSIONS
 
 _FOLDERS = (
-    *("images", "Images", "image", "img", "photos", "pictures", "Flicker8k_Dataset"),
-    *("Flickr8k_Dataset", "flickr30k_images", "flickr30k-images"),
+    *("images", "Images", "image", "img", "imgs", "photos", "pictures", "pics"),
+    *("Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images", "flickr30k-images"),
     "flickr30k_images/flickr30k_images",
     *("train2014", "val2014", "train2017", "val2017", "images/train2014", "images/val2014"),
     *("images/train2017", "images/val2017", "train", "val", "test"),

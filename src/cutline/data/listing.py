@@ -85,11 +85,11 @@ def split_in_name(name: str) -> str:
 def normalise_name(name: str) -> str:
     """An image's name with forward slashes and without a drive, `file://` or a leading `./`.
 
-    URLs of the web are returned unchanged.
+    Flickr's caption numbers, as in `a.jpg#0`, are removed. URLs of the web are returned unchanged.
     """
     name = name.strip()
     if re.match(r"https?://", name, re.IGNORECASE):
         return name
     name = unquote(name[7:]) if name.lower().startswith("file://") else name
     name = re.sub(r"^/?[A-Za-z]:(?=[\\/])", "", name).replace("\\", "/")
-    return re.sub(r"^(?:\./)+", "", name)
+    return re.sub(r"^(?:\./)+", "", re.sub(r"(\.[A-Za-z]{3,4})#(?:enc#)?\d+$", r"\1", name))

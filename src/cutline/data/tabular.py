@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,9 +43,16 @@ SPLIT_FLAGS = {
 
 AUTHOR_COLUMNS = ("written_by", "author", "annotator", "caption_author", "worker_id")
 
-_NUMBERED = re.compile(r"(?i)(caption|sentence|comment|description)s?[ _-]?\d+")
+_NUMBERED = re.compile(
+    r"(?i)(caption|sentence|comment|description|text|raw|alt|title|ref|reference|annotation)s?"
+    r"[ _./\[-]*(\d+\]?|[ _./-][a-e])"
+)
+_PLURAL = re.compile(r"(?i)(caption|sentence|comment|description|text|reference|annotation)s")
+_SEPARATORS = ("||", "|", "###", "<sep>", "[SEP]")
+_SEPARATORS_IN_TEXT = (";", "\n")
 _LITERAL = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-_LITERALS = re.compile(rf"[\[(]\s*{_LITERAL}(?:[\s,]+{_LITERAL})*[\s,]*[\])]", re.DOTALL)
+_LITERALS = re.compile(rf"\[\s*{_LITERAL}(?:\s+{_LITERAL})+\s*\]", re.DOTALL)
+_ARRAY = re.compile(r"(?:np\.|numpy\.)?array\((\[.*\])(?:,\s*dtype=[^()\[\]]*)?\)", re.DOTALL)
 
 
 class UnknownFormError(DataError):
@@ -214,46 +222,93 @@ def column_named(row: Iterable[str], names: Iterable[str]) -> str | None:
     return next((columns[plain(name)] for name in names if plain(name) in columns), None)
 
 
-def texts_in(cell: Any) -> list[str]:
+def texts_in(cell: Any, separator: str = "") -> list[str]:
     """The captions in a cell: a text, a list of texts, or Karpathy's sentences.
 
     The list may also be written as text, as JSON, Python, NumPy and pandas do. A null and a NaN
     are no caption.
+
+    Args:
+        cell: a cell of a table, or a value of JSON.
+        separator: between the captions of a text, see `separator_in`; "" is none.
     """
     if cell is None or cell != cell:
         return []
     if isinstance(cell, (list, tuple)):
         return [text for each in cell for text in texts_in(each)]
     if isinstance(cell, dict):
-        return texts_in(cell.get("raw", cell.get("caption", cell.get("text"))))
+        found = next((cell[name] for name in _TEXT_KEYS if name in cell), None)
+        return texts_in(found)
     text = str(cell)
-    stripped = text.strip()
-    if stripped[:1] in "[(" and stripped[-1:] in "])" and len(stripped) > 1:
-        parsed = _parse_list(stripped)
-        if parsed is not None:
-            return parsed
+    parsed = _parse_list(text.strip())
+    if parsed is not None:
+        return parsed
+    if separator:
+        return [part for part in map(str.strip, text.split(separator)) if part]
     return [text]
+
+
+_TEXT_KEYS = ("raw", "caption", "captions", "text", "sentence", "sentences", "value")
+
+
+def separator_in(column: str, cells: Iterable[object]) -> str:
+    """What separates the captions in the cells of a column; "" if each cell is one caption.
+
+    Half of the cells have it if it is one that no text has, such as `||`, or if the column's name
+    is a plural. Otherwise all cells, two at least, have a semicolon; a line break then is a space.
+    """
+    texts = [text for cell in cells if isinstance(cell, str) and (text := cell.strip())]
+    texts = [text for text in texts if _parse_list(text) is None]
+    plural = _PLURAL.fullmatch(column.strip())
+    half, most = max(1, len(texts) / 2), max(2, len(texts))
+    for separator in (*_SEPARATORS, *_SEPARATORS_IN_TEXT[: 2 if plural else 1]):
+        least = half if plural or separator in _SEPARATORS else most
+        if sum(separator in text.removesuffix(separator) for text in texts) >= least:
+            return separator
+    return ""
 
 
 def _parse_list(text: str) -> list[str] | None:
     """The texts of a list in JSON, in Python, or in NumPy's form; None for anything else."""
-    if text[0] == "[":
-        try:
-            values = json.loads(text)
-        except ValueError:
-            pass
-        else:
-            if all(isinstance(each, (str, dict)) or each is None for each in values):
-                return texts_in(values)
-            return None
-    if not _LITERALS.fullmatch(text):
-        return None
-    if text[0] == "(" and "," not in re.sub(_LITERAL, "", text):
+    if array := _ARRAY.fullmatch(text):
+        text = array[1]
+    if text[:1] + text[-1:] not in ("[]", "()", "{}"):
         return None
     try:
-        return [str(ast.literal_eval(each)) for each in re.findall(_LITERAL, text, re.DOTALL)]
-    except (SyntaxError, ValueError):
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = _literal(text)
+    if isinstance(values, dict):
+        return texts_in(values) if any(name in values for name in _TEXT_KEYS) else None
+    if isinstance(values, list) and all(map(_holds_texts, values)):
+        return texts_in(values)
+    return None
+
+
+def _literal(text: str) -> Any:
+    """A list, tuple, set or dictionary as Python or NumPy writes it; None for anything else."""
+    if _LITERALS.fullmatch(text):  # NumPy puts no commas
+        text = re.sub(rf"({_LITERAL})", r"\1,", text, flags=re.DOTALL)
+    try:
+        tree = _NullNames().visit(ast.parse(text, mode="eval")).body
+        if isinstance(tree, ast.List | ast.Tuple | ast.Set):
+            return [ast.literal_eval(each) for each in tree.elts]
+        return ast.literal_eval(tree) if isinstance(tree, ast.Dict) else None
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return None
+
+
+class _NullNames(ast.NodeTransformer):
+    """Replaces the names by which pandas and JSON write a missing value."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Constant(None) if node.id in ("nan", "NaN", "null", "NA") else node
+
+
+def _holds_texts(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_holds_texts, value))
+    return value is None or value != value or isinstance(value, str | dict)
 
 
 def is_image_name(text: str) -> bool:
@@ -271,7 +326,7 @@ def header_of(table: Table) -> tuple[tuple[str, ...], bool]:
     """
     first = table.header
     if not any(map(is_image_name, first)) or column_named(first, IMAGE_COLUMNS) is not None:
-        return first, True
+        return _unique(first), True
     sample = [record.cells for _, record in zip(range(50), table, strict=False) if record.cells]
     columns = [[row[i].strip() for row in sample if i < len(row)] for i in range(len(first))]
     image = next(i for i, cell in enumerate(first) if is_image_name(cell))
@@ -288,6 +343,16 @@ def header_of(table: Table) -> tuple[tuple[str, ...], bool]:
         else:
             names.append(f"column_{number + 1}")
     return tuple(names), False
+
+
+def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Column names with `.1`, `.2` ... after those that occur again, as pandas names them."""
+    seen: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        unique.append(f"{name}.{seen[name]}" if name and seen[name] else name)
+        seen[name] += 1
+    return tuple(unique)
 
 
 def table_rows(
@@ -361,6 +426,8 @@ def open_table(path: Path) -> Table:
     """
     try:
         table = read_table(path)
+        if "\0" in table.text[:4096]:
+            raise DataError(f"got {path}, which is no text; expected CSV, TSV or JSON Lines")
         named = column_named(table.header, IMAGE_COLUMNS) or any(map(is_image_name, table.header))
         if not named or len(table.header) == 1:  # the delimiter may be another one
             first = next((record.raw for record in table if record.cells), "")
