@@ -33,6 +33,26 @@ def _run(command: str, folder: Path, **environment: str) -> subprocess.Completed
     )
 
 
+def _end_with_tests(folder: Path) -> None:
+    """End the servers and delete the folder when the test run ends, even if it is killed."""
+    run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    subprocess.Popen(
+        [
+            "sh",
+            "-c",
+            'tail --pid="$1" -f /dev/null; [ -d "$3" ] && "$2" stop "$3" && rm -rf "$3"',
+            "sh",
+            str(run),
+            SCRIPT,
+            folder,
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 @pytest.fixture(scope="session")
 def wordpress_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealWordPress]:
     """The site, started by the first worker that needs it and stopped by the last."""
@@ -42,6 +62,7 @@ def wordpress_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealW
     with _locked(lock):
         if not place.exists():  # its path is short, because it holds a socket
             place.write_text(tempfile.mkdtemp(prefix="cutline-wordpress-"))
+            _end_with_tests(Path(place.read_text()))
         folder = Path(place.read_text())
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
