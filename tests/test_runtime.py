@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,12 +12,12 @@ import pytest
 import tiny
 
 from cutline import runtime as module
-from cutline.bundle import Bundle, write_bundle
+from cutline.bundle import Bundle, find, write_bundle
 from cutline.errors import BundleError, EngineError, MissingExtraError, OptionError
 from cutline.image import load_image
 from cutline.options import SearchOptions
 from cutline.preprocess import Transform
-from cutline.runtime import Runtime, State, cores, engines
+from cutline.runtime import Runtime, State, cores, engines, open_graph
 from cutline.search import search
 
 # OpenVINO may compute in bfloat16, whose numbers have eight bits.
@@ -93,6 +94,20 @@ def test_bfloat16_is_close_to_float32(bundle: Bundle) -> None:
     logprobs, _, _ = runtime.step(runtime.start(features(4)), tokens)
     wanted, _, _ = reference.step(reference.start(features(4)), tokens)
     np.testing.assert_allclose(logprobs, wanted, atol=0.1)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_other_images_of_a_batch_change_no_bit(engine: str) -> None:
+    runtime = Runtime(find(None), engine, threads=1)
+    regions = math.prod(runtime.bundle.manifest.grid)
+    size = open_graph(runtime.bundle.path("start.onnx"), 1).shapes["features"][2]
+    images = np.random.default_rng(0).standard_normal((7, regions, size)).astype(np.float32)
+    options = SearchOptions(beam_size=2, max_tokens=3)
+    together = search(runtime, runtime.start(images), 7, options, **SPECIALS)
+    for first, count in ((0, 1), (1, 2), (3, 3)):
+        some = images[first : first + count]
+        found = search(runtime, runtime.start(some), count, options, **SPECIALS)
+        assert found == together[first : first + count]
 
 
 def test_a_state_that_is_kept_is_not_overwritten(runtime: Runtime) -> None:

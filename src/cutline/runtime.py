@@ -9,6 +9,7 @@ change no log-probability: see `_run_rows`.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import threading
@@ -33,6 +34,7 @@ Arrays = dict[str, NDArray[Any]]
 ENGINES = ("onnxruntime", "openvino")
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
+_LEAST_ROWS = 5
 _OPENVINO_TYPES = threading.Lock()
 
 
@@ -222,16 +224,23 @@ class _Graph(Protocol):
 
 
 def _run_rows(graph: _Graph, feed: Mapping[str, NDArray[Any]], rows: int) -> Arrays:
-    """Run a decoder graph; a single row is computed twice, and returned once.
+    """Run a decoder graph for at least `_LEAST_ROWS` rows; images are repeated to fill them.
 
-    For a single row the engines use other kernels, which add the same numbers in another order.
-    With two rows or more, the others change nothing in a row. A second row costs little, because
-    the time of so few rows is that of reading the weights.
+    For a few rows the engines use other kernels, which add the same numbers in another order. With
+    more, the others change nothing in a row. These rows cost little, because the time of so few is
+    that of reading the weights.
+
+    Args:
+        graph: the graph.
+        feed: its inputs (B, ...).
+        rows: B times the captions of each image.
     """
-    if rows > 1:
+    if rows >= _LEAST_ROWS:
         return graph(feed)
-    twice = {name: np.concatenate([array, array]) for name, array in feed.items()}
-    return {name: array[:1] for name, array in graph(twice).items()}
+    images = len(next(iter(feed.values())))
+    filled = np.arange(math.ceil(_LEAST_ROWS * images / rows)) % images
+    got = graph({name: array[filled] for name, array in feed.items()})
+    return {name: array[:images] for name, array in got.items()}
 
 
 class _OnnxRuntimeGraph:
