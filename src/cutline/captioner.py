@@ -252,14 +252,9 @@ class BundleCaptioner(RegionCaptioner):
         Raises:
             EngineError: inference failed.
         """
-        return list(map(self._to_caption, encoded, self._search(encoded, options)))
-
-    def _search(
-        self, encoded: Sequence[EncodedImage], options: CaptionOptions
-    ) -> list[list[Hypothesis]]:
         words = self._vocabulary
         state = self.runtime.start(np.concatenate([each.features for each in encoded]))
-        return search(
+        found = search(
             self.runtime,
             state,
             len(encoded),
@@ -270,6 +265,7 @@ class BundleCaptioner(RegionCaptioner):
             banned=(words.pad, words.bos, words.unk),
             draw_keys=[each.checksum for each in encoded],
         )
+        return list(map(self._to_caption, encoded, found))
 
     def _favour(self, encoded: Sequence[EncodedImage], context_nats: float) -> Floats | None:
         """What is added to each word of each picture (B, V), nats; or of all (V,); or nothing."""

@@ -53,13 +53,13 @@ def find_images(
         pattern = os.fspath(path)
         if not pattern:
             raise OptionError("got an empty path; expected a file, a folder or a pattern")
-        if is_literal(pattern):
-            yield from _expand(Path(pattern), recursive, passed_over, extensions)
-            continue
-        found = sorted(set(_matches(pattern)), key=natural_key)
+        literal = is_literal(pattern)
+        found = [] if literal else sorted(set(_matches(pattern)), key=natural_key)
         for match in map(Path, found or [pattern]):
-            if "**" not in pattern or not _is_folder(match):
-                yield from _expand(match, recursive, passed_over, extensions)
+            if not _is_folder(match):
+                yield match
+            elif literal or "**" not in pattern:
+                yield from _walk(match, recursive, passed_over, extensions)
 
 
 def is_unmatched(path: str) -> bool:
@@ -108,15 +108,6 @@ def _folders(folder: str) -> Iterator[str]:
             continue
         inside.sort(reverse=True)
         waiting += (f"{folder}{name}{os.sep}" for name in inside if name[0] != ".")
-
-
-def _expand(
-    path: Path, recursive: bool, passed_over: Counter[str] | None, extensions: frozenset[str]
-) -> Iterator[Path]:
-    if _is_folder(path):
-        yield from _walk(path, recursive, passed_over, extensions)
-    else:
-        yield path
 
 
 def _walk(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -82,10 +83,9 @@ def load_lazily(
         BundleError: it is damaged or of an unknown kind.
         OptionError: the URL of a remote model names no model.
     """
-
-    def load() -> Captioner:
-        return backends.load(model, engine=engine, threads=threads, connection=connection, key=key)
-
+    load = partial(
+        backends.load, model, engine=engine, threads=threads, connection=connection, key=key
+    )
     if is_server(model):
         return load()
     if not backends.is_bundle(model):

@@ -261,7 +261,7 @@ class Batch:
             readable: formats a result for a terminal.
         """
         from cutline.caption_files import Summary, deliver
-        from cutline.cli.interrupts import Interrupts, run_until_stopped
+        from cutline.cli.interrupts import until_stopped
         from cutline.cli.progress import View, is_file
 
         lines = isinstance(self.rows, TextLines) and self.output is None and sys.stdout.isatty()
@@ -286,11 +286,9 @@ class Batch:
         view = View(total=total, bar=bar, lines=lines, doing=doing, readable=readable)
         summary = Summary()
 
-        def work(interrupts: Interrupts) -> None:
-            with view:
-                deliver(results, self.rows, sink, None, summary, view.show, interrupts.held)
-
-        stopped = run_until_stopped(work)
+        with until_stopped() as interrupts, view:
+            deliver(results, self.rows, sink, None, summary, view.show, interrupts.held)
+        stopped = interrupts.exit_code
         if stopped in (130, 143):
             words = [word for word in sys.argv[1:] if word not in ("--force", "--resume")]
             again = " To go on: " + shlex.join(["cutline", *words, "--resume"])

@@ -384,7 +384,7 @@ def _run(
 ) -> int:
     """Run a job with progress on the terminal; return the exit code."""
     from cutline.caption_files import describe_passed_over
-    from cutline.cli.interrupts import Interrupts, run_until_stopped
+    from cutline.cli.interrupts import until_stopped
     from cutline.cli.progress import View, is_file
 
     to_file, text = job.options.output is not None, job.options.rows_format is Format.TEXT
@@ -393,8 +393,10 @@ def _run(
     view = View(total=job.count() if bar else None, bar=bar, lines=lines)
     stream = None if lines else sys.stdout.buffer
 
-    def work(interrupts: Interrupts) -> None:
-        with view:
+    summary = job.summary
+    again = "--resume" if job.resumable else "--skip-existing" if job.options.sidecar else None
+    try:
+        with reported_usage(captioner, quiet=quiet), until_stopped() as interrupts, view:
             job.run(
                 captioner,
                 stream=stream,
@@ -402,17 +404,12 @@ def _run(
                 uninterrupted=interrupts.held,
                 metadata=metadata,
             )
-
-    summary = job.summary
-    again = "--resume" if job.resumable else "--skip-existing" if job.options.sidecar else None
-    try:
-        with reported_usage(captioner, quiet=quiet):
-            stopped = run_until_stopped(work)
     except ServerStoppedError as error:
         print(f"cutline: {printable(str(error))}", file=sys.stderr)
         if again is not None:
             print(_how_to_continue("Stopped.", again), file=sys.stderr)
         return 1
+    stopped = interrupts.exit_code
     report_metadata(metadata)
     if not quiet and (passed_over := describe_passed_over(summary.passed_over)):
         print(f"Passed over {passed_over}.", file=sys.stderr)

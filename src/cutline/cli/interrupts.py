@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -31,9 +31,14 @@ class Interrupts:
     """Turns Ctrl-C and SIGTERM into `Interrupted`, but never within `held`.
 
     A second signal ends the process at once.
+
+    Attributes:
+        exit_code: what stopped the work within `until_stopped`: 130 or 143 after a signal, 141 if
+            the reader of standard output is gone; 0 if nothing did.
     """
 
     def __init__(self) -> None:
+        self.exit_code = 0
         self._held = False
         self._pending: int | None = None
         self._before: dict[int, Any] = {}
@@ -73,25 +78,22 @@ class Interrupts:
         self._pending = signum
 
 
-def run_until_stopped(work: Callable[[Interrupts], None]) -> int:
-    """Run a command's work until it ends or something stops it.
+@contextmanager
+def until_stopped() -> Iterator[Interrupts]:
+    """Run what is within until it ends or something stops it; `exit_code` says what did.
 
-    Args:
-        work: called with the handler of signals, whose `held` protects steps that belong together.
-
-    Returns:
-        0 if the work ended; else the exit code: 130 or 143 after a signal, 141 if the reader of
-        standard output is gone.
+    Yields:
+        The handler of signals, whose `held` protects steps that belong together.
     """
+    interrupts = Interrupts()
     try:
-        with Interrupts() as interrupts:
-            work(interrupts)
+        with interrupts:
+            yield interrupts
     except Interrupted as interrupted:
-        return interrupted.exit_code
+        interrupts.exit_code = interrupted.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    return 0
+        interrupts.exit_code = BROKEN_PIPE
 
 
 @contextmanager

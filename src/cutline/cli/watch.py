@@ -38,7 +38,6 @@ from cutline.terminal import printable
 
 if TYPE_CHECKING:
     from cutline.caption import Caption
-    from cutline.cli.interrupts import Interrupts
 
 
 @app.command(
@@ -93,7 +92,7 @@ def watch(
     Exit codes: 1 the model's server failed; 2 usage error; 130 or 143 interrupted.
     """
     from cutline.backends import load
-    from cutline.cli.interrupts import run_until_stopped
+    from cutline.cli.interrupts import until_stopped
     from cutline.watch import WatchOptions
     from cutline.watch import watch as watch_folder
 
@@ -124,7 +123,9 @@ def watch(
         elif not quiet:
             print(f"{printable(caption.source)}\t{printable(caption.text)}", flush=True)
 
-    def work(interrupts: Interrupts) -> None:
+    if not quiet:
+        print(f"Watching {printable(str(folder))}; stop with Ctrl-C.", file=sys.stderr)
+    with reported_usage(captioner, quiet=quiet), until_stopped() as interrupts:
         watch_folder(
             folder,
             captioner,
@@ -134,11 +135,6 @@ def watch(
             on_caption=show,
             uninterrupted=interrupts.held,
         )
-
-    if not quiet:
-        print(f"Watching {printable(str(folder))}; stop with Ctrl-C.", file=sys.stderr)
-    with reported_usage(captioner, quiet=quiet):
-        stopped = run_until_stopped(work)
-    if stopped in (130, 143):
+    if interrupts.exit_code in (130, 143):
         print("Stopped; all captions are saved. Run the same command to continue.", file=sys.stderr)
-    raise typer.Exit(stopped)
+    raise typer.Exit(interrupts.exit_code)
