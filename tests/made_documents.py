@@ -178,37 +178,44 @@ def slides(*shown: str, parts: Mapping[str, str | bytes] | None = None, **links:
     return archive(members | dict(parts or {}))
 
 
-def open_document(body: str, *, text: bool = True, parts: Mapping[str, str] | None = None) -> bytes:
-    """An OpenDocument text or presentation with this body."""
-    inside = "text" if text else "presentation"
-    oasis = "urn:oasis:names:tc:opendocument:xmlns:"
-    names = " ".join(
-        f'xmlns:{prefix}="{oasis}{name}:1.0"'
-        for prefix, name in (
-            ("office", "office"),
-            ("text", "text"),
-            ("draw", "drawing"),
-            ("presentation", "presentation"),
-            ("svg", "svg-compatible"),
-            ("style", "style"),
-        )
+_OASIS = "urn:oasis:names:tc:opendocument:xmlns:"
+ODF_NAMES = " ".join(
+    f'xmlns:{prefix}="{namespace}"'
+    for prefix, namespace in (
+        ("office", f"{_OASIS}office:1.0"),
+        ("text", f"{_OASIS}text:1.0"),
+        ("draw", f"{_OASIS}drawing:1.0"),
+        ("presentation", f"{_OASIS}presentation:1.0"),
+        ("svg", f"{_OASIS}svg-compatible:1.0"),
+        ("style", f"{_OASIS}style:1.0"),
+        ("xlink", "http://www.w3.org/1999/xlink"),
+        ("loext", "urn:org:documentfoundation:names:experimental:office:xmlns:loext:1.0"),
     )
-    names += ' xmlns:xlink="http://www.w3.org/1999/xlink"'
+)
+
+
+def open_document(
+    body: str, *, text: bool = True, styles: str = "", parts: Mapping[str, str] | None = None
+) -> bytes:
+    """An OpenDocument text or presentation with this body and these automatic styles."""
+    inside = "text" if text else "presentation"
     members: dict[str, str | bytes] = {
         "mimetype": f"application/vnd.oasis.opendocument.{inside}",
-        "content.xml": f"""<office:document-content {names}><office:body><office:{inside}>{body}
-</office:{inside}></office:body></office:document-content>""",
+        "content.xml": f"""<office:document-content {ODF_NAMES}>
+<office:automatic-styles>{styles}</office:automatic-styles>
+<office:body><office:{inside}>{body}</office:{inside}></office:body></office:document-content>""",
         "Pictures/a.png": picture(),
-        "meta.xml": f"""<office:document-meta {names} xmlns:dc="http://purl.org/dc/elements/1.1/">
-<dc:title>A report</dc:title><dc:language>en-GB</dc:language></office:document-meta>""",
+        "meta.xml": f"""<office:document-meta {ODF_NAMES}
+ xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>A report</dc:title>
+<dc:language>en-GB</dc:language></office:document-meta>""",
     }
     return archive(members | dict(parts or {}))
 
 
-def frame(inner: str = "", href: str = "Pictures/a.png") -> str:
+def frame(inner: str = "", href: str = "Pictures/a.png", attributes: str = "") -> str:
     """An OpenDocument frame with an image."""
-    return f"""<draw:frame svg:width="2.54cm" svg:height="1in"><draw:image xlink:href="{href}"/>
-{inner}</draw:frame>"""
+    return f"""<draw:frame svg:width="2.54cm" svg:height="1in" {attributes}>
+<draw:image xlink:href="{href}"/>{inner}</draw:frame>"""
 
 
 def chapter(body: str, *, title: str = "Chapter 1") -> str:

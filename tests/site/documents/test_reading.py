@@ -330,6 +330,46 @@ def test_frames_of_a_text() -> None:
     assert [each.url[-17:] for each in found] == ["odt#Pictures/a.png"[-17:]] * 2 + [""]
 
 
+def graphic_style(name: str, properties: str, parent: str = "", family: str = "graphic") -> str:
+    return f"""<style:style style:name="{name}" style:family="{family}"
+ style:parent-style-name="{parent}"><style:graphic-properties {properties}/></style:style>"""
+
+
+@pytest.mark.parametrize(
+    ("attributes", "alt"),
+    [
+        ('draw:style-name="marked"', ""),
+        ('draw:style-name="child"', ""),
+        ('draw:style-name="cleared"', None),
+        ('draw:style-name="circular"', None),
+        ('draw:style-name="unknown"', None),
+        ('presentation:style-name="marked"', None),
+        ('presentation:style-name="slide"', ""),
+        ('draw:decorative="true"', ""),
+        ('loext:decorative="false"', None),
+    ],
+)
+def test_decorative_marks_of_open_documents(attributes: str, alt: str | None) -> None:
+    styles = "".join(
+        (
+            graphic_style("marked", 'loext:decorative="true"'),
+            graphic_style("child", "", "common"),
+            graphic_style("cleared", 'loext:decorative="false"', "common"),
+            graphic_style("circular", "", "circular"),
+            graphic_style("slide", 'draw:decorative="true"', family="presentation"),
+        )
+    )
+    common = graphic_style("common", 'loext:decorative="true"') + graphic_style("marked", "")
+    parts = {
+        "styles.xml": f"<office:document-styles {made.ODF_NAMES}><office:styles>{common}"
+        "</office:styles></office:document-styles>"
+    }
+    body = made.frame("<svg:desc/>", attributes=attributes)
+    content = made.open_document(body, text=False, styles=styles, parts=parts)
+    _, [found] = read(content, "a.odp")
+    assert found.alt == alt
+
+
 def test_slides_of_a_presentation() -> None:
     body = f"""<draw:page>{made.frame()}<presentation:notes>{made.frame()}</presentation:notes>
 </draw:page><draw:page><draw:frame><draw:object xlink:href="./Object 1"/></draw:frame></draw:page>

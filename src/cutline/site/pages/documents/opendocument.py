@@ -11,6 +11,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 from urllib.parse import unquote
 
 from cutline.errors import DataError
@@ -37,6 +38,7 @@ _MANIFEST = "META-INF/manifest.xml"
 _SIGNATURES = "META-INF/documentsignatures.xml"
 _PX_PER_UNIT = {"in": 96, "cm": 96 / 2.54, "mm": 96 / 25.4, "pt": 96 / 72, "px": 1}
 _CONTOURS = frozenset({"draw:contour-polygon", "draw:contour-path"})
+_DECORATIVE = ("draw:decorative", "loext:decorative")  # ODF 1.4, and LibreOffice before
 _SPACES = frozenset({"text:s", "text:tab", "text:line-break"})
 
 
@@ -61,9 +63,12 @@ def read_open_document(archive: Archive, page: ImageOccurrence, root: str) -> Do
     page = replace(page, page_title=title, language=language)
     images: list[DocumentImage] = []
     unread: Counter[str] = Counter()
+    common: _Styles = {}
+    if "styles.xml" in archive:
+        common = _styles(XmlPart(archive.read("styles.xml"), "styles.xml", PREFIXES).root)
     for name in ("content.xml", "styles.xml"):
         if name in archive:
-            reader = _Reader(archive, name, root)
+            reader = _Reader(archive, name, root, common)
             reader.visit(reader.part.root, _Scope())
             if not page.page_title and reader.first_heading:
                 page = replace(page, page_title=reader.first_heading)
@@ -92,6 +97,33 @@ def _properties(archive: Archive) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
+class _Style:
+    """A graphic style; `decorative` is None if the style does not say."""
+
+    decorative: bool | None
+    parent: str
+
+
+_Styles: TypeAlias = "dict[tuple[str, str], _Style]"
+"""Styles by family and name."""
+
+
+def _styles(root: Node) -> _Styles:
+    """The graphic styles in a part."""
+    found: _Styles = {}
+    for node in root.descendants("style:style"):
+        family = node.attributes.get("style:family", "")
+        if family not in ("graphic", "presentation"):
+            continue
+        properties = node.child("style:graphic-properties")
+        marks = [properties.attributes.get(name) for name in _DECORATIVE] if properties else []
+        decorative = "true" in marks if any(marks) else None
+        parent = node.attributes.get("style:parent-style-name", "")
+        found[family, node.attributes.get("style:name", "")] = _Style(decorative, parent)
+    return found
+
+
+@dataclass(frozen=True)
 class _Scope:
     """Where an element is."""
 
@@ -110,8 +142,9 @@ class _Frame:
 class _Reader:
     """Reads one part."""
 
-    def __init__(self, archive: Archive, name: str, root: str) -> None:
+    def __init__(self, archive: Archive, name: str, root: str, common: _Styles) -> None:
         self.part = XmlPart(archive.read(name), name, PREFIXES)
+        self._styles = common | _styles(self.part.root)
         self.first_heading = ""
         self.unread: Counter[str] = Counter()
         self._archive, self._root = archive, root
@@ -182,10 +215,7 @@ class _Reader:
             " ".join(child.all_text().split()) if (child := node.child(name)) else ""
             for name in ("svg:title", "svg:desc")
         )
-        decorative = "true" in (
-            node.attributes.get("loext:decorative"),
-            node.attributes.get("draw:decorative"),
-        )
+        decorative = self._is_decorative(node)
         member = self._member(frame.image) if frame.image else ""
         source = member or (frame.image.attributes.get("xlink:href", "") if frame.image else "")
         occurrence = replace(
@@ -207,6 +237,19 @@ class _Reader:
             place=frame.scope.place,
         )
         return DocumentImage(occurrence, (self._element(node),) if not decorative else ())
+
+    def _is_decorative(self, frame: Node) -> bool:
+        """Whether a frame or its style, where LibreOffice keeps the mark, says decorative."""
+        if "true" in (frame.attributes.get(name) for name in _DECORATIVE):
+            return True
+        for prefix, family in (("draw", "graphic"), ("presentation", "presentation")):
+            name, seen = frame.attributes.get(f"{prefix}:style-name", ""), set[str]()
+            while name not in seen and (style := self._styles.get((family, name))):
+                if style.decorative is not None:
+                    return style.decorative
+                seen.add(name)
+                name = style.parent
+        return False
 
     def _element(self, node: Node) -> AltElement:
         """The `svg:desc` of a frame, or the place where it is to be inserted."""
