@@ -29,6 +29,7 @@ from cutline.image import Limits, NamedImage, describe, load_image
 from cutline.sources import (
     READ_AHEAD,
     ImageReference,
+    filesystem,
     find_sources,
     is_absent,
     read_ahead,
@@ -240,3 +241,20 @@ def test_local_paths_are_not_held_back() -> None:
         raise AssertionError("asked for a second image")
 
     assert next(read_ahead(images())) == Path("a.png")
+
+
+@pytest.mark.parametrize("address", ["memory://denied/a.jpg", "memory://denied/*.jpg"])
+def test_a_storage_client_s_own_errors_are_one_of_ours(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    class NoCredentialsError(Exception):
+        pass
+
+    def refuse(*_: object, **__: object) -> bool:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    files, _ = filesystem(address)
+    for method in ("exists", "isdir", "glob"):
+        monkeypatch.setattr(type(files), method, refuse)
+    with pytest.raises(OptionError, match=r"NoCredentialsError: Unable .* your credentials"):
+        names([address])

@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import accumulate
@@ -128,7 +129,8 @@ def is_absent(path: str) -> bool:
     if not is_address(path) or _HTTP.match(path) or not glob.has_magic(path):
         return False
     files, root = filesystem(path)
-    return not files.exists(root) and not files.glob(root)
+    with _listing(path):
+        return not files.exists(root) and not files.glob(root)
 
 
 def filesystem(address: str) -> tuple[Any, str]:
@@ -241,7 +243,26 @@ def _expand(
         elif _HTTP.match(path):
             yield ImageReference(path, path)
         else:
-            yield from _list_address(path, recursive, passed_over, extensions)
+            with _listing(path):
+                yield from _list_address(path, recursive, passed_over, extensions)
+
+
+@contextmanager
+def _listing(address: str) -> Iterator[None]:
+    """Turn the errors of storage clients, which are of many kinds, into one of ours.
+
+    Raises:
+        OptionError: the address cannot be listed.
+    """
+    try:
+        yield
+    except CutlineError:
+        raise
+    except Exception as error:
+        raise OptionError(
+            f"got {address}, which cannot be listed ({type(error).__name__}: {str(error)[:200]}); "
+            "expected an address that you may list: check it and your credentials"
+        ) from error
 
 
 def _list_address(

@@ -713,3 +713,22 @@ def test_a_full_disk_behind_standard_output_is_one_line(words: list[str]) -> Non
         )
     assert done.returncode == 1
     assert done.stderr == b"cutline: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data", "check", "URL"],
+        ["data", "build", "URL", "-o", "set"],
+        ["features", "URL"],
+        ["watch", "URL", "-o", "out.csv"],
+        ["metadata", "show", "URL"],
+        ["site", "lint", "URL"],
+        ["video", "URL"],
+    ],
+)
+def test_commands_that_read_files_say_that_a_url_is_none(words: list[str]) -> None:
+    url = "https://example.org/a.jpg"
+    done = cutline(*(url if word == "URL" else word for word in words), COLUMNS="200")
+    assert done.returncode in (1, 2)
+    assert b"a URL; expected a" in done.stderr

@@ -41,6 +41,9 @@ class Commands(TyperGroup):
         for each in (command, *getattr(command, "commands", {}).values()):
             if each and each.help:
                 each.help = re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(each.help))
+            for param in each.params if each else ():
+                if hasattr(param.type, "resolve_path") and "convert" not in vars(param.type):
+                    param.type.convert = partial(_to_path, param.type)
         return command
 
     def invoke(self, ctx: Any) -> Any:  # noqa: D102
@@ -61,6 +64,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+
+
+def _to_path(path_type: Any, value: Any, param: Any, ctx: Any) -> Any:
+    """Convert an argument to a path; URLs, from which `Path` takes a slash, are refused."""
+    if isinstance(value, str) and re.match(r"(https?|ftp)://", value, re.IGNORECASE):
+        path_type.fail(f"got {value}, a URL; expected a path: download it first", param, ctx)
+    return type(path_type).convert(path_type, value, param, ctx)
 
 
 writing = partial(typer.Option, rich_help_panel="Output", show_default=False)

@@ -138,7 +138,8 @@ def invalid(
         if each.get("type") == "extra_forbidden":
             names = [*others, *_part(model, each["loc"][:-1]).model_fields]
             message = f"no such field; expected one of {', '.join(names)}"
-        found.append({"where": ".".join(map(str, each["loc"]))[:200], "message": message[:500]})
+        where = ".".join(map(str, each["loc"])) or "body"
+        found.append({"where": where[:200], "message": message[:500]})
     summary = "; ".join(f"{each['where']}: {each['message']}" for each in found[:3])
     return ProblemError("invalid-request", f"got invalid fields: {summary}", errors=found)
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cutline.discover import is_url
 from cutline.errors import (
     VideoCorruptError,
     VideoError,
@@ -406,7 +407,8 @@ def _open_file(name: str) -> BinaryIO:
     except VideoError:
         raise
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise VideoNotFoundError(name, "no such file") from error
+        a_url = "is a URL; expected a file: download it first"
+        raise VideoNotFoundError(name, a_url if is_url(name) else "no such file") from error
     except OSError as error:
         raise VideoError(name, f"cannot be opened: {error.strerror}") from error
 
