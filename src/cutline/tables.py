@@ -510,11 +510,11 @@ def _preamble(text: str, dialect: Dialect) -> str:
     top = list(islice(_Reader(text, dialect), _TITLE_RECORDS))
     for number, record in enumerate(top):
         filled = [cell for cell in map(str.strip, record.cells) if cell]
-        narrow = len(record.cells) < width and (
-            len(filled) <= max(1, width // 2) or _has_header_below(top[number + 1 :], width)
-        )
+        headed = len(record.cells) < width and _has_header_below(top[number + 1 :], width)
+        narrow = len(record.cells) < width and (len(filled) <= max(1, width // 2) or headed)
         title = narrow or (len(filled) == 1 and width > 2)
-        if filled and (not title or any(map(_shape, filled))):
+        address = any(map(_shape, filled)) and not (headed and len(filled) == 1)
+        if filled and (not title or address):
             return text[:at]
         at += len(record.raw)
     return dialect.preamble

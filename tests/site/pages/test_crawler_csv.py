@@ -199,6 +199,8 @@ HEADERS = {  # type, page, image, alt, the type of an image
     "vi": "Loại,Nguồn,Đích,Văn bản thay thế,Hình ảnh",
     "id": "Tipe,Sumber,Tujuan,Teks alternatif,Gambar",
     "cs": "Typ,Zdroj,Cíl,Alternativní text,Obrázek",
+    "hu": "Típus,Forrás,Cél,Alternatív szöveg,Kép",
+    "ro": "Tip,Sursă,Destinație,Text alternativ,Imagine",
 }
 PAGES = {
     "en": "Page URL,Image URL,Alt text",
@@ -219,7 +221,9 @@ LEGACY = {"pl": "cp1250", "ru": "cp1251", "ja": "cp932", "zh": "gb18030"}
 
 
 @pytest.mark.parametrize("language", HEADERS)
-@pytest.mark.parametrize("above", ["", "All Inlinks\n", '"Crawl of e.com, May"\n\n', "sep=,\n"])
+@pytest.mark.parametrize(
+    "above", ["", "All Inlinks\n", "https://e.com/\n", '"Crawl of e.com, May"\n\n', "sep=,\n"]
+)
 def test_headers_of_every_language(tmp_path: Path, language: str, above: str) -> None:
     *names, shown = HEADERS[language].split(",")
     rows = f"{shown},https://e.com/,https://e.com/render?id=1,\n"
@@ -392,6 +396,10 @@ def test_any_table_gives_an_occurrence_or_a_problem_for_each_row(
             ["https://x.org/a.png", "https://x.org/b.png"],
         ),
         ("https://x.org/a.png 300w, https://x.org/b.png 600w", ["https://x.org/b.png"]),
+        (
+            "https://x.org/a.png ! alt : A, b ! title : , https://x.org/b.png ! alt : ",
+            ["https://x.org/a.png", "https://x.org/b.png"],
+        ),
     ],
 )
 def test_cells_with_json_and_srcset(tmp_path: Path, cell: str, sources: list[str]) -> None:

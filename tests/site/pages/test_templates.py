@@ -318,6 +318,16 @@ def test_time_grows_with_length_alone(piece: str) -> None:
     assert time.process_time() - start < 10
 
 
+@pytest.mark.parametrize("piece", ["{{ a }}", "{{#t}}", "{% trans %}", "x{{ a }} *y* "])
+def test_a_long_paragraph_of_code_takes_linear_time(piece: str) -> None:
+    took = []
+    for size in (30_000, 240_000):
+        start = time.process_time()
+        occurrences_in_markdown(piece * (size // len(piece)), page="a.md")
+        took.append(time.process_time() - start)
+    assert took[1] < 8 * 3 * max(took[0], 0.02)
+
+
 def only(occurrences: list[ImageOccurrence]) -> ImageOccurrence:
     [occurrence] = occurrences
     return occurrence

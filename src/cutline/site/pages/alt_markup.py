@@ -183,7 +183,7 @@ def _attributes(markup: str) -> list[_Attribute]:
     if _TAG_END.match(markup, position) is None:
         rest = markup[position:].strip()
         what = "template code" if _TEMPLATE.search(rest) else repr(rest[:20])
-        what = "a JSX expression" if rest.startswith(("={", "{")) and what[0] == "'" else what
+        what = "a JSX expression" if rest.startswith(("={", "{")) and what[0] in "'\"" else what
         raise OutputError(f"{what} is between its attributes, so it cannot be read safely")
     return attributes
 

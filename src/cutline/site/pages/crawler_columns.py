@@ -23,6 +23,9 @@ URL = re.compile(r"(?:https?:)?//[^\s\"'<>]+|data:image/", re.IGNORECASE)
 _PATH = re.compile(r"[^\s\"'<>]*[./][^\s\"'<>]*")
 _SEPARATORS = re.compile(r"[\s,;|]+")
 _BETWEEN_URLS = re.compile(r"[\s,;|]+(?=(?:https?:)?//|data:image/)", re.IGNORECASE)
+_DETAILS = re.compile(
+    r"\s! ?(?:alt|title|desc|caption) ?:[^!|]*?(?=\s!|\s*[,|]\s*https?:|\s*\||\Z)"
+)
 _WEB_PAGE = re.compile(r"https?://\S+\Z", re.IGNORECASE)
 _MEDIA_TYPE = re.compile(r"[a-z]+/[\w.+-]+", re.IGNORECASE)
 _NO_WORDS = re.compile(r"[\d.,%\s]*|true|false|yes|no|ja|nein", re.IGNORECASE)
@@ -298,7 +301,7 @@ def _is_page(cell: str) -> bool:
 
 def split_addresses(cell: str) -> list[str]:
     """The URLs or paths that a cell lists: by separators, or as JSON writes a list."""
-    cell = cell.strip()
+    cell = _DETAILS.sub("", cell.strip())  # "a.jpg ! alt : A dog", of WooCommerce's exporters
     if cell[:5].lower() == "data:":
         return [cell]
     if (listed := _listed_addresses(cell)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -54,15 +55,28 @@ def add_embeds(parser: MarkdownIt, protected: Protected, placing: Callable[[_Rul
         state.pos = code[1]
         return True
 
+    marks: list[int] = []  # where template code begins in the block that is parsed
+    marked = ""
+
     def until_code(state: StateInline, silent: bool) -> bool:
         """The rule for text, which ends where template code begins."""
-        mark = state.src.find(protected.code_mark, state.pos + 1, state.posMax)
-        matched = text(state, silent)
-        if matched and 0 <= mark < state.pos:
-            if not silent:
-                state.pending = state.pending[: mark - state.pos]
-            state.pos = mark
-        return matched
+        nonlocal marks, marked
+        if marked is not state.src:
+            marked = state.src
+            marks = [found.start() for found in re.finditer(protected.code_mark, marked)]
+        after = bisect_right(marks, state.pos)
+        if after == len(marks):
+            return text(state, silent)
+        # `text` would search up to the next mark of Markdown, again for each piece of code.
+        end = min(state.posMax, marks[after])
+        found = state.md.inline.terminator_re.search(state.src, state.pos, end)
+        end = found.start() if found else end
+        if end == state.pos:
+            return False
+        if not silent:
+            state.append_pending(state.src[state.pos : end])
+        state.pos = end
+        return True
 
     parser.inline.ruler.before("image", "wiki_link", placing(_wiki_link))
     parser.inline.ruler.before("text", "shortcode", placing(shortcode))
