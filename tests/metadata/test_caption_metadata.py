@@ -17,6 +17,7 @@ from cutline.metadata.batch import CaptionWriter
 from cutline.options import FileOptions
 
 pytest.importorskip("exiv2")
+pytestmark = pytest.mark.metadata
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from cutline.metadata.exiv2_client import read_fields, write_fields
 from cutline.metadata.read import ALT, DESCRIPTION, is_camera_default
 
 pytest.importorskip("exiv2")
+pytestmark = pytest.mark.metadata
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 C2PA = b"JP\0\1\0\0\0\1" + struct.pack(">I", 60) + b"jumb" + struct.pack(">I", 36) + b"jumd"
@@ -175,7 +176,16 @@ def test_other_metadata_and_trailing_bytes_are_kept(tmp_path: Path) -> None:
     assert path.read_bytes().endswith(b"motion photo" * 50)
 
 
-@pytest.mark.parametrize("where", ["jpeg", "png", "webp"])
+def test_extended_xmp_is_kept(tmp_path: Path) -> None:
+    path = saved(tmp_path, "a.jpg")
+    extension = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + struct.pack(">II", 9, 0)
+    with_segment(path, 0xE1, extension + b"<rdf:RDF>")
+    write_text(path, "A cat")
+    assert extension + b"<rdf:RDF>" in path.read_bytes()
+    assert read_text(path).alt == "A cat"
+
+
+@pytest.mark.parametrize("where", ["jpeg", "png", "tiff", "heif", "webp"])
 def test_signed_files_are_refused_and_unchanged(tmp_path: Path, where: str) -> None:
     if where == "jpeg":
         path = saved(tmp_path, "a.jpg")
@@ -184,6 +194,13 @@ def test_signed_files_are_refused_and_unchanged(tmp_path: Path, where: str) -> N
         path = saved(tmp_path, "a.png")
         data = path.read_bytes()
         path.write_bytes(data[:33] + b"\0\0\0\4caBXabcd\0\0\0\0" + data[33:])
+    elif where == "tiff":
+        path = saved(tmp_path, "a.tif", tiffinfo={0xCD41: b"c2pa"})
+    elif where == "heif":
+        path = saved(tmp_path, "a.avif")
+        box = bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + b"manifest"
+        data = path.read_bytes()
+        path.write_bytes(data + struct.pack(">I", len(box) + 8) + b"uuid" + box)
     else:
         path = saved(tmp_path, "a.webp", lossless=True)
         data = path.read_bytes() + b"C2PA\4\0\0\0abcd"
@@ -212,6 +229,19 @@ def test_formats_without_embedded_text_get_a_sidecar(tmp_path: Path) -> None:
     assert read_text(path).alt == "A cat"
     with pytest.raises(MetadataError, match="cannot hold"):
         write_text(saved(tmp_path, "b.gif"), "x", options=MetadataOptions(sidecar="never"))
+
+
+def test_a_raw_file_is_not_changed(tmp_path: Path) -> None:
+    noise().save(tmp_path / "a.dng", "TIFF")
+    noise().save(tmp_path / "b.NEF", "TIFF")
+    write_fields(tmp_path / "b.xmp", {"Xmp.xmp.Rating": "5"}, create=True)
+    for name, sidecar in (("a.dng", "a.dng.xmp"), ("b.NEF", "b.xmp")):
+        data = (tmp_path / name).read_bytes()
+        written = write_text(tmp_path / name, "A cat")
+        assert written.target.name == sidecar
+        assert written.note == f"a raw file stays as the camera wrote it; the text is in {sidecar}"
+        assert (tmp_path / name).read_bytes() == data
+        assert read_text(tmp_path / name).alt == "A cat"
 
 
 def test_a_sidecar_keeps_its_other_fields(tmp_path: Path) -> None:

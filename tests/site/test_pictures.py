@@ -29,6 +29,7 @@ from cutline.metadata.read import (
 from cutline.site.model import Decision, Draft, Purpose, Review, Verdict
 
 pytest.importorskip("exiv2")
+pytestmark = pytest.mark.metadata
 
 
 @pytest.fixture

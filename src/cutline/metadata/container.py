@@ -14,7 +14,6 @@ _C2PA_JUMBF_TYPE = b"c2pa\x00\x11\x00\x10\x80\x00\x00\xaa\x00\x38\x9b\x71"
 _C2PA_BOX_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 _C2PA_TIFF_TAG = 0xCD41
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-_XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 _PHOTOSHOP, _MPF, _ICC = b"Photoshop 3.0\0", b"MPF\0", b"ICC_PROFILE\0"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -81,7 +80,7 @@ def content(found: list[Part]) -> list[tuple[str, bytes]]:
         if part.tag == "APP2" and part.data.startswith(_ICC):
             movable.append((part.tag, part.data))
             continue
-        if part.tag == "APP1" and part.data.startswith((_EXIF, _XMP, _XMP_EXTENSION)):
+        if part.tag == "APP1" and part.data.startswith((_EXIF, _XMP)):
             continue
         if part.tag == "APP13" and part.data.startswith(_PHOTOSHOP):
             continue

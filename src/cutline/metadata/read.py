@@ -152,8 +152,13 @@ def new_sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".xmp")
 
 
+def is_raw(path: Path) -> bool:
+    """Whether a file has the name of a camera's raw file."""
+    return path.suffix.lower() in _RAW
+
+
 def find_sidecar(path: Path) -> Path | None:
-    """The existing sidecar of an image: IMG.jpg.xmp, or IMG.xmp unless a raw file owns that one."""
+    """The existing sidecar: IMG.jpg.xmp, or IMG.xmp unless that is the one of another raw file."""
     own = new_sidecar(path)
     if own.is_file():
         return own
@@ -171,7 +176,8 @@ def is_camera_default(text: str) -> bool:
 def _has_raw_sibling(path: Path) -> bool:
     try:
         return any(
-            each.suffix.lower() in _RAW and each.stem == path.stem for each in path.parent.iterdir()
+            is_raw(each) and each.stem == path.stem and each.name != path.name
+            for each in path.parent.iterdir()
         )
     except OSError:
         return False

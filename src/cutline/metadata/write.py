@@ -32,12 +32,12 @@ from cutline.metadata.read import (
     find_sidecar,
     has_fields,
     is_camera_default,
+    is_raw,
     new_sidecar,
     read_file,
     read_text,
 )
 
-_EMBEDDED = ("JPEG", "PNG", "WebP", "TIFF")
 _IIM_CHARSET = "Iptc.Envelope.CharacterSet"
 _UTF8_ESCAPE = "\x1b%G"
 _IIM_MAX_BYTES = 2000
@@ -387,6 +387,8 @@ _SIGNED = "it has Content Credentials (C2PA), whose signature a write would brea
 def _refusal(path: Path, data: bytes) -> str | None:
     """Why text cannot be embedded in this file, or None."""
     found = container.kind(data)
+    if is_raw(path):
+        return "a raw file stays as the camera wrote it"
     if found in (None, "BigTIFF"):
         return f"{found or 'this format'} cannot hold embedded text here"
     if found == "TIFF":
