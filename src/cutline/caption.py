@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline.errors import CutlineError, ImageError, OptionError
+from cutline.errors import CutlineError, OptionError
 from cutline.image import ImageSource, Limits
 from cutline.image_kind import ImageKind
 from cutline.jsonl import finite
@@ -32,7 +32,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another caption of the same picture, with its mean log-probability per token, nats."""
+    """Another caption of the same image, with its mean log-probability per token, nats."""
 
     text: str
     score: float
@@ -72,7 +72,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Caption:
-    """What a model says about one picture, or why it says nothing.
+    """What a model says about one image, or why it says nothing.
 
     Attributes:
         source: the path, or a short description of what else was given.
@@ -83,9 +83,9 @@ class Caption:
         alternatives: the next best captions, best first.
         labels: the likeliest ImageNet classes, likeliest first.
         attention: what was looked at; None if the model has none.
-        embedding: (E,), one vector for the picture.
-        error: what is wrong with the picture.
-        note: what is missing of a damaged picture that was captioned all the same, or what is odd
+        embedding: (E,), one vector for the image.
+        error: what is wrong with the image.
+        note: what is missing of a damaged image that was captioned all the same, or what is odd
             about a chat model's answer, such as its language; "" if nothing.
         kind: photograph, screenshot, chart and so on; None if the model does not tell.
     """
@@ -129,21 +129,17 @@ class Caption:
             "kind": self.kind
             and {"name": self.kind.name, "probability": round(self.kind.probability, 4)},
             "model": self.model,
-            "error": error
-            and {
-                "type": type(error).__name__,
-                "message": error.reason if isinstance(error, ImageError) else str(error),
-            },
+            "error": error and error.to_dict(),
         }
         return {**row, "note": self.note} if self.note else row
 
 
 @dataclass(frozen=True)
 class InContext:
-    """A picture with words that stand near it, which its caption may well use.
+    """An image with words that stand near it, which its caption may well use.
 
     Attributes:
-        image: the picture.
+        image: the image.
         words: any text; those of its words that the model knows are favoured, function words not.
     """
 
@@ -156,7 +152,7 @@ Picture: TypeAlias = "ImageSource | InContext"
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """How pictures are captioned.
+    """How images are captioned.
 
     Raises:
         OptionError: an option is out of its range.
@@ -166,16 +162,16 @@ class CaptionOptions:
     """How captions are searched for; None is the model's own way."""
 
     labels: int = 5
-    """How many labels each picture gets; 0 saves their cost."""
+    """How many labels each image gets; 0 saves their cost."""
 
     batch_size: int = 16
-    """Pictures that one thread works on together."""
+    """Images that one thread works on together."""
 
     context_nats: float = 1.0
     """How much each word of an `InContext` gains wherever words are chosen; 0 is not at all."""
 
     limits: Limits = field(default_factory=Limits)
-    """How much one picture may ask for before it is refused by its header."""
+    """How much one image may ask for before it is refused by its header."""
 
     scores: bool = False
     """Request log-probabilities from a server, for `Caption.score`; other models always score."""
@@ -191,7 +187,7 @@ class CaptionOptions:
 
 
 class Captioner(Protocol):
-    """Whatever can caption pictures; safe to use from several threads.
+    """Whatever can caption images; safe to use from several threads.
 
     Attributes:
         name: of the model, as its captions give it.
@@ -214,18 +210,18 @@ class Captioner(Protocol):
     def caption(
         self, images: Picture | Iterable[Picture], options: CaptionOptions | None = None
     ) -> Caption | list[Caption]:
-        """Caption one picture, or several.
+        """Caption one image, or several.
 
         Args:
             images: a path, the bytes of a file, a Pillow image or an array; or any number of them.
             options: how; None is the default.
 
         Returns:
-            A caption for one picture; for several a list in their order, where one that cannot be
+            A caption for one image; for several a list in their order, where one that cannot be
             read is an item with its error.
 
         Raises:
-            ImageError: the one picture asked for cannot be read.
+            ImageError: the one image asked for cannot be read.
             EngineError: inference failed.
         """
         ...
@@ -260,9 +256,9 @@ class Captioner(Protocol):
     def stream(
         self, images: Iterable[Picture], options: CaptionOptions | None = None
     ) -> Iterator[Caption]:
-        """Caption any number of pictures in little memory, in order, each as soon as it is ready.
+        """Caption any number of images in little memory, in order, each as soon as it is ready.
 
-        Pictures are asked for a few batches ahead. Closing the iterator ends its threads.
+        Images are asked for a few batches ahead. Closing the iterator ends its threads.
 
         Args:
             images: as for `caption`.
@@ -276,12 +272,12 @@ class Captioner(Protocol):
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One picture after the encoder.
+    """One image after the encoder.
 
     Attributes:
         source: as in `Caption.source`.
         features: (1, N, D), a vector for each region.
-        embedding: (E,), one vector for the picture.
+        embedding: (E,), one vector for the image.
         labels: the likeliest, likeliest first.
         context: ids of the words that stand near it.
         checksum: of its pixels, on which draws depend.
@@ -317,7 +313,7 @@ class BaseCaptioner:
     def stream(
         self, images: Iterable[Picture], options: CaptionOptions | None = None
     ) -> Iterator[Caption]:
-        """Caption any number of pictures in order: see `Captioner.stream`."""
+        """Caption any number of images in order: see `Captioner.stream`."""
 
     def encode(self, image: Picture, options: CaptionOptions) -> Any:
         """Return the image itself: `decode` reads it."""
@@ -344,7 +340,7 @@ class BaseCaptioner:
     def caption(
         self, images: Picture | Iterable[Picture], options: CaptionOptions | None = None
     ) -> Caption | list[Caption]:
-        """Caption one picture, or several: see `Captioner.caption`."""
+        """Caption one image, or several: see `Captioner.caption`."""
         if isinstance(images, Iterable) and not isinstance(images, str | bytes | np.ndarray):
             return list(self.stream(images, options))
         caption = self._one(images, options)

@@ -1,7 +1,7 @@
 """Exceptions: every exception class is also a subclass of the matching built-in exception.
 
 CutlineError
-├── ImageError (ValueError)                  one picture cannot be read; `.source` says which
+├── ImageError (ValueError)                  one image cannot be read; `.source` says which
 │   ├── ImageNotFoundError (FileNotFoundError)    no such file, or a broken link
 │   ├── ImageUnreadableError (PermissionError)    there, but the system refuses to open it
 │   ├── ImageFormatError                          not an image, or an unsupported format
@@ -47,6 +47,15 @@ class CutlineError(Exception):
 
     code = "error"
 
+    @property
+    def message(self) -> str:
+        """What is wrong; errors of images and videos leave out the source."""
+        return str(self)
+
+    def to_dict(self) -> dict[str, str]:
+        """The "type", a class name, and the "message", as results in JSON have them."""
+        return {"type": type(self).__name__, "message": self.message}
+
     def __reduce__(self) -> Any:
         """Pickle the error as it is: subclasses take other arguments than `args`."""
         return _restore, (type(self), self.args, self.__dict__)
@@ -60,7 +69,7 @@ def _restore(kind: type[CutlineError], args: tuple[Any, ...], state: dict[str, A
 
 
 class ImageError(CutlineError, ValueError):
-    """One picture cannot be read.
+    """One image cannot be read.
 
     Attributes:
         source: the path, or a short description of the bytes or array, that was refused.
@@ -72,6 +81,11 @@ class ImageError(CutlineError, ValueError):
         super().__init__(f"{source}: {reason}")
         self.source = source
         self.reason = reason
+
+    @property
+    def message(self) -> str:
+        """What is wrong, without the source."""
+        return self.reason
 
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
@@ -87,13 +101,13 @@ class ImageUnreadableError(ImageError, PermissionError):
 
 
 class ImageFormatError(ImageError):
-    """The bytes are no picture, or one of a format that has no reader here."""
+    """The bytes are no image, or one of a format that has no reader here."""
 
     code = "image-format"
 
 
 class ImageCorruptError(ImageError):
-    """The picture is cut short or damaged, or the file is empty."""
+    """The image is cut short or damaged, or the file is empty."""
 
     code = "image-corrupt"
 
@@ -118,6 +132,11 @@ class VideoError(CutlineError, ValueError):
         super().__init__(f"{source}: {reason}")
         self.source = source
         self.reason = reason
+
+    @property
+    def message(self) -> str:
+        """What is wrong, without the source."""
+        return self.reason
 
 
 class VideoNotFoundError(VideoError, FileNotFoundError):

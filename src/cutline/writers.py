@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from cutline.atomic import AppendFile, refuse_existing, replacing, write_whole
-from cutline.errors import ImageError, OutputError, VideoError
+from cutline.errors import OutputError
 from cutline.jsonl import finite
 from cutline.options import is_address
 from cutline.tables import escape_formula, unescape_formula
@@ -22,15 +22,9 @@ from cutline.terminal import printable
 
 if TYPE_CHECKING:
     from cutline.caption import Caption
-    from cutline.errors import CutlineError
 
 SYNC_EVERY_S = 10.0
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def reason(error: CutlineError) -> str:
-    """What went wrong, without the source that a row names anyway."""
-    return error.reason if isinstance(error, ImageError | VideoError) else str(error)
 
 
 @dataclass
@@ -83,7 +77,7 @@ class TextRows:
     header = b""
 
     def encode(self, caption: Caption) -> bytes:
-        """One line, or nothing for a picture that failed."""
+        """One line, or nothing for an image that failed."""
         if caption.error is not None:
             return b""
         cells = [caption.source, caption.text]
@@ -154,7 +148,7 @@ class CsvRows:
         if error is None:
             cells += ["ok", caption.text, _number(caption.score), caption.model, "", ""]
         else:
-            cells += ["error", "", "", caption.model, type(error).__name__, reason(error)]
+            cells += ["error", "", "", caption.model, type(error).__name__, error.message]
         for other in caption.alternatives:
             cells += [other.text, _number(other.score)]
         cells += [""] * (5 + 2 * self.n_best - len(cells))

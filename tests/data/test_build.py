@@ -220,7 +220,7 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"got columns image, price .* and one for the caption"):
         plan(source, BuildOptions())
     source = write(tmp_path / "mine.csv", [["image", "caption"], ["gone.jpg", "gone"]])
-    with pytest.raises(DataError, match=r"got no picture out of 1; gone\.jpg: no such file"):
+    with pytest.raises(DataError, match=r"got no image out of 1; gone\.jpg: no such file"):
         made(source, tmp_path / "set")
 
 

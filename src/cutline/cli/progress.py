@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cutline.progress import Progress
 from cutline.terminal import printable
-from cutline.writers import reason
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -151,7 +150,7 @@ class View:
     def show(self, result: Any) -> None:
         """Show the result for one file, such as a caption."""
         if result.error is not None:
-            self._problem(f"{printable(result.source)}: {printable(reason(result.error))}")
+            self._problem(f"{printable(result.source)}: {printable(result.error.message)}")
         elif getattr(result, "note", ""):
             self._problem(f"{printable(result.source)}: captioned, but {printable(result.note)}")
         if (result.error is None or getattr(result, "partial", False)) and self._lines:

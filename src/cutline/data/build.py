@@ -139,8 +139,7 @@ def build(
     try:
         for key, made in zip(waiting, results, strict=True):
             if isinstance(made, CutlineError):
-                reason = made.reason if isinstance(made, ImageError) else str(made)
-                dropped.append(Dropped(key, "image", "cannot be had or read", reason))
+                dropped.append(Dropped(key, "image", "cannot be had or read", made.message))
             else:
                 known[key] = made
                 journal.write(key, made)
@@ -152,7 +151,7 @@ def build(
     kept = _distinct(planned, known, options, dropped)
     if not kept:
         raise DataError(
-            f"got no picture out of {len(planned.images)}; "
+            f"got no image out of {len(planned.images)}; "
             + (f"{dropped[0].source}: {dropped[0].detail}" if dropped else "expected some")
             + ("; name their folder with --images" if _all_missing(dropped) else "")
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cutline.errors import ImageError
 from cutline.regions.model import ImageRegions
 
 COLUMNS = (
@@ -24,7 +23,7 @@ def csv_rows(found: ImageRegions) -> list[list[Any]]:
     error = found.error
     size: list[Any] = [found.width, found.height, found.caption, found.model]
     if error is not None:
-        message = error.reason if isinstance(error, ImageError) else str(error)
+        message = error.message
         blank: list[Any] = [""] * 8
         return [[found.source, "error", 0, 0, *blank, *size, type(error).__name__, message]]
     count = len(found.regions)

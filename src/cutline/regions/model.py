@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from cutline.boxes import Box
-from cutline.errors import CutlineError, ImageError, OptionError
+from cutline.errors import CutlineError, OptionError
 from cutline.image import Limits
 from cutline.options import SearchOptions
 
@@ -110,11 +110,7 @@ class ImageRegions:
             "regions": [region.to_dict() for region in self.regions],
             "groundings": [grounding.to_dict() for grounding in self.groundings],
             "model": self.model,
-            "error": error
-            and {
-                "type": type(error).__name__,
-                "message": error.reason if isinstance(error, ImageError) else str(error),
-            },
+            "error": error and error.to_dict(),
         }
         return {**row, "note": self.note} if self.note else row
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from cutline.caption import Alternative, Caption, Captioner, CaptionOptions, InContext, Label
 from cutline.chat import Dialogue, is_chat_model
-from cutline.errors import CutlineError, ImageError, MissingExtraError, RefusalError
+from cutline.errors import CutlineError, MissingExtraError, RefusalError
 from cutline.fetch import Fetcher
 from cutline.image import load_image
 from cutline.image_kind import ImageKind
@@ -399,7 +399,7 @@ class _Run:
 
     def _refused(self, error: CutlineError) -> None:
         self.summary.uncaptioned += 1
-        reason = error.reason if isinstance(error, ImageError) else str(error)
+        reason = error.message
         if reason not in self.summary.refusals:
             self.summary.refusals.append(reason)
 

@@ -301,7 +301,7 @@ def draft(
         StoreError, OutputError: the disk is full, or the store is in use.
         EngineError: inference failed.
     """
-    from cutline.fetch import Fetcher, FetchOptions
+    from cutline.fetch import Fetcher
     from cutline.site.images import BLOCKED
     from cutline.site.pipeline import DraftOptions, draft_site
 
@@ -310,13 +310,7 @@ def draft(
         destination = destination or stored_destination(opened)
         words = _glossary(opened, glossary)
         options = replace(options, wording=replace(options.wording, glossary=words))
-        fetch = replace(
-            network or FetchOptions(),
-            public_only=not private,
-            private_host=trusted_host(opened) if private is None else None,
-            robots=opened.setting("robots") == "yes",
-        )
-        with Fetcher(fetch) as fetcher:
+        with Fetcher(_fetch_options(opened, network, private)) as fetcher:
             summary = draft_site(
                 opened,
                 captioner,
@@ -368,7 +362,7 @@ def judge(
         OptionError: there is no such store, or the model is no chat model.
         ServerStoppedError: no further request can succeed; what was judged is kept.
     """
-    from cutline.fetch import Fetcher, FetchOptions
+    from cutline.fetch import Fetcher
     from cutline.prompts import packaged
     from cutline.site.alt_judge import JudgeOptions, judge_site
 
@@ -379,13 +373,7 @@ def judge(
             glossary=_glossary(opened, None),
             prompt=prompt or packaged("judge"),
         )
-        fetch = replace(
-            network or FetchOptions(),
-            public_only=not private,
-            private_host=trusted_host(opened) if private is None else None,
-            robots=opened.setting("robots") == "yes",
-        )
-        with Fetcher(fetch) as fetcher:
+        with Fetcher(_fetch_options(opened, network, private)) as fetcher:
             return judge_site(
                 opened,
                 model,
@@ -483,3 +471,17 @@ def _glossary(store: Store, path: Path | str | None) -> dict[str, str]:
     words = parse(text)
     store.put_setting("glossary", text)
     return words
+
+
+def _fetch_options(
+    store: Store, network: FetchOptions | None, private: bool | None
+) -> FetchOptions:
+    """How images of a site are fetched: see `draft` for the arguments."""
+    from cutline.fetch import FetchOptions
+
+    return replace(
+        network or FetchOptions(),
+        public_only=not private,
+        private_host=trusted_host(store) if private is None else None,
+        robots=store.setting("robots") == "yes",
+    )

@@ -6,7 +6,6 @@ import math
 import re
 from typing import Any
 
-from cutline.errors import VideoError
 from cutline.video.model import VideoDescription
 
 COLUMNS = (
@@ -22,7 +21,7 @@ def csv_rows(found: VideoDescription) -> list[list[Any]]:
     status, kind, message = "ok", "", ""
     if error is not None:
         status, kind = "error", type(error).__name__
-        message = error.reason if isinstance(error, VideoError) else str(error)
+        message = error.message
     rest: list[Any] = [round(found.duration, 3), found.summary, found.model, kind, message]
     if not found.shots:
         return [[found.source, status, 0, 0, "", "", "", "", *rest]]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cutline.errors import CutlineError, OptionError, VideoError
+from cutline.errors import CutlineError, OptionError
 from cutline.options import SearchOptions
 
 if TYPE_CHECKING:
@@ -88,11 +88,7 @@ class VideoDescription:
             "summary": self.summary or None,
             "shots": [shot.to_dict() for shot in self.shots],
             "model": self.model,
-            "error": error
-            and {
-                "type": type(error).__name__,
-                "message": error.reason if isinstance(error, VideoError) else str(error),
-            },
+            "error": error and error.to_dict(),
         }
 
 
