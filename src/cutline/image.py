@@ -75,7 +75,7 @@ class NamedImage:
 
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | NamedImage | Image.Image | np.ndarray"
-"""Anything that holds a picture: a path, the bytes of a file, a Pillow image, an array."""
+"""Anything that holds an image: a path, the bytes of a file, a Pillow image, an array."""
 _READERS = {
     "JPEG": "JpegImagePlugin.JpegImageFile",
     "PNG": "PngImagePlugin.PngImageFile",

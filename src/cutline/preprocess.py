@@ -20,14 +20,14 @@ class Transform:
     """The way from an RGB image to a model's pixels: squash to a square, resize, normalise.
 
     Raises:
-        OptionError: a side or number that no picture can be turned into.
+        OptionError: a side or number that no image can be turned into.
     """
 
     side_px: int = 260
     """Side of the square the model sees."""
 
     via_px: int = 224
-    """Side of the square every picture is squashed to first, as the training images were."""
+    """Side of the square every image is squashed to first, as the training images were."""
 
     mean: float = 127.0
     """Taken from each 8-bit value."""
@@ -36,7 +36,7 @@ class Transform:
     """Each difference is divided by it."""
 
     def __post_init__(self) -> None:
-        """Refuse what no picture can be turned into."""
+        """Refuse what no image can be turned into."""
         if self.side_px < 1 or self.via_px < 1:
             raise OptionError(
                 f"got sides of {self.via_px} and {self.side_px} px; expected 1 or more"

@@ -23,11 +23,11 @@ from cutline.image import load_image
 from cutline.parallel import map_in_order
 
 MAX_DISTANCE = 16
-"""Of 128 bits: pictures that differ in no more of them, and little in colour, are near-duplicates.
+"""Of 128 bits: images that differ in no more of them, and little in colour, are near-duplicates.
 
-Measured on Flickr8k: 400 pictures differ from re-encoded and resized copies of themselves in 10
+Measured on Flickr8k: 400 images differ from re-encoded and resized copies of themselves in 10
 bits at most, from copies that lost a fiftieth on each side in 17 or less in 99 of 100 cases. The
-nearest two of its 7,091 pictures that are no copies differ in 19."""
+nearest two of its 7,091 images that are no copies differ in 19."""
 
 _MAX_COLOUR_DIFFERENCE = 16.0
 _LEAST_PX = 64
@@ -36,7 +36,7 @@ _MAX_BITS, _MAX_MEAN, _MAX_DIFFERENCE = 12, 4, 24
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """Identifies a picture, even if it was re-encoded or resized."""
+    """Identifies an image, even if it was re-encoded or resized."""
 
     sha256: str
     """Of the file's bytes."""
@@ -48,7 +48,7 @@ class Fingerprint:
 
 
 def fingerprint(picture: Path | bytes) -> Fingerprint:
-    """The fingerprint of one picture.
+    """The fingerprint of one image.
 
     Raises:
         ImageError: it cannot be read.
@@ -68,11 +68,11 @@ def fingerprint(picture: Path | bytes) -> Fingerprint:
 def fingerprints(
     images: Sequence[Path], progress: Callable[[int], None] = lambda _: None
 ) -> list[Fingerprint | ImageError]:
-    """The fingerprints of many pictures, computed in parallel; an unreadable one gives its error.
+    """The fingerprints of many images, computed in parallel; an unreadable one gives its error.
 
     Args:
         images: their paths.
-        progress: called with the number of pictures done since the last call.
+        progress: called with the number of images done since the last call.
     """
 
     def attempt(path: Path) -> Fingerprint | ImageError:
@@ -92,7 +92,7 @@ def fingerprints(
 def duplicates(
     prints: Sequence[Fingerprint], max_distance: int = MAX_DISTANCE
 ) -> Iterator[tuple[int, int, int]]:
-    """Pairs of the same picture: their positions, i < j, and their distance in bits.
+    """Pairs of the same image: their positions, i < j, and their distance in bits.
 
     Identical files have distance 0. Costs I x I / 2 inner products of 128 numbers.
     """
@@ -111,7 +111,7 @@ def duplicates(
 
 
 def groups(found: Iterable[tuple[int, str, int, int, bytes]]) -> dict[int, int]:
-    """Which pictures look the same: each id -> that of the first, and largest, of its group.
+    """Which images look the same: each id -> that of the first, and largest, of its group.
 
     Two are alike if of the 128 signs of their brightness gradients (dHash, Krawetz 2013, "Kind of
     like that", along rows and columns) at most 12 differ, and if the colours of 8 x 8 patches are
@@ -152,7 +152,7 @@ def groups(found: Iterable[tuple[int, str, int, int, bytes]]) -> dict[int, int]:
 
 
 def signature(image: Image.Image) -> bytes:
-    """What pictures alike are known by, 208 bytes; b"" if one is too small or too plain to tell.
+    """What images alike are known by, 208 bytes; b"" if one is too small or too plain to tell.
 
     Args:
         image: RGB.

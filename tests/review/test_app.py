@@ -333,26 +333,26 @@ def test_undo_goes_back_also_after_a_reload(tab: Tab, store: Store) -> None:
 def test_filters_say_what_is_shown_and_survive_a_reload(tab: Tab) -> None:
     at(tab, "picture-0.jpg", 1)
     tab.get_by_label("Show").select_option("asked")
-    expect(tab.locator("#count")).to_have_text("2 pictures")
+    expect(tab.locator("#count")).to_have_text("2 images")
     tab.get_by_label("Show").select_option("all")
     tab.locator("#search").fill("before HOME")
-    expect(tab.locator("#count")).to_have_text("1 picture")
+    expect(tab.locator("#count")).to_have_text("1 image")
     tab.reload()
     at(tab, "home.png", 1)
     tab.locator("#search").fill("")
     press(tab, "Escape", "f")
     tab.get_by_label("Confidence from").fill("80")
-    expect(tab.locator("#count")).to_have_text("2 pictures")
+    expect(tab.locator("#count")).to_have_text("2 images")
     tab.get_by_role("button", name="Clear filters").click()
-    expect(tab.locator("#count")).to_have_text("12 pictures")
+    expect(tab.locator("#count")).to_have_text("12 images")
     tab.get_by_label("Purpose").select_option("functional")
-    expect(tab.locator("#count")).to_have_text("1 picture")
+    expect(tab.locator("#count")).to_have_text("1 image")
     at(tab, "home.png", 1)
     tab.get_by_role("button", name="Clear filters").click()
-    expect(tab.locator("#count")).to_have_text("12 pictures")
+    expect(tab.locator("#count")).to_have_text("12 images")
     at(tab, "home.png", 10)
     tab.get_by_role("button", name="only this page").click()
-    expect(tab.locator("#count")).to_have_text("4 pictures")
+    expect(tab.locator("#count")).to_have_text("4 images")
 
 
 @pytest.mark.racy
@@ -378,17 +378,17 @@ def test_several_at_once_and_one_undo_for_all(tab: Tab, store: Store) -> None:
     press(tab, "Shift+J")
     expect(tab.locator("#selected")).to_have_text("3 selected")
     press(tab, "a")
-    expect(tab.locator("#count")).to_have_text("8 pictures")
+    expect(tab.locator("#count")).to_have_text("8 images")
     assert sum(each is not None for each in verdicts(store)) == 3
     press(tab, "u")
-    expect(tab.locator("#count")).to_have_text("11 pictures")
+    expect(tab.locator("#count")).to_have_text("11 images")
     assert not any(verdicts(store))
 
     tab.get_by_label("Select picture-2.jpg").check()
     tab.get_by_label("Select picture-5.jpg").click(modifiers=["Shift"])
     expect(tab.locator("#selected")).to_have_text("4 selected")
     tab.get_by_role("button", name="Skip", exact=True).first.click()
-    expect(tab.locator("#count")).to_have_text("7 pictures")
+    expect(tab.locator("#count")).to_have_text("7 images")
     assert [each and each[0] for each in verdicts(store)[2:6]] == ["skipped"] * 4
 
 
@@ -409,7 +409,7 @@ def test_a_picture_is_said_alike_wherever_it_waits(tab: Tab, store: Store) -> No
     tab.get_by_role("button", name="Everywhere").click()
     expect(tab.locator("#ask")).to_contain_text("The same in 3 places?")
     press(tab, "Enter")
-    expect(tab.locator("#live")).to_contain_text("3 pictures approved")
+    expect(tab.locator("#live")).to_contain_text("3 images approved")
     said = [
         each.review.alt if each.review else None for each in store.occurrences(page=SITE + "three")
     ]
@@ -427,8 +427,8 @@ def test_all_above_a_confidence_are_approved_after_asking(tab: Tab, store: Store
     assert sum(each is not None for each in verdicts(store)) == 1
     tab.get_by_role("button", name="Approve 5").click()
     tab.get_by_role("button", name="Yes", exact=True).click()
-    expect(tab.locator("#count")).to_have_text("6 pictures")
-    expect(tab.locator("#live")).to_contain_text("4 pictures approved; 1 not changed")
+    expect(tab.locator("#count")).to_have_text("6 images")
+    expect(tab.locator("#live")).to_contain_text("4 images approved; 1 not changed")
     approved = [n for n, each in enumerate(verdicts(store)) if each and each[0] == "approved"]
     assert approved == [3, 4, 5, 7]
     assert verdicts(store)[6] == ("edited", "My own words")
@@ -484,7 +484,7 @@ def test_five_thousand_rows_are_not_all_loaded(chromium: Browser, tmp_path: Path
             requests: list[str] = []
             tab.on("request", lambda asked: requests.append(asked.url))
             opened(tab, url)
-            expect(tab.locator("#count")).to_have_text("5,000 pictures")
+            expect(tab.locator("#count")).to_have_text("5,000 images")
             at(tab, "p0.jpg", 1)
             assert tab.locator("#rows > li").count() == review.MAX_ROWS - 20
             assert tab.evaluate("document.querySelectorAll('*').length") < 1000

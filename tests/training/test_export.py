@@ -378,7 +378,7 @@ def test_pictures_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
     sound = Example(Path(__file__).parents[2] / "samples" / "cat.jpg", ("a cat",))
     [pixels] = _pixels(Transform(24, 32), [broken, sound, sound], 1)
     assert pixels.shape == (3, 24, 24)
-    with pytest.raises(DataError, match="got 1 pictures of which none can be read"):
+    with pytest.raises(DataError, match="got 1 images of which none can be read"):
         _pixels(Transform(24, 32), [broken])
 
 

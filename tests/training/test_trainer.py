@@ -196,7 +196,7 @@ def test_without_usable_pictures_there_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     example = Example(tmp_path / "broken.png", ("a wall",))
     collection = Collection("broken", "CC0-1.0", {"train": (example,), "dev": (example,)})
-    with pytest.raises(DataError, match="got 1 pictures of train of which none can be read"):
+    with pytest.raises(DataError, match="got 1 images of train of which none can be read"):
         train(FROZEN, collection, tmp_path / "run", features=tmp_path / "features")
 
 

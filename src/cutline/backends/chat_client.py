@@ -458,7 +458,7 @@ async def _read_limited(response: Any) -> bytes | None:
 
 
 def to_jpeg(picture: Image.Image, side_px: int) -> str:
-    """A picture as base64 of a JPEG without metadata, neither side longer than `side_px`.
+    """An image as base64 of a JPEG without metadata, neither side longer than `side_px`.
 
     Sides shorter than 32 pixels are filled up with white: some models refuse smaller images.
     """

@@ -43,7 +43,7 @@ from cutline.regions.describe import RegionCaptioner
 _ALONE = ("blip", "blip-2", "git", "vision-encoder-decoder")
 _EXPECTED = (
     "expected BLIP, BLIP-2, GIT, a vision encoder with a text decoder, or a chat model that is "
-    "shown pictures"
+    "shown images"
 )
 _SIDES = ("encoder", "decoder")
 _READ_TEXT = {"donut-swin", "trocr"}
@@ -80,7 +80,7 @@ class HubCaptioner(RegionCaptioner):
 
     Args:
         model: a name on the hub, as in "Salesforce/blip-image-captioning-base", or a folder.
-        side_px: pictures are scaled down until neither side is longer.
+        side_px: images are scaled down until neither side is longer.
         threads: torch's, in the whole process; None leaves them alone.
 
     Raises:
@@ -147,9 +147,9 @@ class HubCaptioner(RegionCaptioner):
     def stream(
         self, images: Iterable[Picture], options: CaptionOptions | None = None
     ) -> Iterator[Caption]:
-        """Caption any number of pictures in order, in little memory: see `Captioner.stream`.
+        """Caption any number of images in order, in little memory: see `Captioner.stream`.
 
-        Batches grow from one picture to `batch_size`, so that the first captions are soon there;
+        Batches grow from one image to `batch_size`, so that the first captions are soon there;
         the next is read while the model captions one.
         """
         options = options or CaptionOptions()
@@ -300,7 +300,7 @@ class HubCaptioner(RegionCaptioner):
 
 
 class _Draw:
-    """Leaves of each row's words one, drawn by the picture's own key, so that no batch changes it.
+    """Leaves of each row's words one, drawn by the image's own key, so that no batch changes it.
 
     The likeliest after Gumbel noise is a draw from the softmax (Maddison et al., 2014, section 2).
     """
@@ -334,7 +334,7 @@ def _local_name(folder: Path) -> str:
 
 
 def _load(model: str, on_card: bool) -> tuple[Any, Any, Any]:
-    """The network, what makes pictures ready for it, and its tokenizer.
+    """The network, what makes images ready for it, and its tokenizer.
 
     Raises:
         BundleNotFoundError: there is no such model, or it cannot be had.

@@ -58,7 +58,7 @@ class LazyCaptioner(BaseCaptioner):
     def stream(
         self, images: Iterable[Picture], options: CaptionOptions | None = None
     ) -> Iterator[Caption]:
-        """Caption any number of pictures in order: see `Captioner.stream`."""
+        """Caption any number of images in order: see `Captioner.stream`."""
         return self.load().stream(images, options)
 
 

@@ -1,6 +1,6 @@
 """A captioner for a chat model behind a server that speaks OpenAI's chat completions.
 
-Ollama, LM Studio, llama.cpp, vLLM and most hosted models are such servers. A picture is sent to the
+Ollama, LM Studio, llama.cpp, vLLM and most hosted models are such servers. An image is sent to the
 server, so nothing uses this unless a person names one.
 """
 

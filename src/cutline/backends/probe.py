@@ -40,14 +40,14 @@ class ServerReport:
         local: whether the server runs on this machine.
         listed: whether the server lists the model; None if it lists none.
         vision: whether the server says that the model accepts images; None if it does not say.
-        sees: whether the model named the colour in the picture; None if the answer is unclear.
+        sees: whether the model named the colour in the image; None if the answer is unclear.
         answer: what it answered, on one line.
         json: whether the answer was a JSON object of the requested form.
         several: whether one request gives several answers.
         log_probabilities: whether there is a score.
         refused: optional parameters that the server refuses.
         seconds: from the request to the answer, repeated requests included.
-        prompt_tokens: as the server counts the picture and the question; 0 if it does not.
+        prompt_tokens: as the server counts the image and the question; 0 if it does not.
         problem: why there is no answer; "" if there is one.
     """
 
@@ -69,7 +69,7 @@ class ServerReport:
 def probe(
     name: str, options: ConnectionOptions | None = None, *, key: str | None = None
 ) -> ServerReport:
-    """Send one picture of a red circle with every optional parameter that Cutline knows.
+    """Send one image of a red circle with every optional parameter that Cutline knows.
 
     Raises:
         MissingExtraError: httpx is not installed.

@@ -49,7 +49,7 @@ class Health:
     packages: dict[str, str | None]
     """Version by name; None where it is not installed."""
     formats: dict[str, bool]
-    """Picture formats that need a codec, and whether it is there."""
+    """Image formats that need a codec, and whether it is there."""
     models: dict[str, str]
     """By name: `sound`, or what is wrong."""
     speed: Speed | None
@@ -66,7 +66,7 @@ def examine(
     threads: int | None = None,
     seconds: float = 3.0,
 ) -> Health:
-    """Look at everything a caption needs, and caption generated pictures for some seconds.
+    """Look at everything a caption needs, and caption generated images for some seconds.
 
     Args:
         model: whose speed is tested; None is the default.

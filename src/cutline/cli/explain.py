@@ -21,14 +21,14 @@ from cutline.terminal import printable
     )
 )
 def explain(
-    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="An image.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image.")],
     output: Annotated[
         list[Path] | None,
         writing(
             "--output",
             "-o",
             metavar="FILE.png|FILE.html",
-            help="Write to this file. Repeatable. Default: PICTURE.attention.html.",
+            help="Write to this file. Repeatable. Default: IMAGE.attention.html.",
         ),
     ] = None,
     force: Annotated[bool, writing("--force", help="Replace existing files.")] = False,
@@ -52,7 +52,7 @@ def explain(
     from cutline.evaluation.explain import candidates, explanation, png, storyboard
     from cutline.image import load_image
 
-    targets = output or [Path(f"{picture.name}.attention.html")]
+    targets = output or [Path(f"{image.name}.attention.html")]
     for target in targets:
         if target.suffix.lower() not in (".png", ".html"):
             raise OptionError(f"got output {target}; expected a name ending in .png or .html")
@@ -63,8 +63,8 @@ def explain(
     confirm_upload(captioner, 1, yes=yes)
     width = max(n_best, beam or captioner.search.beam_size)
     search = replace(captioner.search, n_best=n_best, **given(beam_size=beam or width))
-    caption = captioner.caption(picture, CaptionOptions(search))
-    rgb = load_image(picture, around_px=1200)
+    caption = captioner.caption(image, CaptionOptions(search))
+    rgb = load_image(image, around_px=1200)
     print(printable(candidates(caption), keep="\n"))
     for target in targets:
         if target.suffix.lower() == ".png":

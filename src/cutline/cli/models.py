@@ -140,13 +140,13 @@ def doctor(
         missing = [name for name, there in health.formats.items() if not there]
         lines = [["python", f"{health.python} on {health.system}, {health.threads} threads"]]
         lines += [[name, version or "not installed"] for name, version in health.packages.items()]
-        lines.append(["pictures", f"without {', '.join(missing)}" if missing else "every format"])
+        lines.append(["images", f"without {', '.join(missing)}" if missing else "every format"])
         lines += [[f"model {name}", state] for name, state in health.models.items()]
         if (speed := health.speed) is not None:
             lines.append(
                 [
                     "speed",
-                    f"{speed.images_per_s:.1f} pictures a second on {speed.engine}; loaded in "
+                    f"{speed.images_per_s:.1f} images a second on {speed.engine}; loaded in "
                     f"{speed.load_s:.2f} s, the first caption {speed.first_caption_s:.2f} s later",
                 ]
             )

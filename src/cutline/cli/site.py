@@ -202,10 +202,10 @@ def scan(
     keep_times: Annotated[bool, KEEP_TIMES] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Find the images of a folder of pages, books and documents, or of a folder of pictures.
+    """Find the images of a folder of pages, books and documents, or of a folder of images.
 
     Pages and documents are HTML, Markdown, EPUB, Word, PowerPoint, OpenDocument and PDF files. A
-    picture's alt is the IPTC field AltTextAccessibility in its metadata.
+    image's alt is the IPTC field AltTextAccessibility in its metadata.
 
     Exit codes: 0 all files read; 1 some files failed; 2 usage error.
     """

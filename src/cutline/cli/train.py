@@ -254,7 +254,7 @@ def export(
             )
     scores: dict[str, Any] = next(iter(bundle.manifest.scores.values()), {})
     figures = ", ".join(f"{n} {scores[n]:.3f}" for n in ("cider", "bleu4", "meteor") if n in scores)
-    print(f"{bundle.folder}\n{figures}\nnext: cutline caption PICTURE --model {bundle.folder}")
+    print(f"{bundle.folder}\n{figures}\nnext: cutline caption IMAGE --model {bundle.folder}")
 
 
 def _on_ray(address: str | None) -> Callable[..., Any]:

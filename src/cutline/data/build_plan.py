@@ -50,7 +50,7 @@ class BuildOptions:
     """What is kept, and how it is written."""
 
     side_px: int = 640
-    """The longest side of a picture; smaller ones are not enlarged."""
+    """The longest side of an image; smaller ones are not enlarged."""
 
     captions: int = 5
     """The most captions of an image; the first ones are kept."""
@@ -62,13 +62,13 @@ class BuildOptions:
     """Reviews with more stars are left out, since their scale is another one."""
 
     min_words: int = 3
-    """A review's title or sentence with fewer words does not describe a picture."""
+    """A review's title or sentence with fewer words does not describe an image."""
 
     max_words: int = 40
     """One with more is no caption."""
 
     max_distance: int = MAX_DISTANCE
-    """Pictures that differ in at most so many of 128 bits count as the same; -1 keeps all that are
+    """Images that differ in at most so many of 128 bits count as the same; -1 keeps all that are
     not identical."""
 
     quality: int = 90
@@ -78,7 +78,7 @@ class BuildOptions:
     """Of the split into train, dev and test by image, if the source has no splits."""
 
     licence: str = "unknown"
-    """The terms under which pictures and captions may be used."""
+    """The terms under which images and captions may be used."""
 
 
 DEFAULTS = BuildOptions()

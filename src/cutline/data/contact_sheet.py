@@ -30,7 +30,7 @@ def show(collection: Collection, folder: Path, *, count: int = 24, seed: int = 0
     Args:
         collection: the data to show.
         folder: gets `contact-sheet.jpg`, `caption-lengths.png` and `words.png`.
-        count: pictures on the sheet, drawn from all splits.
+        count: images on the sheet, drawn from all splits.
         seed: another seed selects others.
 
     Returns:
@@ -63,7 +63,7 @@ def show(collection: Collection, folder: Path, *, count: int = 24, seed: int = 0
 
 
 def contact_sheet(examples: Sequence[tuple[str, Example]], title: str) -> Image.Image:
-    """Pictures in rows, each with its captions and split below."""
+    """Images in rows, each with its captions and split below."""
     cards = [_card(split, example) for split, example in examples]
     rows = [cards[i : i + _COLUMNS] for i in range(0, len(cards), _COLUMNS)]
     heights = [max(card.height for card in row) for row in rows]

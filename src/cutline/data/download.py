@@ -64,7 +64,7 @@ PUBLIC = {
                 Archive(f"{_FLICKR8K}/Flickr8k_Dataset.zip", members=("Flicker8k_Dataset/*.jpg",)),
             ),
             ("Flickr8k.token.txt", "Flickr_8k.trainImages.txt", "Flicker8k_Dataset/*.jpg"),
-            "Flicker8k_Dataset/*.jpg (8,091 pictures), Flickr8k.token.txt and "
+            "Flicker8k_Dataset/*.jpg (8,091 images), Flickr8k.token.txt and "
             "Flickr_8k.{train,dev,test}Images.txt of the release by Hodosh et al. (2013); or of "
             "Kaggle's adityajn105/flickr8k Images/*.jpg and captions.txt, with the lists beside it",
         ),
@@ -72,7 +72,7 @@ PUBLIC = {
             "flickr30k",
             (Archive(_KARPATHY, members=("dataset_flickr30k.json",)),),
             ("dataset_flickr30k.json", "flickr30k-images/*.jpg"),
-            "flickr30k-images/*.jpg (31,783 pictures, given on request by "
+            "flickr30k-images/*.jpg (31,783 images, given on request by "
             "https://shannon.cs.illinois.edu/DenotationGraph/ or by Kaggle's "
             f"hsankesara/flickr-image-dataset), and dataset_flickr30k.json from {_KARPATHY}",
         ),
@@ -89,7 +89,7 @@ PUBLIC = {
                 Archive(f"{_COCO}/zips/train2014.zip", "md5:0da8c0bd3d6becc4dcb32757491aca88"),
             ),
             ("dataset_coco.json", "train2014/*.jpg", "val2014/*.jpg"),
-            "train2014/*.jpg (82,783 pictures) and val2014/*.jpg (40,504) from "
+            "train2014/*.jpg (82,783 images) and val2014/*.jpg (40,504) from "
             f"{_COCO}/zips/, and dataset_coco.json with Karpathy's splits from {_KARPATHY}",
         ),
         PublicSet(
@@ -108,7 +108,7 @@ PUBLIC = {
                 ),
             ),
             ("annotations/captions_train2017.json", "train2017/*.jpg", "val2017/*.jpg"),
-            "train2017/*.jpg (118,287 pictures) and val2017/*.jpg (5,000) from "
+            "train2017/*.jpg (118,287 images) and val2017/*.jpg (5,000) from "
             f"{_COCO}/zips/, and annotations/captions_*2017.json from {_COCO}/annotations/",
         ),
     )

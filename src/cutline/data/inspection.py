@@ -16,7 +16,7 @@ _TRAINING = {"train": "train", "rest": "train"}
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images of a collection that show the same picture."""
+    """Two images of a collection that look the same."""
 
     first: str
     second: str
@@ -36,7 +36,7 @@ class Inspection:
     missing: tuple[str, ...]
     """Names of images without a file."""
     corrupt: dict[str, str]
-    """By name: why the picture cannot be read."""
+    """By name: why the image cannot be read."""
     uncaptioned: tuple[str, ...]
     """Names of images without captions, or with blank ones among them."""
     duplicates: tuple[Pair, ...]
@@ -94,9 +94,9 @@ def leaks(
     max_distance: int = MAX_DISTANCE,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Pair]:
-    """Pictures that are in two splits: identical files and near-duplicates.
+    """Images that are in two splits: identical files and near-duplicates.
 
-    `train` and `rest` count as one. Unreadable pictures are skipped.
+    `train` and `rest` count as one. Unreadable images are skipped.
     """
     return list(inspect(collection, max_distance=max_distance, progress=progress).leaks)
 
@@ -107,7 +107,7 @@ def inspect(
     max_distance: int = MAX_DISTANCE,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Inspection:
-    """Check every picture and caption of a collection that was read with `faults="keep"`.
+    """Check every image and caption of a collection that was read with `faults="keep"`.
 
     For leaks and duplicates between collections, pass their `merge`.
 

@@ -50,7 +50,7 @@ def storyboard(
 
     Args:
         picture: RGB, upright, from `cutline.image.load_image`.
-        caption: of this picture, with attention.
+        caption: of this image, with attention.
         columns: number of columns.
         cell_px: the longer side of each image, pixels.
 
@@ -93,7 +93,7 @@ def explanation(picture: Image.Image, caption: Caption, *, side_px: int = 900) -
 
     Args:
         picture: RGB, upright.
-        caption: of this picture, with attention; alternatives and labels are shown if it has them.
+        caption: of this image, with attention; alternatives and labels are shown if it has them.
         side_px: the longer side of the image in the page, pixels.
 
     Raises:

@@ -70,7 +70,7 @@ def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
     schema = get_openapi(
         title="Cutline",
         version=importlib.metadata.version("cutline"),
-        summary="Turns pictures into words people can use.",
+        summary="Turns images into words people can use.",
         description=_description(settings),
         routes=app.routes,
         tags=[

@@ -139,7 +139,7 @@ class _Job:
         self._root = root
         self._open_image = open_image
         self._stop = threading.Event()
-        self._decoding = threading.BoundedSemaphore(2)  # whole pictures in memory
+        self._decoding = threading.BoundedSemaphore(2)  # whole images in memory
 
     def due(self, image: StoredImage) -> bool:
         """Whether an image must be fetched or read (again)."""
@@ -339,7 +339,7 @@ def _data(source: str, max_bytes: int) -> bytes:
         except ValueError as error:
             raise FetchError(shown, "data", f"its base64 is damaged ({error})") from error
     if not sniff(content).startswith("image/"):
-        raise FetchError(shown, "not-an-image", "holds no picture")
+        raise FetchError(shown, "not-an-image", "holds no image")
     return content
 
 

@@ -53,7 +53,7 @@ class EncoderOptions:
         features: "grid", a vector for each cell; "pooled", one for the image; "regions", those of
             a detector's boxes; or "box", the cells of a described box and a vector for its image.
         cut: how many of a Lite backbone's seven stages are frozen if `input` is "features".
-        views: how many views of each picture are cached: plain, mirrored, then random crops; 1 of
+        views: how many views of each image are cached: plain, mirrored, then random crops; 1 of
             regions.
         weights: a file with the weights of a timm model or detector; "" takes the published ones.
         side_px: side of the square a timm model takes, or shorter side of the image a detector
@@ -124,7 +124,7 @@ class Backbone(nn.Module):
 class Encoder(nn.Module):
     """A timm backbone: pixels (B,3,S,S) -> region features (B,N,D), or one pooled vector, N = 1.
 
-    The input is the output of `transform`, the whole picture squashed to a square. It is
+    The input is the output of `transform`, the whole image squashed to a square. It is
     normalised to the mean and deviation that the backbone was trained with, so a bundle needs no
     other preprocessing. Class and register tokens of transformers are dropped from region features.
     Pooled features are the input of the backbone's own classifier: VGG16's 4,096 units, the mean
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
 
     Attributes:
         name: the backbone's.
-        transform: the preprocessing from a picture to pixels.
+        transform: the preprocessing from an image to pixels.
         grid: rows and columns of regions; (1, 1) if pooled.
         width: D.
         checksum: SHA-256 of the weights as they were loaded.
@@ -218,7 +218,7 @@ def load_encoder(
         side_px: the side of the square it sees; by default what it was trained with.
 
     Raises:
-        RecipeError: timm has no such backbone, or it cannot see pictures of that side.
+        RecipeError: timm has no such backbone, or it cannot see images of that side.
         WeightsError: there are no weights to be had, or they do not fit.
         MissingExtraError: the package with the weights is not installed.
     """

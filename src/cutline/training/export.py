@@ -274,7 +274,7 @@ def _pixels(
         with contextlib.suppress(ImageError):
             found.append(transform(load_image(example.image)))
     if not found:
-        raise DataError(f"got {len(examples)} pictures of which none can be read; expected some")
+        raise DataError(f"got {len(examples)} images of which none can be read; expected some")
     return found
 
 
@@ -425,7 +425,7 @@ def export(
         RecipeError: there is no such run or checkpoint, its region features were read from files,
             or it is to compute in int8 and takes no whole images.
         WeightsError: the weights of its detector are missing.
-        DataError: the dev split is not there, or none of its pictures can be read.
+        DataError: the dev split is not there, or none of its images can be read.
         BundleError: the classifier of image kinds does not fit.
     """
     refuse_taken(output)

@@ -267,12 +267,12 @@ def _usable(examples: Sequence[Example], bad: set[int], split: str, loud: bool) 
     kept = [i for i in range(len(examples)) if i not in bad]
     if not kept:
         raise DataError(
-            f"got {len(examples)} pictures of {split} of which none can be read; expected some; "
+            f"got {len(examples)} images of {split} of which none can be read; expected some; "
             "`cutline data check` lists the reasons"
         )
     if bad and loud:
         print(
-            f"left out {len(bad)} of {len(examples)} pictures of {split} that cannot be read; "
+            f"left out {len(bad)} of {len(examples)} images of {split} that cannot be read; "
             "`cutline data check` lists them",
             file=sys.stderr,
         )

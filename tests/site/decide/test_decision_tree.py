@@ -134,7 +134,7 @@ def test_pixels_decide_where_the_page_does_not() -> None:
     opened = {"link": "https://a.net/full/window.png"}
     thumbnail = decide(occurrence(**opened), Pixels(300, 200, chart_like=0.5))
     assert thumbnail.rule == "drawing"
-    assert "the link opens a picture, window.png" in thumbnail.evidence
+    assert "the link opens an image, window.png" in thumbnail.evidence
     assert decide(occurrence(**opened), Pixels(20, 20, flat=True)).alt is None
     assert (
         decide(occurrence(), Pixels(300, 200, text_like=0.4, chart_like=0.4)).rule == "informative"

@@ -135,7 +135,7 @@ def test_pictures_that_are_not_in_the_document_wait_for_a_person(tmp_path: Path)
     assert two.draft is not None
     assert (one.occurrence.kind, one.draft.decision.purpose) == (Kind.CHART, Purpose.COMPLEX)
     assert two.draft.decision.purpose is Purpose.UNKNOWN
-    assert two.draft.decision.evidence == "a linked picture, which is not fetched"
+    assert two.draft.decision.evidence == "a linked image, which is not fetched"
     assert one.draft.alt is two.draft.alt is None
 
 

@@ -65,7 +65,7 @@ async function list(keep) {
   const extra = Object.keys(asked()).filter((name) => !["show", "search"].includes(name)).length;
   $("filtered").textContent = String(extra);
   $("filtered").hidden = !extra;
-  $("count").textContent = ids.length ? several(ids.length, "picture") : "No pictures";
+  $("count").textContent = ids.length ? several(ids.length, "image") : "No images";
   countSure();
   const at = ids.indexOf(keep);
   await show(at < 0 ? 0 : at, "stay");
@@ -179,13 +179,13 @@ async function bulk(verdict, ids, more) {
   progress();
   await trying(() => list(here()));
   const left = result.left ? `; ${number(result.left)} not changed` : "";
-  say(`${several(result.done, "picture")} ${STATES[verdict][0]}${left}. You can undo all of it.`);
+  say(`${several(result.done, "image")} ${STATES[verdict][0]}${left}. You can undo all of it.`);
 }
 
 async function bulkSelected(verdict) {
   const many = selected.size > 20;
   const what = { approved: "Approve the suggestions for", decorative: "Make decorative:", skipped: "Skip" };
-  if (many && !(await ask(`${what[verdict]} ${number(selected.size)} pictures?`, "You can undo this."))) {
+  if (many && !(await ask(`${what[verdict]} ${number(selected.size)} images?`, "You can undo this."))) {
     return;
   }
   await bulk(verdict, [...selected]);
@@ -205,7 +205,7 @@ function countSure() {
   $("sure").hidden = !state.sure.some((each) => each !== null);
 }
 
-// One picture
+// One image
 
 async function show(at, focus) {
   state.at = state.ids.length ? Math.max(0, Math.min(at, state.ids.length - 1)) : -1;
@@ -521,7 +521,7 @@ async function undo() {
     }
   }
   await trying(() => show(state.ids.indexOf(first), "next"));
-  say(result.ids.length > 1 ? `Undone: ${several(result.ids.length, "picture")}.` : `Undone: ${state.use?.name}.`);
+  say(result.ids.length > 1 ? `Undone: ${several(result.ids.length, "image")}.` : `Undone: ${state.use?.name}.`);
 }
 
 /** Same text wherever this image waits for the same purpose: logos, icons, buttons. */

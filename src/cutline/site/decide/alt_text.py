@@ -275,7 +275,7 @@ def _notes(
     if decision.purpose is Purpose.TEXT:
         yield "an image of text: the alt is that text (WCAG 1.4.5 would rather have real text)"
     if decision.purpose is Purpose.FUNCTIONAL and alt is None:
-        yield "say where it leads or what it does, not what the picture shows"
+        yield "say where it leads or what it does, not what the image shows"
     whole = " ".join((decision.alt or "").split())
     if alt and len(alt) < len(whole.rstrip(".,;:")):
         yield f'shortened from "{whole}"'

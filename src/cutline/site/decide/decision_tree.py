@@ -112,7 +112,7 @@ def with_text(decision: Decision, text: str) -> Decision:
     text = " ".join(text.split())
     if decision.purpose is not Purpose.TEXT or not text:
         return decision
-    return replace(decision, evidence=f'the picture reads "{_shorten(text)}"', alt=text)
+    return replace(decision, evidence=f'the image reads "{_shorten(text)}"', alt=text)
 
 
 # The page already has a decision.
@@ -212,7 +212,7 @@ def _link_without_text(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer |
     if not occurrence.link or occurrence.button:
         return None
     if occurrence.kind is not Kind.AREA and is_picture(occurrence.link):
-        opens = f"the link opens a picture, {tail(occurrence.link)}"
+        opens = f"the link opens an image, {tail(occurrence.link)}"
         for rule in RULES:
             if rule.name in _ON_CONTENT and (found := rule.ask(occurrence, pixels)) is not None:
                 return found._replace(evidence=f"{opens}: {found.evidence}", rule=rule.name)
@@ -401,14 +401,14 @@ def _title(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
 def _nothing(occurrence: ImageOccurrence, pixels: Pixels) -> _Answer | None:
     """It has no image file."""
     if occurrence.kind is Kind.ROLE_IMG and not occurrence.url:
-        return _Answer(Purpose.UNKNOWN, "role=img on an element that names no picture")
+        return _Answer(Purpose.UNKNOWN, "role=img on an element that names no image")
     if occurrence.kind is Kind.OBJECT and not is_picture(occurrence.url):
-        return _Answer(Purpose.UNKNOWN, "an object that may be no picture")
+        return _Answer(Purpose.UNKNOWN, "an object that may be no image")
     if occurrence.kind is Kind.PICTURE and not occurrence.url:
-        what = "a linked picture, which is not fetched" if occurrence.source else "no image file"
+        what = "a linked image, which is not fetched" if occurrence.source else "no image file"
         return _Answer(Purpose.UNKNOWN, what)
     if not occurrence.url and not occurrence.source and not pixels.width_px:
-        return _Answer(Purpose.UNKNOWN, "it names no picture")
+        return _Answer(Purpose.UNKNOWN, "it names no image")
     return None
 
 

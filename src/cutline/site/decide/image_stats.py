@@ -71,7 +71,7 @@ def _is_drawn(rgb: NDArray[np.int16]) -> bool:
 
 
 def _text_and_lines(gray: NDArray[np.int16]) -> tuple[float, float]:
-    """How much a grey picture (H, W), 0..255, looks like text, and like a chart's axes."""
+    """How much a grey image (H, W), 0..255, looks like text, and like a chart's axes."""
     ground = np.argmax(np.bincount(gray.ravel()))
     ink = np.abs(gray - ground) > 40
     plain = float((np.abs(gray - ground) <= 6).mean())
@@ -164,5 +164,5 @@ def _reader() -> Any:
     try:
         from rapidocr import RapidOCR
     except ImportError:
-        raise MissingExtraError("Reading text in pictures", "ocr") from None
+        raise MissingExtraError("Reading text in images", "ocr") from None
     return RapidOCR(params={"Global.log_level": "critical"})

@@ -184,7 +184,7 @@ def _without_alt(occurrence: ImageOccurrence) -> Iterator[Finding]:
     elif occurrence.kind is Kind.SVG and occurrence.source:
         yield _finding(
             "svg-image",
-            "an SVG that shows a picture and has no name; give it role=img and an aria-label",
+            "an SVG that shows an image and has no name; give it role=img and an aria-label",
         )
     elif occurrence.kind is Kind.OBJECT:
         yield _finding(
@@ -206,7 +206,7 @@ def _worded(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
     if lists_keywords(alt):
         yield _finding(
             "keyword-stuffing",
-            "it lists keywords; write one sentence for somebody who does not see the picture",
+            "it lists keywords; write one sentence for somebody who does not see the image",
         )
     if len(alt.strip()) > MAX_CHARS:
         yield _finding(
@@ -227,7 +227,7 @@ def _no_words(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
     if template and split(occurrence.page).scheme not in ("http", "https"):
         return  # a template expression, replaced when the page is served
     if template or is_placeholder(alt, url):
-        yield _finding("placeholder", f'"{shown}" is a placeholder; say what the picture shows')
+        yield _finding("placeholder", f'"{shown}" is a placeholder; say what the image shows')
     elif is_generated(alt):
         yield _finding(
             "generated", "a program wrote this alt and nobody has checked it; check or replace it"
@@ -236,7 +236,7 @@ def _no_words(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
         seems = "is" if severity is Severity.ERROR else "looks like"
         yield _finding(
             "filename",
-            f'"{shown}" {seems} the name of a file; say what the picture shows',
+            f'"{shown}" {seems} the name of a file; say what the image shows',
             severity,
         )
     elif plain in _DECORATION or (plain in _MAYBE_DECORATION and _is_small(occurrence)):
@@ -246,7 +246,7 @@ def _no_words(alt: str, occurrence: ImageOccurrence) -> Iterator[Finding]:
             Severity.ERROR if plain in _DECORATION else Severity.WARNING,
         )
     elif is_vague(alt) and not (functional and plain in _ACTIONS):
-        yield _finding("vague", f'"{shown}" could be any picture; say what is in this one')
+        yield _finding("vague", f'"{shown}" could be any image; say what is in this one')
     elif functional and icon_shown(alt, occurrence.link, occurrence.page):
         yield _finding(
             "icon-not-action",
@@ -314,7 +314,7 @@ def _repeated(occurrences: Sequence[ImageOccurrence]) -> Iterator[Finding]:
             for occurrence in same:
                 yield _finding(
                     "repeated",
-                    f"{len(pictures)} different pictures of this page have this alt",
+                    f"{len(pictures)} different images of this page have this alt",
                     occurrence=occurrence,
                 )
 

@@ -38,7 +38,7 @@ LINT_RULES = {
         LintRule(
             "document-alt",
             _ERROR,
-            "A picture or chart in a document has no alt text.",
+            "An image or chart in a document has no alt text.",
             "WCAG 1.1.1, F65",
         ),
         LintRule(

@@ -206,7 +206,7 @@ class Report:
     cards: list[Card] = field(default_factory=list)
 
     def to_json(self) -> str:
-        """The report for machines, without its pictures.
+        """The report for machines, without its images.
 
         Keys: `version` (of this form, 1), `made_at`, `site`, `model`; `counts` as `Counts`;
         `left_out`; `coverage` with `before`, `after`, `possible`, each as `Coverage` with its

@@ -48,7 +48,7 @@ class SentenceDecoder(Decoder):
 
 
 class ShowAndTell(SentenceDecoder):
-    """Show and Tell (Vinyals et al., 2015): the picture is the first word (eqs. 10 to 12)."""
+    """Show and Tell (Vinyals et al., 2015): the image is the first word (eqs. 10 to 12)."""
 
     def __init__(self, vocabulary: int, features: int, options: DecoderOptions) -> None:
         super().__init__(vocabulary, features, options)
@@ -67,7 +67,7 @@ class ShowAndTell(SentenceDecoder):
 class PlainMerge(SentenceDecoder):
     """The merge architecture (Tanti, Gatt and Camilleri, 2018, figure 1b).
 
-    The LSTM never sees the picture: its state and the picture's vector stand side by side in
+    The LSTM never sees the image: its state and the image's vector stand side by side in
     front of the output layer.
     """
 
@@ -85,10 +85,10 @@ class PlainMerge(SentenceDecoder):
 
 
 class Merge(SentenceDecoder):
-    """The merge model of many notebooks: the picture is both read first and added last.
+    """The merge model of many notebooks: the image is both read first and added last.
 
     Its vector goes before the words in the LSTM's sequence and is added to the LSTM's output; a
-    dense layer of half the width follows, then the words. So picture, words and states have one
+    dense layer of half the width follows, then the words. So image, words and states have one
     width.
     """
 
@@ -96,7 +96,7 @@ class Merge(SentenceDecoder):
         if options.width != options.embedding:
             raise RecipeError(
                 f"got width {options.width} and embedding {options.embedding}; expected them "
-                "equal: merge adds the picture's vector, which stands among the words, to the "
+                "equal: merge adds the image's vector, which stands among the words, to the "
                 "LSTM's states"
             )
         super().__init__(vocabulary, features, options)
@@ -120,7 +120,7 @@ class Merge(SentenceDecoder):
 
 
 def beside(picture: Tensor, read: Tensor) -> Tensor:
-    """picture (B,H) -> the shape of read, (B,K,H) or (B,K,T,H)."""
+    """image (B,H) -> the shape of read, (B,K,H) or (B,K,T,H)."""
     return picture.view(picture.shape[0], *[1] * (read.dim() - 2), -1).expand_as(read)
 
 
