@@ -345,7 +345,7 @@ class FieldPage(PageBase, ABC):
 
 
 class DestinationBase(ABC):
-    """Defaults for a `Destination` of `FieldPage`s, which are found by their URLs or names.
+    """Defaults for a `Destination` of `FieldPage` objects, which are found by their URLs or names.
 
     Attributes:
         kind, address: see `Destination`.
