@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cutline.cli import app
-from cutline.errors import DataError
+from cutline.errors import OptionError
 from cutline.site import Baseline, changed_files, lint_files
 
 PAGE = """<!doctype html><html lang="en"><body>
@@ -47,7 +47,7 @@ def test_files_and_folders_are_checked_without_a_store(repository: Path) -> None
     assert run("docs/good.html") == (0, "")
     (repository / "notes.txt").write_text("no page")
     assert run("notes.txt") == (0, "")
-    with pytest.raises(DataError, match="expected an existing file"):
+    with pytest.raises(OptionError, match="expected an existing file"):
         list(lint_files(["gone.html"]))
 
 
@@ -63,7 +63,7 @@ def test_a_baseline_hides_known_findings_and_no_new_ones(repository: Path) -> No
     page.write_text(PAGE.replace("</body>", '<img src="a.jpg"></body>'))
     assert run("docs", "--baseline", "lint.json")[1].count("a.jpg") == 1
     (repository / "lint.json").write_text("[]")
-    with pytest.raises(DataError, match="not a baseline"):
+    with pytest.raises(OptionError, match="not a baseline"):
         Baseline.read(repository / "lint.json")
 
 
@@ -76,8 +76,30 @@ def test_only_changed_and_new_files_are_checked(repository: Path) -> None:
     assert "docs/good.html:2" in out
     assert "docs/neu.html:2" in out
     assert "old page" not in out
-    with pytest.raises(DataError, match="git: "):
+    with pytest.raises(OptionError, match="git: "):
         changed_files("no-such-revision")
+    assert run("docs", "--changed-since", "no-such-revision")[0] == 2
+    assert run("docs", "--changed-since", "--output=written.txt")[0] == 2
+    assert not (repository / "written.txt").exists()
+    assert run("gone", "--changed-since", "HEAD")[0] == 2
+    assert run("docs", "--baseline", "gone.json")[0] == 2
+
+
+def test_the_repository_is_that_of_the_files(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git("config", "diff.relative", "true")
+    git("mv", "docs/old page.html", "docs/new page.html")
+    (repository / "docs" / "sub").mkdir()
+    (repository / "docs" / "sub" / "neu.html").write_text(PAGE.replace("a.jpg", "new.jpg"))
+    monkeypatch.chdir(repository / "docs" / "sub")
+    assert run("neu.html", "--changed-since", "HEAD")[0] == 1
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    _, out = run(str(repository / "docs"), "--changed-since", "HEAD")
+    found = {line.partition(":")[0] for line in out.splitlines() if line.startswith("/")}
+    assert {Path(each).name for each in found} == {"new page.html", "neu.html"}
+    with pytest.raises(OptionError, match="not a git repository"):
+        changed_files("HEAD")
 
 
 def test_sarif_is_valid_and_names_places(repository: Path) -> None:

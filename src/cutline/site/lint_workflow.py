@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cutline.atomic import write_whole
-from cutline.errors import DataError
+from cutline.errors import OptionError
 from cutline.site.decide.lint import lint as lint_page
 from cutline.site.model import Finding, Severity
 from cutline.site.pages.formats import document_suffixes
@@ -55,14 +55,17 @@ def lint_files(
         A location and a finding.
 
     Raises:
-        DataError: a path does not exist, or git does not know the revision.
+        OptionError: a path does not exist, or git does not know the revision.
     """
-    changed = None if not changed_since else changed_files(changed_since)
+    changed: dict[Path, set[Path]] = {}  # by folder
     for path in map(Path, paths):
         if not path.exists():
-            raise DataError(f"got {path}; expected an existing file or folder")
+            raise OptionError(f"got {path}; expected an existing file or folder")
+        folder = (path if path.is_dir() else path.parent).resolve()
+        if changed_since and folder not in changed:
+            changed[folder] = changed_files(changed_since, folder)
         for file, top in _files(path, root):
-            if changed is None or file in changed:
+            if not changed_since or file in changed[folder]:
                 yield from _lint_file(file, top)
 
 
@@ -80,16 +83,21 @@ def lint_file(root: Path, page: str) -> Iterator[tuple[str, Finding]]:
         yield str(replace(location, file=page)), finding
 
 
-def changed_files(revision: str) -> set[Path]:
-    """The files, absolute, that differ from a git revision or are untracked.
+def changed_files(revision: str, folder: Path | str = ".") -> set[Path]:
+    """The files of a repository, absolute, that differ from a git revision or are untracked.
+
+    Args:
+        revision: such as `origin/main`.
+        folder: a folder in the repository.
 
     Raises:
-        DataError: this is no git repository, or git does not know the revision.
+        OptionError: it is in no git repository, or git does not know the revision.
     """
-    top = Path(_git("rev-parse", "--show-toplevel").strip())
-    names = _git("diff", "--name-only", "-z", "--diff-filter=d", revision, "--")
-    untracked = _git("ls-files", "--others", "--exclude-standard", "-z", "--full-name", f"{top}")
-    return {(top / name).resolve() for name in (names + untracked).split("\0") if name}
+    top = _git(folder, "rev-parse", "--show-toplevel").removesuffix("\n")
+    options = ("--name-only", "-z", "--no-relative", "--diff-filter=d", "--end-of-options")
+    names = _git(top, "diff", *options, revision, "--")
+    names += _git(top, "ls-files", "--others", "--exclude-standard", "-z")
+    return {Path(top, name).resolve() for name in names.split("\0") if name}
 
 
 class Baseline:
@@ -110,13 +118,13 @@ class Baseline:
         """Read a baseline file.
 
         Raises:
-            DataError: it is missing or not a baseline.
+            OptionError: it is missing or not a baseline.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             known = {str(key): int(number) for key, number in content["findings"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: not a baseline of cutline site lint ({error})") from error
+            raise OptionError(f"{path}: not a baseline of cutline site lint ({error})") from error
         return cls(known)
 
     @staticmethod
@@ -177,14 +185,19 @@ def _lint_file(file: Path, top: Path) -> Iterator[tuple[Location, Finding]]:
         yield Location(name.as_posix(), line, place), finding
 
 
-def _git(*arguments: str) -> str:
+def _git(folder: Path | str, *arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True, timeout=60
+            ["git", "-C", folder, *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            check=True,
+            timeout=60,
         )
     except FileNotFoundError as error:
-        raise DataError("got no git; expected it on the path for --changed-since") from error
+        raise OptionError("got no git; expected it on the path for --changed-since") from error
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         lines = str(getattr(error, "stderr", "") or error).strip().splitlines()
-        raise DataError(f"git: {lines[-1] if lines else 'failed'}") from error
+        raise OptionError(f"git: {lines[-1] if lines else 'failed'}") from error
     return done.stdout
