@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,19 @@ def test_a_baseline_hides_known_findings_and_no_new_ones(repository: Path) -> No
     (repository / "lint.json").write_text("[]")
     with pytest.raises(OptionError, match="not a baseline"):
         Baseline.read(repository / "lint.json")
+
+
+def test_a_baseline_knows_findings_by_their_alt_and_not_by_their_message(repository: Path) -> None:
+    found = list(lint_files(["docs"]))
+    Baseline.write(Path("lint.json"), found)
+    known = Baseline.read(Path("lint.json"))
+    reworded = [(place, replace(finding, message="other words")) for place, finding in found]
+    assert not list(known.new(reworded))
+    page = repository / "docs" / "old page.html"
+    page.write_text(PAGE.replace('alt="b.jpg"', 'alt="c.jpg"'))
+    [(_, finding)] = Baseline.read(Path("lint.json")).new(lint_files(["docs"]))
+    assert finding.occurrence is not None
+    assert finding.occurrence.alt == "c.jpg"
 
 
 def test_only_changed_and_new_files_are_checked(repository: Path) -> None:

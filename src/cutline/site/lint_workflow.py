@@ -103,8 +103,8 @@ def changed_files(revision: str, folder: Path | str = ".") -> set[Path]:
 class Baseline:
     """Known findings, which do not fail a run: a JSON file to commit.
 
-    A finding is recognised by its file, rule, source and message, not by its line, so that edits
-    elsewhere in the file do not matter.
+    A finding is recognised by its file, rule, source and alt, not by its line or message, so that
+    edits elsewhere in the file and other words in a later version do not matter.
 
     Args:
         known: how often each finding is known.
@@ -154,7 +154,8 @@ class Baseline:
 def _fingerprint(location: Location, finding: Finding) -> str:
     occurrence = finding.occurrence
     source = (occurrence.source or occurrence.markup) if occurrence else ""
-    parts = (location.file, finding.rule, source, finding.message)
+    alt = (occurrence.alt or "") if occurrence else ""
+    parts = (location.file, finding.rule, source, alt)
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:24]
 
 
