@@ -610,6 +610,18 @@ def webp_with_length(extra: int) -> bytes:
     return data[:4] + struct.pack("<I", len(data) - 8 + extra) + data[8:]
 
 
+def png_with_pixel_checksum(checksum: bytes) -> bytes:
+    rows = b"".join(b"\0" + scene().tobytes()[at : at + 288] for at in range(0, 288 * 64, 288))
+    pixels = zlib.compress(rows)[:-4] + checksum
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 96, 64, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
+
+
+def bmp_with_colours(count: int, image: Image.Image) -> bytes:
+    data = encode(image, "BMP")
+    return data[:46] + struct.pack("<I", count) + data[50:]
+
+
 TEXT_BOMB = zlib.compress(b"x" * 2_000_000)
 DAMAGED_METADATA = {
     "png zTXt bomb": png_with(png_chunk(b"zTXt", b"Comment\0\0" + TEXT_BOMB)),
@@ -626,6 +638,7 @@ DAMAGED_METADATA = {
     "png short sRGB": png_with(png_chunk(b"sRGB", b"")),
     "png unknown chunk with a wrong checksum": png_with(png_chunk(b"juNk", b"words", 7)),
     "png damaged eXIf": png_with(png_chunk(b"eXIf", b"MM\0*\0\0\0\x08\xff\xff\1\x12")),
+    "png wrong checksum of the pixels": png_with_pixel_checksum(b"\1\2\3\4"),
     "png without IEND": encode(scene(), "PNG")[:-12],
     "jpeg short JFIF": jpeg_with(b"\xff\xe0\0\x07JFIF\0"),
     "jpeg short Adobe": jpeg_with(b"\xff\xee\0\x08Adobe\0"),
@@ -635,6 +648,10 @@ DAMAGED_METADATA = {
     "jpeg without its end": jpeg_with()[:-2],
     "jpeg without half of its end": jpeg_with()[:-1],
     "progressive jpeg without its end": jpeg_with(progressive=True)[:-2],
+    "bmp with too many colours": bmp_with_colours(1 << 28, scene()),
+    "bmp with a palette that is too large": bmp_with_colours(
+        300, scene().quantize(256, method=Image.Quantize.FASTOCTREE)
+    ),
     "webp length too long": webp_with_length(4096),
     "webp length much too long": webp_with_length(1 << 30),
 }

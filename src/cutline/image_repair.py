@@ -42,13 +42,15 @@ class Repaired:
 
 
 def repair(kind: str, content: bytes) -> Repaired | None:
-    """Drop the metadata of a JPEG, PNG or WebP file; None if it has no such structure.
+    """Drop or correct the metadata of an image file; None if there is nothing to repair.
 
     Args:
         kind: the format's name as `media_type` gives it.
         content: the whole file.
     """
-    repairs = {"JPEG": _repair_jpeg, "PNG": _repair_png, "WebP": _repair_webp}
+    repairs = {
+        "JPEG": _repair_jpeg, "PNG": _repair_png, "WebP": _repair_webp, "BMP": _repair_bmp
+    }  # fmt: skip
     try:
         return repairs[kind](content)
     except (LookupError, struct.error):
@@ -177,6 +179,8 @@ def _repair_png(content: bytes) -> Repaired:
     stream, missing = b"".join(pixels), 0.0
     if not ended and (filled := _filled_png_rows(header, stream)):
         stream, missing = filled
+    elif ended:
+        stream = _with_checksum(stream)
     kept += [_png_chunk(b"IDAT", stream), _png_chunk(b"IEND", b"")]
     return Repaired(b"".join(kept), exif, cut_short=not ended, missing=missing)
 
@@ -205,6 +209,23 @@ def _filled_png_rows(header: bytes, stream: bytes) -> tuple[bytes, float] | None
     return zlib.compress(rows, 1), 1 - complete / height
 
 
+def _with_checksum(stream: bytes) -> bytes:
+    """The compressed pixels of a PNG with the checksum that fits them (RFC 1950)."""
+    inflate, waiting = zlib.decompressobj(-zlib.MAX_WBITS), stream[2:]
+    checksum, total = zlib.adler32(b""), 0
+    while not inflate.eof:
+        try:
+            pixels = inflate.decompress(waiting, 1 << 20)
+        except zlib.error:
+            return stream
+        checksum, total = zlib.adler32(pixels, checksum), total + len(pixels)
+        waiting = inflate.unconsumed_tail
+        if not inflate.eof and (not pixels or total > _MAX_PIXEL_BYTES):
+            return stream
+    end = len(stream) - len(inflate.unused_data)
+    return stream[:end] + struct.pack(">I", checksum)
+
+
 def _png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -226,3 +247,15 @@ def _repair_webp(content: bytes) -> Repaired:
         at += 8 + length + length % 2
     body = b"WEBP" + b"".join(chunks)
     return Repaired(b"RIFF" + len(body).to_bytes(4, "little") + body, exif, cut_short)
+
+
+def _repair_bmp(content: bytes) -> Repaired | None:
+    """Correct a number of colours that is larger than a palette can be."""
+    size, bits, colours = (
+        *struct.unpack_from("<I", content, 14),
+        *struct.unpack_from("<H", content, 28),
+        *struct.unpack_from("<I", content, 46),
+    )
+    if size < 40 or colours <= (1 << bits if bits <= 8 else 256):
+        return None
+    return Repaired(content[:46] + bytes(4) + content[50:])

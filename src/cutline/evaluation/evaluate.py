@@ -206,7 +206,7 @@ def evaluate(
         raise OptionError(f"got limit {limit}; expected at least 1, or None for all")
     examples = examples[:limit]
     if not examples:
-        raise DataError("got no examples; expected at least one")
+        raise DataError("got no images, as in an empty split; expected one: name another split")
 
     timed = list(_captioned(captioner, examples, partial, on_progress))
     captions = [caption for caption, _ in timed]
