@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from cutline.chat.answer_text import to_sentence, whole_sentences, without_reasoning
+from cutline.chat.answer_text import (
+    repeated_phrase,
+    to_sentence,
+    whole_sentences,
+    without_reasoning,
+)
 from cutline.chat.language import detect, mismatch
 from cutline.chat.refusals import refusal_in
 
@@ -264,3 +269,79 @@ def test_prompts_and_counts_are_removed(answer: str) -> None:
 )
 def test_models_that_see_no_image_say_so_in_other_scripts(answer: str) -> None:
     assert refusal_in(answer) == "blind"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f'{{"alt": "{DOG}",}}',
+        f"{{'alt_text': '{DOG}'}}",
+        f'{{"alt": "{DOG}',
+        f'{{"altText": "{DOG}" // the text\n}}',
+        f'Here is the JSON: {{"alt": "{DOG}"}}',
+        f'{{"image": {{"alt": "{DOG}"}}}}',
+        f'"{{\\"alt\\": \\"{DOG}\\"}}"',
+        f'{{"leyenda": "{DOG}"}}',
+        f'\\"{DOG}\\"',
+        f"&lt;think&gt;x&lt;/think&gt;{DOG}",
+        f'<tool_call>{{"name": "look"}}</tool_call>{DOG}',
+        f"User: Describe this.\nAssistant: {DOG}",
+        f"Title: Dog\nDescription: {DOG}",
+        f"Альтернативный текст: {DOG}",
+        f"대체 텍스트: {DOG}",
+    ],
+)
+def test_the_sentence_in_broken_and_wrapped_answers(answer: str) -> None:
+    assert to_sentence(answer) == DOG
+
+
+@pytest.mark.parametrize(
+    "answer", ["{{alt}}", "[Insert the alt text here]", '{"a": 1}', "<tool_call>{}</tool_call>"]
+)
+def test_templates_and_calls_are_no_sentence(answer: str) -> None:
+    assert to_sentence(answer) == ""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Oops! I can't do that.",
+        "Thanks for sharing, but I can't describe this image.",
+        "I appreciate your question, but I'm not able to describe people.",
+        "I must respectfully decline to describe this.",
+        "Dabei kann ich leider nicht helfen.",
+        "Jag kan tyvärr inte hjälpa till med det.",
+        "Jeg kan desværre ikke hjælpe med det.",
+        "Îmi pare rău, nu pot ajuta.",
+        "Xin lỗi, tôi không thể giúp.",
+        "Вибачте, я не можу допомогти.",
+        "Λυπάμαι, δεν μπορώ να βοηθήσω.",
+        "ขออภัย ฉันไม่สามารถช่วยได้",
+        "عذرًا، لا يمكنني المساعدة في ذلك.",
+        "מצטער, אני לא יכול לעזור.",
+        "क्षमा करें, मैं इसमें मदद नहीं कर सकता।",
+        "无法识别图片内容。",
+    ],
+)
+def test_refusals_in_more_languages_and_after_thanks(answer: str) -> None:
+    assert refusal_in(answer) == "refusal"
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "Hello Kitty waves from a poster.",
+        "Thank you cards lie on a table.",
+        "An error message on a screen: disk full",
+        'A shirt says "I can\'t adult today"',
+    ],
+)
+def test_captions_with_words_of_refusals_stay(caption: str) -> None:
+    assert refusal_in(caption) == ""
+
+
+def test_a_model_in_a_loop_is_noticed() -> None:
+    assert repeated_phrase("A dog and " + "a small dog, " * 9) == "a small dog,"
+    assert (
+        repeated_phrase("Ha ha ha ha, laughs a man. A man laughs. A dog barks. A cat runs.") == ""
+    )

@@ -179,11 +179,53 @@ ANSWERS: dict[str, tuple[Reply, str]] = {
     "several-choices": (Reply(body={"choices": chat(DOG).body["choices"] * 3}), DOG),
     "reasoning-and-box": (chat(f"<think>x</think><|begin_of_box|>{DOG}<|end_of_box|>"), DOG),
     "null-finish": (chat(DOG, None), DOG),
+    "delta": (Reply(body={"choices": [{"delta": {"content": DOG}}]}), DOG),
+    "utf-16": (Reply(raw=json.dumps(chat().body).encode("utf-16")), DOG),
+    "windows-1252": (
+        Reply(raw='{"choices": [{"message": {"content": "A café."}}]}'.encode("cp1252")),
+        "A café.",
+    ),
+    "comments-before": (
+        Reply(raw=b": PROCESSING\n\n: PROCESSING\n\n" + json.dumps(chat().body).encode()),
+        DOG,
+    ),
 }
 
 PROBLEMS: dict[str, tuple[Reply, type[Exception], str]] = {
     "declined-field": (chat(None, refusal="No people."), RefusalError, "declined: No people"),
     "filtered": (chat("", "SAFETY"), RefusalError, "content filter.*safety"),
+    "filtered-natively": (
+        Reply(body={"choices": [{"message": {"content": ""}, "native_finish_reason": "SAFETY"}]}),
+        RefusalError,
+        "content filter.*safety",
+    ),
+    "filtered-by-results": (
+        Reply(
+            body={
+                "choices": [
+                    {
+                        "message": {"content": None},
+                        "native_finish_reason": ["odd"],
+                        "content_filter_results": {"violence": {"filtered": True}},
+                    }
+                ]
+            }
+        ),
+        RefusalError,
+        "content filter.*violence",
+    ),
+    "declined-part": (
+        chat([{"type": "refusal", "refusal": "No people."}]),
+        RefusalError,
+        "declined: No people",
+    ),
+    "tool-call": (chat(None, tool_calls=[{"function": {}}]), ServerError, "call of a tool"),
+    "loop": (chat("A dog " * 400), ServerError, "repeats itself: A dog"),
+    "location-is-no-url": (
+        Reply(307, raw=b"", headers={"Location": "http://[::1"}),
+        ServerAccessError,
+        "redirects",
+    ),
     "filtered-part": (chat("A dog", "content_filter"), RefusalError, "content_filter"),
     "filter-400": (
         Reply(400, {"error": {"message": "filtered", "code": "content_policy_violation"}}),
@@ -719,6 +761,9 @@ def test_no_model_is_named(server: ChatServer) -> None:
     assert cutline.load(server.root).caption(scene()).model.startswith("only-one@")
     server.lists["/v1/models"] = {"data": [{"id": "one"}, {"id": "two"}]}
     with pytest.raises(OptionError, match=r"expected .*#NAME; the server has one, two"):
+        cutline.load(server.root)
+    server.lists["/v1/models"] = {"data": [{"id": "text-embedding-3"}]}
+    with pytest.raises(OptionError, match=r"no model .* accepts images \(text-embedding-3\)"):
         cutline.load(server.root)
 
 

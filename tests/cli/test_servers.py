@@ -206,6 +206,11 @@ def test_doctor_sends_one_picture(server: ChatServer) -> None:
     assert (found["sees"], found["json"], found["several"]) == (True, True, False)
     assert found["refused"] == ["n"]
     assert found["prompt_tokens"] == 300
+    server.lists["/v1/models"] = {"data": [{"id": "seer"}]}  # the only one needs no name
+    done = run("doctor", "--json", "--model", server.root)
+    assert json.loads(done.stdout)["server"]["name"].startswith("seer@")
+    server("talker", chat("A red circle. " + "It is round and red. Very much so. " * 90))
+    assert len(run("doctor", "--model", f"{server.root}#talker").stdout) < 3000
     done = run("doctor", "--model", server("dead", error(401, "no key")))
     assert done.exit_code == 1
     assert "HTTP 401" in done.stderr

@@ -280,6 +280,8 @@ class ChatClient:
             raise ServerAccessError(f"{self._label}: {error}") from error
         except (httpx.HTTPError, OSError) as error:
             words = str(error) or "the connection broke"
+            if "location header" in words:  # httpx reads it although it does not follow it
+                raise ServerAccessError(f"{self._label}: redirects, but: {words}") from error
             reason = redact(f"{type(error).__name__}: {words}", self.server.key)
             unreachable = isinstance(error, httpx.ConnectError)
             raise _NoResponseError(reason, unreachable=unreachable) from error
@@ -290,7 +292,14 @@ class ChatClient:
         Raises:
             ServerAccessError: to another origin, nowhere, or as a GET request.
         """
-        target = url.join(location) if location else None
+        import httpx
+
+        try:
+            target = url.join(location) if location else None
+        except httpx.InvalidURL as error:
+            raise ServerAccessError(
+                f"{self._label}: HTTP {status}: redirects to no URL ({error})", status
+            ) from error
         shown = "" if target is None else f"{target.scheme}://{target.netloc.decode()}{target.path}"
         if target is None:
             raise ServerAccessError(f"{self._label}: HTTP {status} without a location", status)

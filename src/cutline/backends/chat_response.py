@@ -68,7 +68,7 @@ def read_response(body: bytes, content_type: str = "") -> ChatResponse:
         body: the bytes.
         content_type: the header, used in messages alone.
     """
-    text = body.decode("utf-8-sig", "replace").strip()
+    text = _decode(body).strip()
     if not text:
         return ChatResponse(error="got an empty response; expected JSON")
     content = _parse(text)
@@ -80,7 +80,7 @@ def read_response(body: bytes, content_type: str = "") -> ChatResponse:
 
 def error_message(body: bytes) -> str:
     """The message of an error response, in the server's own words, on one line."""
-    text = body.decode("utf-8-sig", "replace").strip()
+    text = _decode(body).strip()
     content = _parse(text)
     if content is _NO_JSON:
         return quote(text)
@@ -89,7 +89,7 @@ def error_message(body: bytes) -> str:
 
 def refused_parameters(body: bytes, sent: Sequence[str]) -> list[str]:
     """Which of the optional parameters that were sent an error response complains about."""
-    text = body.decode("utf-8", "replace")
+    text = _decode(body)
     content = _parse(text)
     named: set[str] = set()
     for each in _walk(content):
@@ -129,6 +129,14 @@ def quote(text: str) -> str:
     return text if len(text) <= _QUOTED_CHARS else f"{text[:_QUOTED_CHARS].rstrip()} …"
 
 
+def _decode(body: bytes) -> str:
+    """Text of a body: UTF-8, -16 or -32 as JSON may be, else Windows-1252."""
+    try:
+        return body.decode(json.detect_encoding(body))
+    except UnicodeDecodeError:
+        return body.decode("cp1252", "replace")
+
+
 _NO_JSON = object()
 
 
@@ -138,7 +146,9 @@ def _parse(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.splitlines() if not line.startswith(":")]
+    if text.startswith(":") and not any(line.startswith("data:") for line in lines):
+        return _parse("\n".join(lines).strip())  # comments of a stream before a plain response
     events = [line[5:].strip() for line in lines if line.startswith("data:")]
     if not events and len(lines) > 1 and lines[0].startswith("{"):
         events = [line for line in lines if line]
@@ -218,16 +228,21 @@ def _choice(choice: Any) -> Choice:
     if not isinstance(choice, dict):
         return Choice(problem="got a choice of another form; expected a message")
     message = choice.get("message")
+    if message is None:
+        message = choice.get("delta")
     if not isinstance(message, dict):
         content: Any = choice.get("text", message)
         message = {}
     else:
         content = message.get("content")
     finish = str(choice.get("finish_reason") or "").lower()
+    declined = message.get("refusal")
     reasoned = any(message.get(name) for name in ("reasoning", "reasoning_content", "thinking"))
     if isinstance(content, list):
+        declined = declined or _refusal_part(content)
         content, reasoned_part, odd = _flat(content)
         reasoned = reasoned or reasoned_part
+        odd = "" if declined else odd
         if odd and not content:
             return Choice(problem=f"got content that is no text ({odd}); expected text")
     if content is not None and not isinstance(content, str):
@@ -236,18 +251,43 @@ def _choice(choice: Any) -> Choice:
             problem=f"got content that is no text ({kind}: {quote(str(content))}); expected text"
         )
     text, reasoning_inside = without_reasoning(content or "")
-    declined = message.get("refusal")
-    refusal = quote(declined) if isinstance(declined, str) and declined.strip() else ""
-    if not refusal and (finish in _FILTERED or choice.get("native_finish_reason") in _FILTERED):
-        refusal = f"the server's content filter stopped the answer ({finish})"
+    refusal = quote(declined if isinstance(declined, str) else _message(declined) or "refused")
+    refusal = refusal if declined and refusal.strip() else ""
+    if not refusal and (reason := _filtered(choice, finish, bool(text.strip()))):
+        refusal = f"the server's content filter stopped the answer ({reason})"
+    problem = ""
+    if finish == "error" and not text:
+        problem = "got finish_reason error; expected an answer"
+    elif message.get("tool_calls") and not text.strip():
+        problem = "got a call of a tool instead of text; expected an answer"
     return Choice(
         text,
         _score(choice.get("logprobs")),
         finish in _CUT,
         reasoned or reasoning_inside,
         refusal,
-        "got finish_reason error; expected an answer" if finish == "error" and not text else "",
+        problem,
     )
+
+
+def _filtered(choice: Mapping[str, Any], finish: str, answered: bool) -> str:
+    """What a content filter says of a choice; "" if it let the choice pass."""
+    for reason in (finish, str(choice.get("native_finish_reason") or "").lower()):
+        if reason in _FILTERED:
+            return reason
+    results = choice.get("content_filter_results")
+    for name, result in results.items() if isinstance(results, dict) and not answered else ():
+        if isinstance(result, dict) and result.get("filtered") is True:
+            return quote(str(name))
+    return ""
+
+
+def _refusal_part(parts: Sequence[Any]) -> str:
+    """The text of a part of the type "refusal"; "" if there is none."""
+    for part in parts:
+        if isinstance(part, dict) and part.get("type") == "refusal":
+            return str(part.get("refusal") or part.get("text") or "refused")
+    return ""
 
 
 def _flat(parts: Sequence[Any]) -> tuple[str, bool, str]:

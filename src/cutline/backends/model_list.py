@@ -11,8 +11,14 @@ from urllib.parse import urlsplit
 
 from cutline.backends.chat_client import MAX_RESPONSE_BYTES
 from cutline.backends.chat_response import error_message
-from cutline.backends.servers import Server, redact
-from cutline.errors import MissingExtraError, ServerAccessError, ServerBusyError, ServerError
+from cutline.backends.servers import Server, parse_model, redact
+from cutline.errors import (
+    MissingExtraError,
+    OptionError,
+    ServerAccessError,
+    ServerBusyError,
+    ServerError,
+)
 
 _LIST_BYTES = 20 * MAX_RESPONSE_BYTES  # OpenRouter's list has some 1 MB
 _TIMEOUT_S = 15.0
@@ -66,6 +72,33 @@ def list_models(server: Server, timeout_s: float = _TIMEOUT_S) -> list[RemoteMod
         for each in listed
     }
     return [RemoteModel(name, vision) for name, vision in sorted(found.items())]
+
+
+def find_model(name: str, *, key: str | None = None) -> tuple[Server, str]:
+    """The server and the model that a name stands for; a server's only model needs no name.
+
+    Args:
+        name: `PROVIDER:NAME` or `URL#NAME`, in which NAME may be missing.
+        key: the bearer token; None reads the environment.
+
+    Raises:
+        MissingExtraError: httpx is not installed.
+        OptionError: the URL or the key cannot be used, or the server has several models or none.
+        ServerError: no model is named and the server cannot be asked for one.
+    """
+    server, model = parse_model(name, key=key)
+    if model:
+        return server, model
+    listed = list_models(server)
+    found = [each.name for each in listed if each.vision is not False]
+    if len(found) != 1:
+        example = f"{name}NAME" if server.provider and "#" not in name else f"{name}#NAME"
+        state = f"the server has {', '.join(found[:10])}"
+        if not found:
+            names = ", ".join(each.name for each in listed[:10])
+            state = f"no model of the server accepts images ({names})"
+        raise OptionError(f"got model {name}; expected {example}; {state}")
+    return server, found[0]
 
 
 def _listed(client: Any, server: Server) -> list[Mapping[str, Any]]:

@@ -22,14 +22,15 @@ from PIL import Image
 from cutline.backends import event_loop
 from cutline.backends.chat_client import ChatClient, ConnectionOptions, entered
 from cutline.backends.chat_response import Choice
+from cutline.backends.model_list import find_model
 from cutline.backends.retry import Usage
-from cutline.backends.servers import Server, parse_model
+from cutline.backends.servers import Server
 from cutline.caption import Alternative, Caption, CaptionOptions, InContext, Picture
 from cutline.chat import ChatAnswer, ChatRequest, Dialogue
-from cutline.chat.answer_text import to_sentence, whole_sentences
+from cutline.chat.answer_text import repeated_phrase, to_sentence, whole_sentences
 from cutline.chat.language import english_name, mismatch
 from cutline.chat.refusals import refusal_in
-from cutline.errors import CutlineError, OptionError, RefusalError, ServerError, ServerStoppedError
+from cutline.errors import CutlineError, RefusalError, ServerError, ServerStoppedError
 from cutline.image import DecodedImage, ImageSource, Limits, decode_image, describe
 from cutline.options import SearchOptions
 from cutline.prompts import Prompt, packaged
@@ -112,9 +113,7 @@ class RemoteCaptioner(RegionCaptioner):
             OptionError: no model is named, or the URL or key cannot be used.
             ServerError: no model is named and the server cannot be asked for one.
         """
-        server, model = parse_model(name, key=key)
-        if not model:
-            model = _only_model(server, name)
+        server, model = find_model(name, key=key)
         return cls(server, model, options, prompt=prompt)
 
     @property
@@ -351,6 +350,8 @@ class RemoteCaptioner(RegionCaptioner):
             text = whole_sentences(text)
         if not text:
             raise ServerError(f"{self.name}: got an empty answer; expected a sentence")
+        if phrase := repeated_phrase(text):
+            raise ServerError(f"{self.name}: the answer repeats itself: {phrase} …")
         return text
 
 
@@ -386,22 +387,6 @@ def _is_usable(choice: Choice) -> bool:
 def _key(text: str) -> str:
     """The same for captions that differ in case and punctuation alone."""
     return "".join(letter for letter in text.casefold() if letter.isalnum()) or text
-
-
-def _only_model(server: Server, name: str) -> str:
-    """The model of a server that serves one.
-
-    Raises:
-        OptionError: it serves several, or none.
-    """
-    from cutline.backends.model_list import list_models
-
-    found = [each for each in list_models(server) if each.vision is not False]
-    if len(found) != 1:
-        names = ", ".join(each.name for each in found[:10]) or "no model"
-        example = f"{name}NAME" if server.provider and "#" not in name else f"{name}#NAME"
-        raise OptionError(f"got model {name}; expected {example}; the server has {names}")
-    return found[0].name
 
 
 def _close(client: ChatClient) -> None:

@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 
 from cutline.backends import event_loop
 from cutline.backends.chat_client import ChatClient, ConnectionOptions
-from cutline.backends.model_list import list_models
-from cutline.backends.servers import parse_model
+from cutline.backends.chat_response import quote
+from cutline.backends.model_list import find_model, list_models
 from cutline.chat import ChatRequest
 from cutline.chat.answer_text import to_sentence, without_reasoning
-from cutline.errors import OptionError, ServerError
+from cutline.errors import ServerError
 
 _QUESTION = (
     "Which colour is the circle in this picture? Answer with a JSON object with one member, "
@@ -73,11 +73,11 @@ def probe(
 
     Raises:
         MissingExtraError: httpx is not installed.
-        OptionError: no model is named, or the URL or key cannot be used.
+        OptionError: the server has several models and none is named, or the URL or key cannot be
+            used.
+        ServerError: no model is named and the server cannot be asked for one.
     """
-    server, model = parse_model(name, key=key)
-    if not model:
-        raise OptionError(f"got model {name}; expected a model's name after the server")
+    server, model = find_model(name, key=key)
     label = f"{model}@{server.label}"
     listed = vision = None
     try:
@@ -103,7 +103,7 @@ def probe(
         listed,
         vision,
         _sees(answer),
-        answer,
+        quote(answer),
         _is_answer(text),
         len(response.choices) > 1,
         math.isfinite(response.choices[0].score),

@@ -44,6 +44,8 @@ _SPECIAL = re.compile(
     r"|global-img|fake_token_around_image|0x[0-9A-F]{2}|unused\d+)>|<start_of_turn>",
     re.IGNORECASE,
 )
+_TOOL_CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL)
+_TURNS = re.compile(r"^\s*(?:user|human)\s*:.*\n\s*assistant\s*:", re.IGNORECASE | re.DOTALL)
 _ROLE = re.compile(r"^\s*(?:assistant|model|ai|bot|gpt)\s*(?::|\n)\s*", re.IGNORECASE)
 _ANSWER_TAG = re.compile(
     r"<(answer|caption|alt|alt[-_]?text|output|response|final|final_answer|result|text"
@@ -76,12 +78,14 @@ _LABEL = re.compile(
     |texte\s+(?:alternatif|alt)|légende|description\s+de\s+l['’]image|réponse
     |texto\s+alternativo|descripción|respuesta|descrição|resposta
     |testo\s+alternativo|descrizione|risposta
-    |替代文本|替代文字|描述|答案|代替テキスト|説明
+    |tekst\s+alternatywny|opis|альтернативный\s+текст|описание|alternativ\s+text|bildbeskrivning
+    |alternatif\s+metin|alternatieve\s+tekst|beschrijving|alternatív\s+szöveg|alternativní\s+text
+    |替代文本|替代文字|描述|答案|代替テキスト|説明|대체\s?텍스트|설명|النص\s+البديل
     )[*_`"']*\s*(?::|：|=|\s[-–—]\s|\n)[*_`]*\s*""",
     re.IGNORECASE | re.VERBOSE,
 )
 _FINAL = re.compile(
-    r"^[\W_]*(?:final\s+|suggested\s+)?(?:answer|alt(?:ernative)?[\s_-]*text|caption|response)"
+    r"^[\W_]*(?:final\s+|suggested\s+)?(?:answer|alt(?:ernative)?[\s_-]*text|caption|description|response)"
     r"[*_`\"']*\s*:[*_`]*\s*",
     re.IGNORECASE,
 )
@@ -103,7 +107,8 @@ _LEAD_IN = re.compile(
     r"^\W*(?:(?:so|well|now|and)[,\s]+)?(?:"
     r"here(?:'s|’s| is| are)|below (?:is|are)|the following|this is|that is|my|based on"
     r"|for this"
-    r"|i (?:would )?(?:suggest|propose|recommend)|i(?:'d|’d) (?:suggest|use|write)"
+    r"|i (?:would )?(?:suggest|propose|recommend|describe)"
+    r"|i(?:'d|’d) (?:suggest|use|write|describe)"
     r"|an? (?:possible|suitable|good|concise|short|appropriate|descriptive)"
     r"|the (?:\w+ )?(?=alt\b|alternative|caption|description|answer)"
     r"|hier (?:ist|sind)|voici|aquí (?:está|tienes)|ecco|aqui está)\b[^:\n]{0,160}?"
@@ -161,7 +166,7 @@ _NOTHING = re.compile(
     r"^\W*(?:n/?a|none|null|nil|undefined|nan|true|false|unknown|no (?:answer|caption"
     r"|description|output)"
     r"|\[?(?:your )?(?:alt[ -]?text|caption|description|image description"
-    r"|insert \w+(?: \w+)?)\]?|todo|tbd"
+    r"|insert(?: \w+){1,5})\]?|todo|tbd"
     r"|empty|error)?\W*$",
     re.IGNORECASE,
 )
@@ -220,7 +225,7 @@ def to_sentence(text: str) -> str:
     """
     text, _ = without_reasoning(text)
     text = _without_tokens(text[:_MOST_CHARS])
-    text = _unwrapped(text)
+    text, _ = without_reasoning(_unwrapped(text))  # tags may have been written as entities
     text = _first_item(text)
     previous = None
     while text != previous:
@@ -233,7 +238,7 @@ def to_sentence(text: str) -> str:
 
 
 def _without_tokens(text: str) -> str:
-    text = _ANSI.sub("", text)
+    text = _TURNS.sub("", _TOOL_CALL.sub("", _ANSI.sub("", text)))
     _, prompted, answer = text.rpartition("[/INST]")
     text = answer if prompted and answer.strip() else text
     text = _ROLE.sub("", _SPECIAL.sub(lambda m: m[0] if _END.fullmatch(m[0]) else "", text))
@@ -259,10 +264,21 @@ def _unwrapped(text: str) -> str:
         text = html.unescape(text)
     if re.search(r"\w", first := _RULE.split(text)[0]):
         text = first
-    stripped = text.strip()
-    if stripped[:1] in "{[" and (inner := _from_json(stripped)) is not None:
-        text = inner
-    return text.strip()
+    text = _escaped(text.strip())
+    if text.startswith(("{", "[", '"{')) and (inner := _from_json(text)) is not None:
+        return inner.strip()
+    if (start := text.find("{")) >= 0 and re.match(r"\{\s*[\"'{}]", text[start:]):
+        parsed = _from_json(text[start : text.rfind("}") + 1])
+        sentence = _from_broken_json(text[start:]) if parsed is None else parsed
+        return (sentence if start == 0 or sentence else text).strip()
+    return text
+
+
+def _escaped(text: str) -> str:
+    """Text without the backslashes of a string within JSON."""
+    if re.search(r'\\["n]', text) and '"' not in text.replace('\\"', ""):
+        text = re.sub(r'\\(["\\])|\\n', lambda found: found[1] or " ", text)
+    return text
 
 
 _JSON_NAMES = (
@@ -279,7 +295,8 @@ def _from_json(text: str) -> str | None:
     if isinstance(content, list) and content:
         content = content[0]
     if isinstance(content, str):
-        return content
+        inner = content.strip()
+        return (_from_json(inner) if inner[:1] == "{" else None) or content
     if isinstance(content, dict):
         keys = {str(key).lower().replace("-", "_").replace(" ", "_"): key for key in content}
         for name in _JSON_NAMES:
@@ -288,7 +305,25 @@ def _from_json(text: str) -> str | None:
                 return value
             if isinstance(value, dict | list) and (inner := _from_json(json.dumps(value))):
                 return inner
+        objects = [value for value in content.values() if isinstance(value, dict | list)]
+        strings = [value for value in content.values() if isinstance(value, str)]
+        if len(objects) == 1 and not strings:
+            return _from_json(json.dumps(objects[0]))
+        return strings[0] if len(strings) == 1 and not objects else ""
     return None
+
+
+_BROKEN_JSON = re.compile(
+    rf"[\"'](?:{'|'.join(_JSON_NAMES)})[\"']\s*:\s*(?:\"((?:[^\"\\]|\\.)*)|'((?:[^'\\]|\\.|'(?=\w))*))",
+    re.IGNORECASE,
+)
+
+
+def _from_broken_json(text: str) -> str:
+    """The alt in JSON that is cut, has comments, single quotes or a comma too many; "" if none."""
+    found = _BROKEN_JSON.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text))
+    found = _BROKEN_JSON.search(text) or found
+    return re.sub(r"\\(.)", r"\1", found[1] or found[2] or "") if found else ""
 
 
 def _first_item(text: str) -> str:
@@ -401,3 +436,12 @@ def whole_sentences(text: str) -> str:
         if not _ABBREVIATION.search(kept):
             return kept.strip()
     return ""
+
+
+_REPEATED = re.compile(r"(?=(\b\w.{0,80}?\W+)\1{7})", re.DOTALL)
+
+
+def repeated_phrase(text: str) -> str:
+    """The words that a text repeats eight times in a row, as models in a loop do; "" if none."""
+    found = _REPEATED.search(text)
+    return found[1].strip() if found else ""
