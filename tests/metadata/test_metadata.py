@@ -384,6 +384,22 @@ def test_avif_is_written_by_exiftool(tmp_path: Path) -> None:
     assert pages(path) == before
 
 
+def test_the_alt_text_of_heif_is_a_box_and_not_any_bytes(tmp_path: Path) -> None:
+    words = b"Ein Schaf\0de\0"
+    box = struct.pack(">I", 12 + len(words)) + b"altt" + bytes(4) + words
+    head = b"\0\0\0\x10ftypmif1" + bytes(4)
+    assert container.heif_alt_text(head + box) == "Ein Schaf"
+    assert container.heif_alt_text(head + b"the word saltten" + box) == "Ein Schaf"
+    assert container.heif_alt_text(head + b"the word saltten, and more words") is None
+    assert container.heif_alt_text(head + box[:-6]) is None
+    path = saved(tmp_path, "a.avif")
+    path.write_bytes(path.read_bytes() + box)
+    assert read_text(path).alt == "Ein Schaf"
+    written = write_text(path, "A sheep")
+    assert (written.target.name, "HEIF's own" in written.note) == ("a.avif.xmp", True)
+    assert read_text(path).alt == "A sheep"
+
+
 def test_avif_without_exiftool_gets_a_sidecar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

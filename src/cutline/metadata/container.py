@@ -15,6 +15,7 @@ _C2PA_BOX_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 _C2PA_TIFF_TAG = 0xCD41
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _PHOTOSHOP, _MPF, _ICC = b"Photoshop 3.0\0", b"MPF\0", b"ICC_PROFILE\0"
+_HEIF_HEAD_BYTES, _LARGEST_ALTT_BYTES = 1 << 20, 1 << 16
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -164,12 +165,16 @@ def mpf_images(data: bytes, found: list[Part]) -> list[bytes]:
 
 def heif_alt_text(data: bytes) -> str | None:
     """The text of HEIF's own `altt` property (ISO/IEC 23008-12, 6.5.20), if there is one."""
-    at = data.find(b"altt", 0, 1 << 20)
-    if at < 4:
-        return None
-    size = int.from_bytes(data[at - 4 : at], "big")
-    text = data[at + 8 : at - 4 + size].split(b"\0")[0].decode("utf-8", "replace").strip()
-    return text or None
+    at = data.find(b"altt", 0, _HEIF_HEAD_BYTES)
+    while at >= 4:
+        size = int.from_bytes(data[at - 4 : at], "big")
+        is_box = 12 < size <= _LARGEST_ALTT_BYTES and not any(data[at + 4 : at + 8])
+        content = data[at + 8 : at - 4 + size]
+        if is_box and len(content) == size - 12:
+            text = content.split(b"\0")[0].decode("utf-8", "replace").strip()
+            return text or None
+        at = data.find(b"altt", at + 1, _HEIF_HEAD_BYTES)
+    return None
 
 
 def _jpeg(data: bytes) -> Iterator[Part]:

@@ -36,20 +36,11 @@ def _run(command: str, folder: Path, **environment: str) -> subprocess.Completed
 def _end_with_tests(folder: Path) -> None:
     """End the servers and delete the folder when the test run ends, even if it is killed."""
     run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-    subprocess.Popen(
-        [
-            "sh",
-            "-c",
-            'tail --pid="$1" -f /dev/null; [ -d "$3" ] && "$2" stop "$3" && rm -rf "$3"',
-            "sh",
-            str(run),
-            SCRIPT,
-            folder,
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    wait = 'tail --pid="$1" -f /dev/null; [ -d "$3" ] && "$2" stop "$3" && rm -rf "$3"'
+    subprocess.run(
+        ["sh", "-c", f"({wait}) </dev/null >/dev/null 2>&1 &", "sh", str(run), SCRIPT, folder],
         start_new_session=True,
+        check=True,
     )
 
 
