@@ -86,12 +86,20 @@ def _matches(pattern: str) -> Iterator[str]:
         return
     head, tail = pattern[: deep.start()], pattern[deep.end() :] or "*"
     for start in glob.iglob(head) if head else [""]:  # noqa: PTH207
-        for folder in _folders(start):
+        for folder, _ in _listings(start):
             yield from _matches(glob.escape(folder) + tail)
 
 
-def _folders(folder: str) -> Iterator[str]:
-    """A folder ("" or ending in a separator) and the visible ones below it, each once."""
+def _listings(folder: str) -> Iterator[tuple[str, list[tuple[str, bool]] | None]]:
+    """List a folder and the visible ones below it, each once, in natural order.
+
+    Args:
+        folder: "" for the current one, or a path that ends in a separator.
+
+    Yields:
+        A folder, in the form of the argument, and its visible entries: each name, and whether it
+        is a folder; None if the folder cannot be listed.
+    """
     seen = set()
     waiting = [folder]
     while waiting:
@@ -100,43 +108,34 @@ def _folders(folder: str) -> Iterator[str]:
         if real in seen:
             continue
         seen.add(real)
-        yield folder
         try:
             with os.scandir(folder or ".") as listing:
-                inside = [entry.name for entry in listing if _is_folder(entry)]
+                entries = [(e.name, _is_folder(e)) for e in listing if e.name[0] != "."]
         except OSError:
+            yield folder, None
             continue
-        inside.sort(reverse=True)
-        waiting += (f"{folder}{name}{os.sep}" for name in inside if name[0] != ".")
+        entries.sort(key=lambda entry: natural_key(entry[0]))
+        yield folder, entries
+        waiting += (f"{folder}{name}{os.sep}" for name, is_folder in entries[::-1] if is_folder)
 
 
 def _walk(
     folder: Path, recursive: bool, passed_over: Counter[str] | None, extensions: frozenset[str]
 ) -> Iterator[Path]:
-    seen = set()
-    waiting = [folder]
-    while waiting:
-        folder = waiting.pop()
-        real = os.path.realpath(folder)
-        if real in seen:
+    """The images in a folder; a folder that cannot be listed is yielded itself."""
+    for inside, entries in _listings(os.path.join(folder, "")):  # noqa: PTH118
+        if entries is None:
+            yield Path(inside)
             continue
-        seen.add(real)
-        try:
-            with os.scandir(folder) as listing:
-                entries = [(entry.name, _is_folder(entry)) for entry in listing]
-        except OSError:
-            yield folder
-            continue
-        entries = sorted((e for e in entries if e[0][0] != "."), key=lambda e: natural_key(e[0]))
         files = [name for name, is_folder in entries if not is_folder]
         images = [name for name in files if Path(name).suffix.lower() in extensions]
         if passed_over is not None:
             sidecars = {f"{Path(name).stem}.txt" for name in images}
             others = set(files) - set(images) - sidecars
             passed_over.update(Path(name).suffix.lower() for name in others)
-        yield from (folder / name for name in images)
-        if recursive:
-            waiting += (folder / name for name, is_folder in reversed(entries) if is_folder)
+        yield from (Path(inside, name) for name in images)
+        if not recursive:
+            return
 
 
 def _is_folder(path: Path | os.DirEntry[str]) -> bool:

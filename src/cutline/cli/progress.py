@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cutline.progress import Progress
@@ -37,12 +36,7 @@ class ProgressBar:
         """Prepare the bar; it appears with the first progress."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
@@ -138,14 +132,9 @@ class View:
         self._bar(Progress(self._doing, 0, self._total))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Remove the bar."""
-        self._bar.__exit__(kind, error, trace)
+        self._bar.__exit__(*error)
 
     def show(self, result: Any) -> None:
         """Show the result for one file, such as a caption."""

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cutline.cli.progress import ProgressBar
@@ -49,14 +48,9 @@ class Steps:
         """Prepare the progress bar."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Remove the bar."""
-        self.show.__exit__(kind, error, trace)
+        self.show.__exit__(*error)
 
     def say(self, line: str) -> None:
         """Print a result, unless quiet."""

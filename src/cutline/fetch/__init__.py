@@ -20,7 +20,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from types import TracebackType
 from typing import Any, Self
 
 from cutline.errors import FetchError, MissingExtraError, OptionError
@@ -183,12 +182,7 @@ class Fetcher:
         """Return the fetcher."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the fetcher."""
         self.close()
 
