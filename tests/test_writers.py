@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from cutline.writers import (
     JsonRows,
     ResultFile,
     Sidecars,
+    StreamWriter,
     TextRows,
     disk_full,
     drop_failed,
@@ -215,3 +217,16 @@ def test_a_score_that_is_no_number_is_an_empty_cell() -> None:
         "",
     ]
     assert rows.decode(rows.encode(caption))["status"] == "ok"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_control_characters_are_escapes_on_a_terminal_alone(terminal: bool) -> None:
+    class Stream(io.BytesIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    stream = Stream()
+    row = 'a\x1b[2J\u202e\x9b.jpg,"b\nc"\n'.encode()
+    StreamWriter(stream, b"").write(row)
+    expected = b'a\\x1b[2J\\u202e\\x9b.jpg,"b\nc"\n' if terminal else row
+    assert stream.getvalue() == expected

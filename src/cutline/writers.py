@@ -324,12 +324,13 @@ class StreamWriter:
     """Rows for the reader of a stream, such as standard output.
 
     Args:
-        stream: a binary stream.
+        stream: a binary stream; on a terminal, control characters are written as escapes.
         header: written before the first row.
     """
 
     def __init__(self, stream: BinaryIO, header: bytes) -> None:
         self._stream = stream
+        self._terminal = stream.isatty()
         self._header = header
 
     def write(self, row: bytes) -> None:
@@ -339,6 +340,9 @@ class StreamWriter:
             OutputError: the disk behind it is full or gone.
             BrokenPipeError: the reader has left.
         """
+        if self._terminal:
+            text = printable(row.decode("utf-8", "surrogateescape"), keep="\t\n\r")
+            row = text.encode("utf-8", "surrogateescape")
         try:
             self._stream.write(self._header + row)
             self._header = b""

@@ -644,3 +644,15 @@ def test_wiki_links_and_figure_shortcodes_are_read(
     assert (own.alt, page.unread) == ("own", ())
     with pytest.raises(OutputError, match="change its alt by hand"):
         with_alt(embed.markup, embed.kind, "A cat")
+
+
+@pytest.mark.parametrize("name", ["data-url", "data-href", "data-link", "data-any"])
+def test_any_attribute_may_hold_the_address_behind_a_placeholder(name: str) -> None:
+    html = f'<p><img src="data:image/gif;base64,R0lGODlhAQAB" {name}="a.png">'
+    [placeholder] = occurrences_in_html(html, page="https://example.org/")[1]
+    assert placeholder.url == "https://example.org/a.png"
+    html = f'<p><img src="b.png" {name}="/page"><img src="c.png" data-url="c-large.png">'
+    assert [each.source for each in occurrences_in_html(html, page="https://example.org/")[1]] == [
+        "b.png",
+        "c.png",
+    ]

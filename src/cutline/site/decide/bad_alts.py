@@ -222,12 +222,18 @@ _PLACEHOLDER = re.compile(
     r"""(?x)
     (?:(?:insert|enter|add|your|no|image|the|write|missing|default|some)\ )*
       alt(?:ernative|ernate)?(?:\ (?:text|tag|attribute|description))?
-      (?:\ (?:goes|missing|provided|available|found))?(?:\ here)?
+      (?:\ (?:goes|missing|provided|available|found))?(?:\ here|\ for\ this\ image)?
+    | (?:kein|sans|sin|senza|geen)\ (?:alternativ(?:er\ )?text|texte?\ alternatif|texto\ alternativo
+      |testo\ alternativo|alternatieve\ tekst)
+    | (?:jpe?g|png|gif|webp|svg|bmp)\ (?:image|file|photo|picture)
+    | image\ (?:jpe?g|png|gif|webp|svg)
+    | background | bg
     | (?:(?:enter|insert|add|your|no|an?|the|image|describe|write)\ )*description
       (?:\ (?:of|for)\ (?:the\ |this\ |an?\ )?(?:image|picture|photo))?(?:\ goes)?(?:\ here)?
-    | (?:describe|caption|title\ (?:of|for))\ (?:this|the|your)\ (?:image|picture|photo)
+    | (?:describe|caption|title\ (?:of|for))\ (?:(?:this|the|your)\ )?(?:image|picture|photo)
     | (?:image|photo|picture|img)\ (?:alt|title|name|caption|text|goes\ here|here|placeholder)
-    | (?:image|images|picture|photo|figure|fig|bild|abb|abbildung|foto|imagen|slide)(?:\ \d+[a-z]?)+
+    | (?:image|images|picture|photo|figure|fig|bild|abb|abbildung|foto|grafik|imagen|slide)
+      (?:\ \d+[a-z]?)+
     | (?:image|picture|photo)\ (?:is\ )?(?:missing|not\ (?:found|available)|unavailable)
     | (?:missing|no)\ (?:image|picture|photo)(?:\ (?:found|available|yet))? | decorative | default
     | (?:un|ohne\ )titel | sans\ titre | sin\ t[ií]tulo | sem\ t[ií]tulo | senza\ titolo

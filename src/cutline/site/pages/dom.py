@@ -16,8 +16,9 @@ _UNRENDERED = frozenset(
 _IMAGE_ELEMENTS = frozenset({"img", "amp-img", "amp-anim"})  # with an alt attribute
 _NO_ADDRESSES = frozenset(
     "alt class content href id longdesc name rel sizes src srcset style title usemap width height"
-    " aria-label data-caption data-alt data-title data-href data-link data-url onclick".split()
+    " aria-label data-caption data-alt data-title onclick".split()
 )
+_LINKS = frozenset({"data-href", "data-link", "data-url"})  # they may lead to another image
 _IMAGES = frozenset({"img", "image"})  # roles for one image; "image" is ARIA 1.3's
 _GRAPHICS = _IMAGES | {"graphics-document", "graphics-symbol"}
 _CONTROLS = frozenset({"button", "link", "menuitem", "tab", "switch", "checkbox", "radio"})
@@ -191,8 +192,11 @@ def other_addresses(element: Element, *, placeholder: bool = False) -> list[str]
             `data-` attribute counts, even without the ending of an image file.
     """
     found: dict[str, None] = {}
-    for name, raw in element.attrs.items():
+    attributes = sorted(element.attrs.items(), key=lambda each: each[0] in _LINKS)
+    for name, raw in attributes:
         value = (raw or "").strip()
+        if name in _LINKS and not (placeholder and is_picture_address(value)):
+            continue
         if name in _NO_ADDRESSES or name.startswith(("on", "aria-")) or not value:
             continue
         if is_picture_address(value):
