@@ -23,7 +23,7 @@ from cutline.site.store.store import Counts, Store, now
 
 if TYPE_CHECKING:
     from cutline.site.destination import Destination
-    from cutline.site.results.report import Report
+    from cutline.site.results.report_page import Report
     from cutline.site.results.review_csv import Sheet
 
 _NOWHERE = "/nonexistent"
@@ -368,7 +368,7 @@ def report_path(store: Path) -> Path:
     Raises:
         OptionError: some other file exists there.
     """
-    from cutline.site.results.report import TITLE
+    from cutline.site.results.report_page import TITLE
 
     path = store.with_name(f"{store.stem}-report.html")
     if not (path.is_file() and TITLE.encode() in path.read_bytes()[:1000]):

@@ -14,6 +14,7 @@ from cutline.site import workflow
 from cutline.site.model import Decision, Draft, Origin, Page, Pixels, Purpose, Review, Verdict
 from cutline.site.pages.scan import occurrences_in_html, scan
 from cutline.site.results import report as reports
+from cutline.site.results.report_page import percent
 from cutline.site.store.store import Content, Store
 from cutline.site.writeback import apply as writeback
 
@@ -102,7 +103,7 @@ def test_an_approval_that_cannot_be_written_solves_nothing(store: Store) -> None
     [(0, "0 %"), (1e-4, "1 %"), (1 / 18, "6 %"), (0.5, "50 %"), (0.999, "99 %"), (1.0, "100 %")],
 )
 def test_a_share_is_rounded_but_never_to_all_or_nothing(share: float, shown: str) -> None:
-    assert reports.percent(share) == shown
+    assert percent(share) == shown
 
 
 def test_no_path_of_this_machine_is_handed_on(store: Store, tmp_path: Path) -> None:
