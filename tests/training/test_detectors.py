@@ -28,7 +28,8 @@ from cutline.run_log import DETECTOR_FILE
 from cutline.training.checkpoint import Trained
 from cutline.training.decoders import DecoderOptions
 from cutline.training.detectors import SMALL, DetectorEncoder, build_detector, write_plain_onnx
-from cutline.training.export import check_detector, export
+from cutline.training.export import export
+from cutline.training.parity import check_detector
 from cutline.training.recipe import DataOptions, EncoderOptions, FitOptions, Recipe
 from cutline.training.trainer import train
 

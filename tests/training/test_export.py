@@ -40,12 +40,11 @@ from cutline.training.decoders import DECODERS, DecoderOptions, build
 from cutline.training.export import (
     _pixels,
     _stages,
-    check_decoder,
-    check_parity,
     export,
     log_prior,
 )
 from cutline.training.graphs import compress, strip_metadata, write_decoder, write_encoder
+from cutline.training.parity import check_decoder, check_parity
 from cutline.training.recipe import DataOptions, EncoderOptions, FitOptions, Recipe
 from cutline.training.trainer import train
 from cutline.training.warm_start import Start, _matched, _weights
