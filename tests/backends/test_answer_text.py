@@ -138,7 +138,7 @@ def test_a_plain_sentence_stays_as_it_is(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "  ", '""', "N/A", "null", "...", "<think>only", "[image description]"]
 )
-def test_nothing_is_nothing(text: str) -> None:
+def test_answers_without_words_give_no_sentence(text: str) -> None:
     assert to_sentence(text) == ""
 
 
@@ -199,7 +199,7 @@ def test_reasoning_is_reported() -> None:
         ("The image of a saint in a church window", ""),
     ],
 )
-def test_refusals(text: str, kind: str) -> None:
+def test_refusals_are_recognised(text: str, kind: str) -> None:
     assert refusal_in(to_sentence(text)) == kind
 
 
@@ -235,7 +235,7 @@ def test_a_cut_answer_ends_with_its_last_whole_sentence(text: str, kept: str) ->
         ("123", ""),
     ],
 )
-def test_language(text: str, language: str) -> None:
+def test_the_language_of_a_text_is_detected(text: str, language: str) -> None:
     assert detect(text) == language
 
 

@@ -462,7 +462,7 @@ def test_local_models_in_folders_of_one_name_have_different_names(
     assert names[0] == names[2]
 
 
-def test_doctor_takes_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_measures_a_hub_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     speed = functools.partial(examine, seconds=0.1)
     monkeypatch.setattr("cutline.cli.doctor.examine", speed)
     ran = CliRunner().invoke(app, ["doctor", "--json", "--model", f"hub:{folder / 'blip'}"])

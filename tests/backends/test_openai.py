@@ -389,7 +389,7 @@ def test_what_is_no_caption_is_one_line(server: ChatServer, connect: Any, name: 
         ("text", None),
     ],
 )
-def test_log_probabilities(
+def test_log_probabilities_become_the_score(
     server: ChatServer, connect: Any, logprobs: Any, score: float | None
 ) -> None:
     reply = chat()
@@ -641,7 +641,7 @@ def test_a_server_that_fails_every_image_ends_the_run(server: ChatServer, connec
         list(model.stream([scene()] * 50))
 
 
-def test_nobody_there(connect: Any) -> None:
+def test_a_server_that_does_not_run_is_named(connect: Any) -> None:
     with pytest.raises(ServerBusyError, match=r"ConnectError.*is the server running"):
         connect(f"http://127.0.0.1:{chat_server.free_port()}/v1#m").caption(scene())
 

@@ -51,7 +51,7 @@ from cutline.errors import OptionError, ServerAccessError, ServerError
         ("http://h/v1/models#m", ("http://h/v1",), "m"),
     ],
 )
-def test_names_of_models(name: str, roots: tuple[str, ...], model: str) -> None:
+def test_names_give_a_server_and_a_model(name: str, roots: tuple[str, ...], model: str) -> None:
     server, found = parse_model(name, environment={})
     assert (server.roots, found) == (roots, model)
     assert not is_bundle(name)
@@ -73,7 +73,7 @@ def test_other_names_are_bundles(name: str | None) -> None:
         ("https://box.example/ollama", "https://box.example/ollama"),
     ],
 )
-def test_ollama_host(address: str, root: str) -> None:
+def test_the_variable_ollama_host_sets_the_address(address: str, root: str) -> None:
     server, _ = parse_model("ollama:llava", environment={"OLLAMA_HOST": address})
     assert server.roots[0] == root
 
@@ -132,7 +132,9 @@ def test_a_key_in_a_url_is_refused_and_not_shown() -> None:
         ("ollama:m", {}, ""),
     ],
 )
-def test_keys(name: str, environment: dict[str, str], key: str) -> None:
+def test_keys_come_from_the_variables_of_the_provider(
+    name: str, environment: dict[str, str], key: str
+) -> None:
     server, _ = parse_model(name, environment=environment)
     assert server.key == key
     assert not key or key not in repr(server)
