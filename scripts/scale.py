@@ -203,11 +203,15 @@ def faults(options: argparse.Namespace) -> dict[str, Any]:
             )
             resumed = subprocess.run([*run, "--resume"], stderr=subprocess.DEVNULL, check=False)
             seconds = time.monotonic() - began
-        print("comparing with one machine", flush=True)
-        captions = cutline.load(options.model, threads=2).stream(paths)
-        expected = {Path(each.source).name: each.to_dict() for each in captions}
         found = list(results.rows())
         counts = Counter(row["source"] for row in found)
+        print(
+            f"{len(found)} rows of {len(counts)} sources, {seconds:.0f} s; comparing with one "
+            "machine",
+            flush=True,
+        )
+        captions = cutline.load(options.model, threads=2).stream(paths)
+        expected = {Path(each.source).name: each.to_dict() for each in captions}
         different = sum(
             any(row[key] != value for key, value in expected[Path(row["source"]).name].items()
                 if key != "source")
@@ -339,44 +343,13 @@ def serve(options: argparse.Namespace) -> dict[str, Any]:
 def train(options: argparse.Namespace) -> dict[str, Any]:
     """Kill one of two training processes."""
     import ray
+    from ray_machines import train_with_a_loss
 
-    import psutil  # isort: skip, Ray brings it
-    from drawn import draw as draw_set
-
-    from cutline.distributed.training import train_on_ray
-    from cutline.training.decoders import DecoderOptions
-    from cutline.training.recipe import DataOptions, EncoderOptions, FitOptions, Recipe
-
-    recipe = Recipe(
-        name="colours",
-        data=DataOptions(train=("train",), dev="dev", min_count=1, max_tokens=18),
-        encoder=EncoderOptions(backbone="efficientnet_lite0", cut=7, features="pooled"),
-        decoder=DecoderOptions(kind="show-and-tell", width=16, embedding=16),
-        fit=FitOptions(epochs=6, batch_images=8, captions_per_image=2, warmup_steps=2,
-                       encoder_learning_rate=0.0, dev_beam=1),
-    )  # fmt: skip
-    killed: list[int] = []
     with TemporaryDirectory() as name, cluster(3) as nodes:
-        folder = Path(name)
         ray.init(address=nodes.address, log_to_driver=False)
-
-        def kill() -> None:
-            while not (folder / "run" / "last.ckpt").exists():
-                time.sleep(0.1)
-            busy = [
-                process for process in psutil.Process().children(recursive=True)
-                if "RayTrainWorker" in " ".join(process.cmdline())
-            ]  # fmt: skip
-            killed.append(len(busy))
-            print("killing one of", len(busy), "training processes", flush=True)
-            busy[-1].kill()
-
-        threading.Thread(target=kill, daemon=True).start()
         began = time.monotonic()
         try:
-            done = train_on_ray(
-                recipe, draw_set(folder), folder / "run", features=folder / "features", devices=2
-            )
+            done, killed, _ = train_with_a_loss(Path(name), epochs=6)
         finally:
             ray.shutdown()
         return {

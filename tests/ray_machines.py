@@ -19,6 +19,8 @@ import tiny
 from PIL import Image
 from s3 import S3, running_s3
 
+from cutline.run_log import METRICS, Run
+
 IMAGES = 60
 NODE = {"num_cpus": 1, "object_store_memory": 150_000_000}
 
@@ -119,3 +121,50 @@ def slow_server(album: Path) -> Iterator[SlowServer]:
         slow.url = f"http://127.0.0.1:{server.server_port}"
         yield slow
         server.shutdown()
+
+
+def train_with_a_loss(folder: Path, epochs: int) -> tuple[Run, int, list[str]]:
+    """Train in two processes of the cluster, and kill one after the first checkpoint.
+
+    Returns:
+        the run, how many processes there were when one was killed, and the header and the first
+        epoch in the run's metrics then.
+    """
+    import psutil
+    from drawn import draw
+
+    from cutline.distributed.training import train_on_ray
+    from cutline.training.decoders import DecoderOptions
+    from cutline.training.encoders import EncoderOptions
+    from cutline.training.recipe import DataOptions, FitOptions, Recipe
+
+    recipe = Recipe(
+        name="colours",
+        data=DataOptions(train=("train",), dev="dev", min_count=1, max_tokens=18),
+        encoder=EncoderOptions(backbone="efficientnet_lite0", cut=7, features="pooled"),
+        decoder=DecoderOptions(kind="show-and-tell", width=16, embedding=16),
+        fit=FitOptions(
+            epochs=epochs, batch_images=8, captions_per_image=2, warmup_steps=2,
+            encoder_learning_rate=0.0, dev_beam=1,
+        ),
+    )  # fmt: skip
+    killed: list[int] = []
+    first: list[str] = []
+
+    def kill() -> None:
+        while not (folder / "run" / "last.ckpt").exists():
+            time.sleep(0.02)
+        busy = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if "RayTrainWorker" in " ".join(process.cmdline())
+        ]
+        killed.append(len(busy))
+        busy[-1].kill()
+        first.extend((folder / "run" / METRICS).read_text().splitlines()[:2])
+
+    threading.Thread(target=kill, daemon=True).start()
+    run = train_on_ray(
+        recipe, draw(folder), folder / "run", features=folder / "features", devices=2
+    )
+    return run, sum(killed), first

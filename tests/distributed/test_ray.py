@@ -15,17 +15,18 @@ import pyarrow as pa
 import pytest
 from chat_server import DOG, chat, running
 from pyarrow import parquet
-from ray_machines import IMAGES, Machines, SlowServer
+from ray_machines import IMAGES, Machines, SlowServer, train_with_a_loss
 
 import cutline
 from cutline.backends.chat_client import ConnectionOptions
 from cutline.backends.retry import Budget
 from cutline.caption import Caption
-from cutline.caption_files import CaptionJob
+from cutline.caption_files import CaptionJob, computation_of
 from cutline.distributed import ModelSource, RayCaptioner, RayOptions, caption_dataset
 from cutline.distributed.captioner import room_for
 from cutline.errors import BudgetError, EngineError, OptionError
 from cutline.options import FileOptions, Format
+from cutline.run_log import METRICS
 from cutline.shards import ShardFolder
 from cutline.sources import ImageReference
 
@@ -38,15 +39,18 @@ pytestmark = [
 
 @pytest.fixture(scope="session")
 def expected(album: Path, model: str) -> dict[str, dict[str, Any]]:
-    """What one machine says, by the image's file name; without the source."""
+    """What one machine says and how, by the image's file name; without the source."""
     images = [album / f"{number}.png" for number in range(IMAGES)]
-    captions = cutline.load(model, threads=1).stream(images)
-    return {Path(each.source).name: comparable(each.to_dict()) for each in captions}
+    captioner = cutline.load(model, threads=1)
+    computation = computation_of(captioner)
+    return {
+        Path(each.source).name: comparable({**each.to_dict(), **computation})
+        for each in captioner.stream(images)
+    }
 
 
 def comparable(row: dict[str, Any]) -> dict[str, Any]:
-    ours = {"source", "engine", "precision", "threads"}
-    return {name: value for name, value in row.items() if name not in ours and value is not None}
+    return {name: value for name, value in row.items() if name != "source" and value is not None}
 
 
 def check(rows: list[dict[str, Any]], expected: dict[str, dict[str, Any]], count: int) -> None:
@@ -55,7 +59,6 @@ def check(rows: list[dict[str, Any]], expected: dict[str, dict[str, Any]], count
     assert len(rows) == count
     for row in rows:
         assert comparable(row) == expected[Path(row["source"]).name]
-        assert (row["engine"], row["precision"], row["threads"]) == ("onnxruntime", "float32", 1)
 
 
 def test_a_bucket_becomes_parquet_as_on_one_machine(
@@ -188,6 +191,14 @@ def test_errors_are_those_of_one_machine(machines: Machines, album: Path, model:
         list(captioner.stream([b"bytes"]))
     with pytest.raises(OptionError, match="lower --threads"):
         list(RayCaptioner.load(model, ray_options=RayOptions(cpus_per_worker=9)).stream(["a"]))
+
+
+def test_training_continues_after_a_lost_process(machines: Machines, tmp_path: Path) -> None:
+    run, processes, first = train_with_a_loss(tmp_path, epochs=4)
+    assert (run.epochs, processes) == (4, 2)
+    lines = (run.folder / METRICS).read_text().splitlines()
+    assert len(lines) == 1 + 4
+    assert lines[:2] == first  # with its duration: the first epoch was not repeated
 
 
 def test_an_address_without_a_cluster_is_refused(album: Path, tmp_path: Path) -> None:

@@ -101,8 +101,8 @@ def train(
         bool,
         typer.Option(
             "--ray",
-            help="Experimental: train in --devices processes of a Ray cluster; lost ones are "
-            "started again.",
+            help="Train in --devices processes of a Ray cluster. If one is lost, all start again "
+            "from the last whole epoch.",
         ),
     ] = False,
     ray_address: Annotated[str | None, RAY_ADDRESS] = None,
