@@ -664,6 +664,17 @@ def test_damaged_metadata_does_not_cost_the_image(name: str) -> None:
     assert decoded.note == ""
 
 
+@pytest.mark.parametrize(("share", "note"), [(0.999, "2%"), (0.9, "11%")])
+def test_a_bmp_that_lacks_few_rows_is_read(share: float, note: str) -> None:
+    content = encode(scene(), "BMP")
+    decoded = decode_image(content[: int(len(content) * share)])
+    assert decoded.note == f"the file is cut short; {note} of the image are missing"
+    kept = (0, 8, 96, 64)  # rows are stored from the bottom up
+    assert difference(decoded.image.crop(kept), scene().crop(kept)) < 1
+    with pytest.raises(ImageCorruptError, match="cut short"):
+        decode_image(content[: len(content) // 3])
+
+
 def test_orientation_survives_damage_elsewhere() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

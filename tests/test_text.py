@@ -268,7 +268,15 @@ def test_words_of_every_script_keep_their_letters(caption: str, words: str) -> N
 
 
 @pytest.mark.parametrize(
-    "caption", ["一只狗在草地上奔跑。", "犬が走る。", "कुत्ता दौड़ रहा है।", "Собака бежит.", "สุนัขวิ่ง"]
+    "caption",
+    [
+        "一只狗在草地上奔跑。",
+        "犬が走る。",
+        "कुत्ता दौड़ रहा है।",
+        "Собака бежит.",
+        "สุนัขวิ่ง",
+        "நாய் ஓடுகிறது.",
+    ],
 )
 def test_sentences_are_joined_as_their_script_is_written(caption: str) -> None:
     assert detokenise(CLEAN_UPS["unicode"].words(caption)) == caption

@@ -339,7 +339,8 @@ def _decode_repaired(
     if repaired.missing > _MAX_MISSING:
         return None
     if repaired.missing:
-        note = f"the file is cut short; the last {repaired.missing:.0%} of the image are missing"
+        part = "" if kind == "BMP" else "the last "  # its rows may be stored from the bottom up
+        note = f"the file is cut short; {part}{repaired.missing:.0%} of the image are missing"
     elif repaired.cut_short and kind == "JPEG":
         other = decode(repaired.content.removesuffix(END_OF_IMAGE) + _NOISE + END_OF_IMAGE)
         missing = _missing_share(image, other)

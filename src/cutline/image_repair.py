@@ -27,7 +27,7 @@ class Repaired:
         content: the file.
         exif: its undamaged EXIF data, from the TIFF header on; may be empty.
         cut_short: whether the end marker is missing, or a chunk is longer than the file.
-        missing: the share of the rows of a PNG that the file lacks and that are blank here.
+        missing: the share of the rows of a PNG or BMP that the file lacks and that are blank here.
         all_scans: whether each scan has at least begun; in a baseline JPEG there is one.
         coarse_scans: whether the first scans of a progressive JPEG, which show its whole area
             coarsely, are complete.
@@ -250,12 +250,19 @@ def _repair_webp(content: bytes) -> Repaired:
 
 
 def _repair_bmp(content: bytes) -> Repaired | None:
-    """Correct a number of colours that is larger than a palette can be."""
-    size, bits, colours = (
-        *struct.unpack_from("<I", content, 14),
-        *struct.unpack_from("<H", content, 28),
-        *struct.unpack_from("<I", content, 46),
-    )
-    if size < 40 or colours <= (1 << bits if bits <= 8 else 256):
+    """Correct a number of colours that no palette can have, and fill missing rows with zeros."""
+    (size,) = struct.unpack_from("<I", content, 14)
+    width, height, _, bits, compression = struct.unpack_from("<iiHHI", content, 18)
+    offset, colours = *struct.unpack_from("<I", content, 10), *struct.unpack_from("<I", content, 46)
+    if size < 40:
         return None
-    return Repaired(content[:46] + bytes(4) + content[50:])
+    row_bytes = (width * bits + 31) // 32 * 4
+    lacking = offset + row_bytes * abs(height) - len(content)
+    if compression not in (0, 3) or not 0 < 2 * lacking <= row_bytes * abs(height):
+        lacking = 0  # compressed, complete, or mostly missing
+    most = 1 << bits if bits <= 8 else 256
+    if not lacking and colours <= most:
+        return None
+    head = content[:46] + bytes(4) if colours > most else content[:50]
+    missing = -(-lacking // row_bytes) / abs(height) if lacking else 0.0
+    return Repaired(head + content[50:] + bytes(lacking), missing=missing)

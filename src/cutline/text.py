@@ -38,7 +38,8 @@ _UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
 _UNSPACED_GAP = re.compile(f"(?<=[{_UNSPACED}]) | (?=[{_UNSPACED}])")
 _FULL_STOPS = (
     (re.compile("[\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]"), "\u3002"),
-    (re.compile("[\u0900-\u0dff]"), "\u0964"),  # Devanagari to Sinhala
+    # Devanagari, Bengali, Gurmukhi, Odia; the scripts between and after them have full stops.
+    (re.compile("[\u0900-\u0a7f\u0b00-\u0b7f]"), "\u0964"),
     (re.compile("[\u0e01-\u0eff\u1780-\u17d3]"), ""),  # Thai, Lao, Khmer
     (re.compile("[\u1000-\u109f]"), "\u104b"),
     (re.compile("[\u0f40-\u0fbc]"), "\u0f0d"),
