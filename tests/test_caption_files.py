@@ -75,7 +75,8 @@ def test_options_are_checked() -> None:
 
 def test_files_passed_over_are_described() -> None:
     assert describe_passed_over(Counter()) == ""
-    assert describe_passed_over(Counter({"": 1})) == "1 file: 1 without an extension"
-    assert describe_passed_over(Counter({".a": 1, ".b": 3})) == "4 files: 3 .b, 1 .a"
+    assert describe_passed_over(Counter({"": 1})) == "1 file without extension"
+    assert describe_passed_over(Counter({".md": 2})) == "2 .md files"
+    assert describe_passed_over(Counter({".a": 1, ".b": 3})) == "4 files (3 .b, 1 .a)"
     many = Counter({f".{letter}": 1 for letter in "abcdefghij"})
-    assert describe_passed_over(many).endswith("1 .h, 2 others")
+    assert describe_passed_over(many).endswith("1 .h, 2 others)")

@@ -341,16 +341,20 @@ def deliver(
 
 
 def describe_passed_over(passed_over: Counter[str]) -> str:
-    """Files that were passed over: "12 files: 9 .txt, 3 .mov"; "" for none."""
+    """Files that were passed over: "12 files (9 .txt, 3 .mov)", "1 .md file"; "" for none."""
     if not passed_over:
         return ""
-    parts = [f"{n} {extension or 'without an extension'}" for extension, n in
+    count = passed_over.total()
+    files = "file" if count == 1 else "files"
+    if len(passed_over) == 1:
+        [extension] = passed_over
+        return f"{count} {extension} {files}" if extension else f"{count} {files} without extension"
+    parts = [f"{n} {extension or 'without extension'}" for extension, n in
              sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))]  # fmt: skip
     shown, others = parts[:8], sum(sorted(passed_over.values(), reverse=True)[8:])
     if others:
         shown.append(f"{others} others")
-    count = passed_over.total()
-    return f"{count} {'file' if count == 1 else 'files'}: {', '.join(shown)}"
+    return f"{count} {files} ({', '.join(shown)})"
 
 
 def computation_of(captioner: Captioner) -> dict[str, Any]:

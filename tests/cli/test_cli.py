@@ -691,11 +691,11 @@ def test_a_folder_says_what_it_passed_over(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"words")
     done = cutline("caption", tmp_path)
     assert done.returncode == 0
-    assert done.stderr == b"Passed over 3 files: 2 .cr2, 1 .txt.\n"
+    assert done.stderr == b"Passed over 3 files (2 .cr2, 1 .txt).\n"
     assert cutline("caption", tmp_path, "--quiet").stderr == b""
     (tmp_path / "a.png").unlink()
     assert b"no image in" in (none := cutline("caption", tmp_path)).stderr
-    assert b"passed over 4 files: 2 .cr2, 2 .txt" in none.stderr
+    assert b"passed over 4 files (2 .cr2, 2 .txt)" in none.stderr
 
 
 def test_a_url_is_no_missing_file() -> None:
