@@ -1,6 +1,7 @@
 """Runs on many machines, made up on this one; results go into bench/scale.json.
 
-    python scripts/scale.py overhead [--images 5000] [--workers 1] [--threads 1]
+    python scripts/scale.py overhead [--images 5000] [--rounds 2] [--workers 2] [--threads 1]
+    python scripts/scale.py workers [--images 5000] [--rounds 1]
     python scripts/scale.py faults [--rows 5000]
     python scripts/scale.py memory [--rows 2000 20000]
     python scripts/scale.py serve [--requests 500]
@@ -8,7 +9,8 @@
 
 overhead  plain `cutline caption` and `--ray` with as many cores caption the same images, in turns.
           Images per second in steady state count from the first result to the last; start-up is
-          everything before it.
+          everything before it. Without --workers, as many workers as cores.
+workers   the same for one worker with two threads, then for two workers with one.
 faults    a Ray cluster of three nodes captions images in an S3 bucket (moto), 3 % of them damaged,
           from a Parquet table into Parquet. A node is killed after a quarter of the rows, the
           driver after a half; a second driver resumes. Every row must be there exactly once and
@@ -133,6 +135,15 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
         **results,
         "overhead_share": 1 - best["ray"] / best["plain"],
     }
+
+
+def workers(options: argparse.Namespace) -> dict[str, Any]:
+    """`overhead` for two ways to use two cores."""
+    found = {}
+    for count, threads in ((1, 2), (2, 1)):
+        chosen = argparse.Namespace(**{**vars(options), "workers": count, "threads": threads})
+        found[f"workers: {count}, threads of each: {threads}"] = overhead(chosen)
+    return found
 
 
 @contextmanager
@@ -377,11 +388,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["overhead", "faults", "memory", "serve", "train"])
+    parser.add_argument(
+        "what", choices=["overhead", "workers", "faults", "memory", "serve", "train"]
+    )
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--rows", type=int, nargs="+", default=None)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--port", type=int, default=8123)
@@ -392,6 +405,7 @@ def main() -> None:
     options.rows = (options.rows or [5000])[0]
     measure = {
         "overhead": overhead,
+        "workers": workers,
         "faults": faults,
         "memory": memory,
         "serve": serve,
