@@ -295,8 +295,7 @@ def _from_json(text: str) -> str | None:
     if isinstance(content, list) and content:
         content = content[0]
     if isinstance(content, str):
-        inner = content.strip()
-        return (_from_json(inner) if inner[:1] == "{" else None) or content
+        return (_from_json(content) if content.lstrip()[:1] == "{" else None) or content
     if isinstance(content, dict):
         keys = {str(key).lower().replace("-", "_").replace(" ", "_"): key for key in content}
         for name in _JSON_NAMES:
