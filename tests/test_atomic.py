@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from cutline.atomic import replacing, write_whole
+from cutline.atomic import read_regular, replacing, write_whole
 from cutline.errors import OutputError
 
 
@@ -52,3 +53,9 @@ def test_refusals_name_the_file(tmp_path: Path) -> None:
         write_whole(tmp_path / "missing" / "a.txt", "x")
     with pytest.raises(OutputError, match="Is a directory"):
         write_whole(tmp_path, "x")
+
+
+@pytest.mark.skipif(not os.access("/proc/kmsg", os.R_OK), reason="needs /proc/kmsg")
+def test_a_file_of_proc_without_an_end_is_an_error() -> None:
+    with pytest.raises(OSError, match="not a regular file"):
+        read_regular(Path("/proc/kmsg"))

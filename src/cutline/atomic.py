@@ -154,7 +154,10 @@ def read_regular(path: Path, *, max_bytes: int | None = None) -> bytes:
             raise OSError(
                 errno.EFBIG, f"got {status.st_size} bytes; expected at most {max_bytes}", str(path)
             )
-        return file.read()
+        content: bytes | None = file.read()
+        if content is None:  # a file of /proc that waits for data
+            raise OSError(errno.EAGAIN, "not a regular file", str(path))
+        return content
 
 
 def write_whole(path: Path, content: str | bytes, *, synced: bool = True) -> None:

@@ -231,6 +231,7 @@ def undo(
         FetchError: a WordPress site cannot be reached, or refuses the user.
         OutputError: the journal cannot be written.
     """
+    from cutline.site.writeback.apply import known_folders
     from cutline.site.writeback.apply import undo as restore
     from cutline.site.writeback.journal import remaining_alts
 
@@ -251,7 +252,10 @@ def undo(
         )
         for each in places:
             _read_again(opened, each, outcome.files)
-        remaining = {path: tuple(remaining_alts(journal, path)) for path, _ in outcome.failed}
+        folders = [*known_folders(opened), *([] if root is None else [Path(root)])]
+        remaining = {
+            path: tuple(remaining_alts(journal, path, folders)) for path, _ in outcome.failed
+        }
         return UndoResult(outcome, remaining)
 
 

@@ -21,6 +21,7 @@ from cutline.site.pages.alt_markup import differs_in_alt_only
 from cutline.site.pages.scan import scan
 from cutline.site.store.store import Store
 from cutline.site.writeback import apply as writeback
+from cutline.site.writeback.journal import remaining_alts
 
 PAGE = "<p>x<img src=a></p>\n"
 WRITTEN = '<p>x<img src=a alt="A dog"></p>\n'
@@ -80,6 +81,8 @@ def test_files_outside_of_the_folder_are_left(applied: Applied, tmp_path: Path, 
     assert outcome.files == ()
     assert len(outcome.failed) == 1
     assert outside.read_text() == WRITTEN
+    path = outcome.failed[0][0]
+    assert remaining_alts(applied.journal, path, [applied.root]) == [], "it is not even read"
 
 
 def test_only_alts_are_changed(applied: Applied) -> None:

@@ -255,7 +255,7 @@ def undo(
     """
     if not journal.is_file():
         raise OptionError(f"got {journal}, which is not there; expected what apply wrote")
-    folders = [root.resolve()] if root else _known_folders(store)
+    folders = [root.resolve()] if root else known_folders(store)
     places = [*destinations, *(FolderDestination(folder, store) for folder in folders)]
     when = now()
     restored: list[str] = []
@@ -534,7 +534,7 @@ def _remember_addresses(store: Store, addresses: Iterable[str]) -> None:
         store.put_setting(_ADDRESSES, json.dumps([*known, *new]))
 
 
-def _known_folders(store: Store) -> list[Path]:
+def known_folders(store: Store) -> list[Path]:
     """The folders that `apply` wrote to."""
     return [Path(each) for each in _known_addresses(store) if not is_url(each)]
 

@@ -169,12 +169,13 @@ class Journal:
         self.add({"undone": entry.number, "path": entry.path, "when": when})
 
 
-def remaining_alts(journal: Path, path: str) -> list[tuple[int, str]]:
+def remaining_alts(journal: Path, path: str, folders: Sequence[Path]) -> list[tuple[int, str]]:
     """The alts from a journal's entries that a file still contains.
 
     Args:
         journal: as `Journal` keeps it.
         path: of the file, as in the entries.
+        folders: those that `apply` was given; a file outside of them is not read.
 
     Returns:
         The line, from 1, and the alt of each, in the file's order; none if it cannot be read.
@@ -183,10 +184,14 @@ def remaining_alts(journal: Path, path: str) -> list[tuple[int, str]]:
         entries = [each for each in lines.entries() if each.path == path and not each.problem]
     found: dict[int, str] = {}
     content = b""
+    roots = [folder.resolve() for folder in folders]
     for entry in entries:
         try:
-            content = read_regular(Path(entry.file))
-        except OSError:
+            file = Path(entry.file).resolve()
+            if not any(map(file.is_relative_to, roots)):
+                return []
+            content = read_regular(file)
+        except (OSError, RuntimeError):
             return []
         behind = 0
         for edit in entry.edits if not any(edit.part for edit in entry.edits) else ():
