@@ -878,6 +878,18 @@ def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path) -> None:
         sys.setrecursionlimit(before)
 
 
+def test_a_pattern_and_a_walk_choose_the_same_of_two_links(tmp_path: Path) -> None:
+    shared, album = tmp_path / "shared", tmp_path / "album"
+    shared.mkdir()
+    album.mkdir()
+    (shared / "z.png").touch()
+    for link in ("link10", "link2"):
+        (album / link).symlink_to(shared)
+    expected = [album / "link2" / "z.png"]
+    assert [*find_images([album], True)] == expected
+    assert [*find_images([f"{album}/**/*.png"], False)] == expected
+
+
 def test_listing_is_lazy(album: Path) -> None:
     def paths() -> Iterator[Path]:
         yield album / "img1.png"
