@@ -194,7 +194,8 @@ def faults(options: argparse.Namespace) -> dict[str, Any]:
             began = time.monotonic()
             driver = subprocess.Popen([*run], stderr=subprocess.DEVNULL)
             killed_node = False
-            while (done := sum(results.read_answered().sources.values())) < rows // 2:
+            while True:
+                done = sum(results.read_answered().sources.values())
                 if driver.poll() is not None:
                     raise SystemExit(f"the driver ended with {driver.returncode} at {done} rows")
                 if done >= rows // 8 and not killed_node:
@@ -204,6 +205,8 @@ def faults(options: argparse.Namespace) -> dict[str, Any]:
                         f"killed a node at {done} rows, {time.monotonic() - began:.0f} s",
                         flush=True,
                     )
+                elif done >= rows // 2:
+                    break
                 time.sleep(2)
             driver.send_signal(signal.SIGKILL)
             driver.wait()
