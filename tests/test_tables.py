@@ -207,6 +207,13 @@ def test_a_record_is_read_back(cell: str) -> None:
             "\nHello",
         ),
         *("\uff1d1", "\uff0b1", "\uff0d1", "\uff20x", "\u00a0=1", "\ufeff=1", "\u200b=1"),
+        "\x00=1",
+        "\x01+1",
+        "\u202e-1",
+        "\xad@a",
+        "\u200e=1",
+        "\ufe66a1",
+        " \ufe62a1",
     ],
 )
 def test_formulas_are_escaped_and_restored(text: str) -> None:

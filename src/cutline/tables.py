@@ -41,7 +41,11 @@ _SEP_LINE = re.compile(r"\"?sep=([^\"\r\n])\"?(?:\r\n|\r|\n|\Z)", re.IGNORECASE)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)?")
 _LINE_ENDS = re.compile(r"\r\n|\r|\n")
 _LINE_END = re.compile(r"(?:\r\n|\r|\n)?")
-_FORMULA = re.compile(r"'*(?:[\s\ufeff\u200b\u2060]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+_INVISIBLE = (  # programs remove these, then read a formula
+    r"\s\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+)
+_SIGNS = r"=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"  # also full-width and small
+_FORMULA = re.compile(rf"'*(?:[{_INVISIBLE}]*[{_SIGNS}]|[\t\r\n])")
 _ESCAPED_FORMULA = re.compile(rf"'(?={_FORMULA.pattern})")
 _UNCLOSED = "got a quotation mark that nothing closes; expected a pair"
 _SHAPES = {
