@@ -384,6 +384,18 @@ def test_avif_is_written_by_exiftool(tmp_path: Path) -> None:
     assert pages(path) == before
 
 
+@pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
+def test_heic_whose_locations_precede_its_items_is_written(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "a.heic"
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), "red")).save(path)
+    assert read_text(path).alt is None
+    assert write_text(path, "Ein Bär & Co").target == path
+    assert read_text(path).alt == "Ein Bär & Co"
+    write_text(path, "A bear", options=MetadataOptions(language="en"))
+    assert (read_text(path).alt, read_text(path, "en").alt) == ("Ein Bär & Co", "A bear")
+
+
 def test_the_alt_text_of_heif_is_a_box_and_not_any_bytes(tmp_path: Path) -> None:
     words = b"Ein Schaf\0de\0"
     box = struct.pack(">I", 12 + len(words)) + b"altt" + bytes(4) + words

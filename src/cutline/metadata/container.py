@@ -19,6 +19,9 @@ _HEIF_HEAD_BYTES, _LARGEST_ALTT_BYTES = 1 << 20, 1 << 16
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
+_XMP_END = b"</x:xmpmeta>"
+
+
 @dataclass(frozen=True)
 class Part:
     """One segment, chunk or box.
@@ -175,6 +178,13 @@ def heif_alt_text(data: bytes) -> str | None:
             return text or None
         at = data.find(b"altt", at + 1, _HEIF_HEAD_BYTES)
     return None
+
+
+def heif_xmp(data: bytes) -> bytes | None:
+    """The XMP packet of a HEIF file, found by its tags (XMP Specification, part 3, section 1.1)."""
+    begin = data.find(b"<x:xmpmeta")
+    end = data.find(_XMP_END, begin)
+    return data[begin : end + len(_XMP_END)] if 0 <= begin < end else None
 
 
 def _jpeg(data: bytes) -> Iterator[Part]:

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
+
+from cutline.metadata import container
 
 
 def dump(path: str) -> list[list[Any]]:
@@ -21,6 +24,9 @@ def dump(path: str) -> list[list[Any]]:
 
     image = exiv2.ImageFactory.open(path)
     image.readMetadata()
+    if image.xmpData().empty() and container.kind(raw := Path(path).read_bytes()) == "HEIF":
+        # exiv2 finds no packet if the table of locations precedes the list of items
+        image.setXmpPacket((container.heif_xmp(raw) or b"").decode("utf-8", "replace"))
     fields: list[list[Any]] = []
     for data in (image.exifData(), image.iptcData(), image.xmpData()):
         for datum in data:
