@@ -236,3 +236,19 @@ for thread in threads: thread.join()
 """
     for _ in range(3):
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_signals_are_handled_after_an_engine_is_gone(bundle: Bundle) -> None:
+    """On processors with AMX, OpenVINO replaces the stack on which signals are handled."""
+    program = (
+        "import signal, sys\n"
+        "from cutline.captioner import load\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('handled'))\n"
+        f"captioner = load({str(bundle.folder)!r}, engine=sys.argv[1])\n"
+        "del captioner\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
+    for engine in engines():
+        command = [sys.executable, "-c", program, engine]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -286,6 +286,18 @@ class OnnxGraph(_OnnxRuntimeGraph):
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
 
+@cache
+def _openvino_core() -> Any:
+    """OpenVINO's core, kept until the process ends.
+
+    On processors with AMX the core moves signal handlers to a stack of its own and frees it with
+    itself; the next signal would end the process with a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class _OpenVinoGraph:
     """A graph on OpenVINO; without a precision, it takes the processor's fastest one."""
 
@@ -302,7 +314,7 @@ class _OpenVinoGraph:
         if precision is not None:
             settings["INFERENCE_PRECISION_HINT"] = _PRECISIONS[precision]
         try:
-            self._model = openvino.Core().compile_model(path, "CPU", settings)
+            self._model = _openvino_core().compile_model(path, "CPU", settings)
         except Exception as error:
             raise EngineError(f"OpenVINO cannot load {path}: {error}") from error
         hint = self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
