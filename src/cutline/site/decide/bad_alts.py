@@ -54,7 +54,7 @@ def is_template(alt: str) -> bool:
 
 
 def is_placeholder(alt: str, url: str = "") -> bool:
-    """Whether an alt is a placeholder: "alt text", "TODO", "[object Object]".
+    """Whether an alt is a placeholder: "alt text", "TODO", "-", "jpg", "Photo by Jo Doe".
 
     Args:
         alt: the text.
@@ -62,13 +62,16 @@ def is_placeholder(alt: str, url: str = "") -> bool:
     """
     text = alt.strip()
     if re.fullmatch(
-        r"[.\u2026\u00b7 ]+|(?:&#?\w+;\s*)+|[-_=~\u2013\u2014]{2,}|\?{2,}|\[object \w+\]", text
+        r"[.\u2026\u00b7 ]+|(?:&#?\w+;\s*)+|[-_=~\u2013\u2014]+|\?+|\*+|\[object \w+\]", text
     ):
+        return True
+    if _CREDIT.fullmatch(text):
         return True
     plain = words_of(text)
     if plain in _NOTHING:
-        bare = re.fullmatch(r"\w+\.?", text) is not None
-        return bare and plain not in words_of(tail(url)).split()
+        bare = re.fullmatch(r"\.?\w+\.?", text) is not None
+        stem = re.sub(r"\.\w{1,5}\Z", "", tail(url))
+        return bare and plain not in re.findall(r"[^\W_]+", stem.lower())
     return bool(_PLACEHOLDER.fullmatch(plain))
 
 
@@ -217,7 +220,17 @@ _RANDOM = re.compile(
     r"|[\w+-]{10,12}\._[A-Z]{2}[\w,]*_?"
 )
 _TEMPLATE = re.compile(r"\{\{.*\}\}|\{%.*%\}|<[%?].*[%?]>|\$\{.*\}|%\w+%|\{\w+\}", re.DOTALL)
-_NOTHING = frozenset("none null nil undefined nan true false".split())
+_NOTHING = frozenset("none null nil undefined nan true false file".split()) | frozenset(ENDINGS)
+# Who made the picture, without what it shows. A name has two words or more: "Photo by Night" and
+# "Photo by the door" have another sense.
+_CREDIT = re.compile(
+    r"""(?x)
+    (?i:(?:photo(?:graph)?|image|picture)\ credits?:)\ ?[^.!?,;]{1,60}\.?
+    | (?i:(?:photo(?:graph)?|image|picture)\ by:?)\ (?!(?:The|A|An|Lake|Mount|River)\ )
+      [A-Z][\w'.\u2019-]*(?:\ [A-Z][\w'.\u2019-]*){1,3}
+      (?:\ (?:on|via|from|at|/)\ [A-Z]\w+)?\.?
+    """
+)
 _PLACEHOLDER = re.compile(
     r"""(?x)
     (?:(?:insert|enter|add|your|no|image|the|write|missing|default|some)\ )*
