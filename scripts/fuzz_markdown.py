@@ -272,7 +272,7 @@ class Fuzzer:
                 continue
             if renderer == "python-markdown" and _UNCLOSED.search(text):
                 continue  # Python-Markdown reads on to the end of the page
-            if re.search(r"\{[^}]*alt=[^}]*\}\Z", one.markup) and (
+            if re.search(r"\{[^}]*alt=[^}]*\}(?:\{[^}]*\})*\Z", one.markup) and (
                 renderer == "markdown-it" or "fig-alt" in one.markup
             ):
                 continue  # the renderer does not read this attribute list
