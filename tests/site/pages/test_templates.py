@@ -358,3 +358,11 @@ def test_attribute_lists_behind_images(text: str, alt: str | None, markup: str |
     assert occurrence.alt == alt
     assert occurrence.markup == (text if markup is None else markup)
     assert (occurrence.before, occurrence.after.startswith("{")) == ("", markup == "![c](a.png)")
+
+
+@pytest.mark.parametrize("comments", ["", "# c\n", "# c\n# d\n", "# c\r\n"])
+def test_metadata_in_the_middle_may_begin_with_comments(comments: str) -> None:
+    block = f"---\n{comments}title: x\n---"
+    (span,) = template_spans(f"a\n\n{block}\n\nb\n", markdown=True)
+    assert (span.start, span.end) == (3, 3 + len(block))
+    assert not template_spans("a\n\n---\n# Slide\n\n![a](b.png)\n\n---\n", markdown=True)

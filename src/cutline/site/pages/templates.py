@@ -63,7 +63,7 @@ _OPENERS = re.compile(
     | (?P<kramdown>\{{::comment\b[^{{}}\n]{{0,100}}\}})
     | (?P<directive>^[ \t>]*(?P<colons>:{{3,}})\{{(?:{_CODE_DIRECTIVES.replace(" ", "|")})\}})
     | (?P<tex>\\begin\{{(?P<environment>{_TEX})\}})
-    | (?P<metadata>^---[ \t]*(?=(?:\r\n?|\n)["'\w]))
+    | (?P<metadata>^---[ \t]*(?=(?:\r\n?|\n)(?:\#[^\r\n]*(?:\r\n?|\n))*["'\w]))
     | (?P<percents>^[ \t>]*%%(?=[ \t]*$|[^%\n]+%%))
     | (?P<opener>
         \{{\{{[<%]/\* | \{{\{{[-~]?\s*/\* | \{{\{{~?!-- | \{{\{{-- | \{{\{{~?! | \{{\# | <%-- | <%\#
