@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,7 +57,15 @@ def test_refusals_name_the_file(tmp_path: Path) -> None:
         write_whole(tmp_path, "x")
 
 
-@pytest.mark.skipif(not os.access("/proc/kmsg", os.R_OK), reason="needs /proc/kmsg")
-def test_a_file_of_proc_without_an_end_is_an_error() -> None:
-    with pytest.raises(OSError, match="not a regular file"):
-        read_regular(Path("/proc/kmsg"))
+def test_a_file_that_waits_for_data_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files such as /proc/kmsg are regular, but a read returns nothing while they wait."""
+    path = tmp_path / "kmsg"
+    path.touch()
+    with path.open("rb") as file:
+        monkeypatch.setattr(os, "open", lambda *_: file.fileno())
+        waiting = nullcontext(SimpleNamespace(read=lambda: None))
+        monkeypatch.setattr(os, "fdopen", lambda *_: waiting)
+        with pytest.raises(OSError, match="not a regular file"):
+            read_regular(path)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import tiny
+from onnx import TensorProto, helper
 
 from cutline import runtime as module
 from cutline.bundle import Bundle, find, write_bundle
@@ -252,3 +254,17 @@ def test_signals_are_handled_after_an_engine_is_gone(bundle: Bundle) -> None:
         command = [sys.executable, "-c", program, engine]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+def test_outputs_have_the_names_of_the_file_on_every_engine(tmp_path: Path) -> None:
+    """An output that repeats another tensor has several names in OpenVINO."""
+    nodes = [
+        helper.make_node("Abs", ["x"], ["/Abs_output_0"]),
+        helper.make_node("Identity", ["/Abs_output_0"], ["embedding"]),
+    ]
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("x", "embedding")]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = tmp_path / "encoder.onnx"
+    onnx.save(model, path)
+    assert module._OpenVinoGraph(path, 1, None).outputs == ("embedding",)

@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -298,6 +298,11 @@ def _openvino_core() -> Any:
     return openvino.Core()
 
 
+def _given_name(names: Iterable[str]) -> str:
+    """The name of a port in its file; other tensors of the same content are named as paths."""
+    return min(names, key=lambda name: ("/" in name, name))
+
+
 class _OpenVinoGraph:
     """A graph on OpenVINO; without a precision, it takes the processor's fastest one."""
 
@@ -321,8 +326,8 @@ class _OpenVinoGraph:
         self.precision = {short: name for name, short in _PRECISIONS.items()}.get(hint, hint)
         self._name = path.name
         self._idle: list[Any] = []
-        self.inputs = tuple(port.any_name for port in self._model.inputs)
-        self.outputs = tuple(port.any_name for port in self._model.outputs)
+        self.inputs = tuple(_given_name(port.names) for port in self._model.inputs)
+        self.outputs = tuple(_given_name(port.names) for port in self._model.outputs)
 
     def __call__(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
         try:

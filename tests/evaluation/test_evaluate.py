@@ -226,7 +226,7 @@ def test_limit_takes_the_first_images() -> None:
     assert [image.image for image in report.images] == [each.name for each in DEV[:3]]
     with pytest.raises(OptionError, match="got limit 0"):
         judge(limit=0)
-    with pytest.raises(DataError, match="no examples"):
+    with pytest.raises(DataError, match="got no images, as in an empty split"):
         judge(examples=())
 
 

@@ -167,7 +167,8 @@ def test_base64_may_have_line_breaks_and_the_head_of_a_data_uri(client: httpx.Cl
 def test_an_icon_beside_text_is_decorative_as_in_a_scanned_page(client: httpx.Client) -> None:
     fields = set(ImageOccurrence.__dataclass_fields__)
     assert fields - set(PageContext.model_fields) == {
-        *("position", "url", "candidates", "markup", "offset", "noscript", "part", "place")
+        *("position", "url", "candidates", "markup", "offset", "noscript", "part", "place"),
+        "long_description",
     }
     page = {"source": "/i.png", "width_px": 16, "height_px": 16, "beside": "Call us"}
     answer = client.post("/v1/alt", json={"use": page}).json()

@@ -79,7 +79,7 @@ def test_a_bundle_with_a_detector_captions_files_like_any_other(folder: Path) ->
 
 def test_the_bundle_repeats_what_torch_computes(folder: Path) -> None:
     trained = Trained.read(folder / "run")
-    captioner = load(folder / "boxes-v1", threads=1)
+    captioner = load(folder / "boxes-v1", engine="onnxruntime", threads=1)
     image = load_image(folder / "scenes" / "3.jpg")
     encoded = captioner.encode(image, NO_LABELS)
     pixels = trained.transform(image)
@@ -123,7 +123,7 @@ def test_regions_are_the_boxes_of_the_bundles_detector(folder: Path) -> None:
 @pytest.mark.parametrize("size", [(64, 64), (64, 128), (160, 64)])
 def test_the_graph_takes_any_aspect_ratio(folder: Path, size: tuple[int, int]) -> None:
     trained = Trained.read(folder / "run")
-    captioner = load(folder / "boxes-v1", threads=1)
+    captioner = load(folder / "boxes-v1", engine="onnxruntime", threads=1)
     pixels = np.random.default_rng(0).random((1, 3, *size), np.float32)
     encoded = captioner.runtime.encode(pixels)
     with torch.no_grad():
