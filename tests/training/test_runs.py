@@ -19,7 +19,7 @@ from cutline.run_log import Run, add_metrics, add_samples, read_metrics, read_re
 from cutline.text import Vocabulary
 from cutline.training import lightning_module
 from cutline.training.augmentation import augment, draw_parameters, identity_parameters, normalise
-from cutline.training.checkpoint import Trained, current_name
+from cutline.training.checkpoint import Trained, current_name, read_weights
 from cutline.training.dataloader import Split, TrainingBatches
 from cutline.training.decoders import DecoderOptions, build
 from cutline.training.encoders import Backbone, EncoderOptions
@@ -190,6 +190,12 @@ def test_damaged_files_of_a_run_are_one_line(
         train(TINY, data, run, features=features, resume=True)
     with pytest.raises(RecipeError, match=r"got .*recipe\.json, which is damaged"):
         Run.read(run)
+
+
+def test_a_checkpoint_without_weights_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "best.ckpt")
+    with pytest.raises(RecipeError, match=r"got .*best\.ckpt without weights of a decoder"):
+        read_weights(tmp_path / "best.ckpt")
 
 
 def test_recipes_in_utf16_are_read(tmp_path: Path) -> None:

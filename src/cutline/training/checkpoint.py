@@ -82,7 +82,10 @@ def read_weights(path: Path) -> Weights:
     weights = read_checkpoint(path).get("state_dict")
     if not isinstance(weights, dict):
         raise RecipeError(f"got {path} without weights; expected one that `train` wrote")
-    return {current_name(name): tensor for name, tensor in weights.items()}
+    named = {current_name(name): tensor for name, tensor in weights.items()}
+    if not part(named, "decoder."):
+        raise RecipeError(f"got {path} without weights of a decoder; expected those of a run")
+    return named
 
 
 def part(weights: Weights, prefix: str) -> Weights:
