@@ -368,7 +368,7 @@ def choose_engine(engine: str) -> tuple[str, str | None]:
     """The engine and the precision that an option stands for.
 
     "auto" is OpenVINO, if it is installed, on processors that multiply matrices of bfloat16 (AMX):
-    it captions 1.5 times as many images there. On other processors it is ONNX Runtime, which is
+    it captions 1.4 times as many images there. On other processors it is ONNX Runtime, which is
     as fast and starts sooner.
 
     Args:

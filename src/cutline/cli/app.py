@@ -85,7 +85,7 @@ MODEL = running("--model", metavar="MODEL", help=MODELS)
 ENGINE = running(
     "--engine",
     metavar=ENGINE_FORMS,
-    help="Inference engine and precision. Default: auto, the fastest that is installed.",
+    help="Inference engine and precision. Default: auto, which depends on the processor.",
 )
 THREADS = running("--threads", min=1, help="Processor threads. Default: one per core.")
 
